@@ -1,0 +1,1 @@
+"""Definitions compiled for the hot path: keys, row layouts, output order. Pure."""

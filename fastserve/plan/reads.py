@@ -1,0 +1,85 @@
+"""Read groups: tables that are always read together with one key.
+
+The unit of coalescing is not a (table, key) pair but a (read group, key) pair: the tables of a workspace are cut
+into disjoint groups such that every service reads either all tables of a group under one key or none. One
+dictionary look-up then stands for all tables of the group, and the body of a BatchGetItem is one ``join`` over
+text that was made when the plan was compiled.
+
+Invariants
+1. A table belongs to exactly one group, so that no (table, key) pair can be asked twice by two groups.
+2. A group has at most `MAX_GROUP_TABLES` tables, so that a call of 100 keys always holds two keys of the largest group.
+3. Tables of one group share their key attributes, so that one key text serves all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+MAX_GROUP_TABLES = 50
+"""Half of BatchGetItem's 100 keys: a group of 60 tables would leave 40 places of every call empty."""
+
+KeyAttributes = tuple[tuple[str, str], ...]
+"""(attribute name, "S" or "N") of a table's partition key and, where there is one, its sort key."""
+
+PACKED_KEY: KeyAttributes = (("k", "S"),)
+"""Every table that fastserve creates is keyed by one string attribute."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadGroup:
+    """Tables which are always read together under one key text.
+
+    ``index`` numbers the groups of a workspace from 0. ``own_items`` is true where the tables hold packed rows
+    written by fastserve, false where they hold ordinary items (the attributes format).
+    """
+
+    index: int
+    tables: tuple[str, ...]
+    key_attributes: KeyAttributes = PACKED_KEY
+    own_items: bool = True
+
+    @property
+    def size(self) -> int:
+        """How many keys one read of this group costs."""
+        return len(self.tables)
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """That some service reads ``table`` under the key built by ``key_recipe``."""
+
+    table: str
+    key_recipe: Hashable
+    key_attributes: KeyAttributes
+    own_items: bool
+
+
+def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[ReadGroup]:
+    """Cut the tables of all services into the fewest read groups that keep invariants 1 to 3.
+
+    Two tables share a group when every service that reads one of them reads the other under the same keys.
+    """
+    signatures: dict[str, list[tuple[int, Hashable]]] = {}
+    facts: dict[str, TableUse] = {}
+    for number, uses in enumerate(uses_by_service):
+        for use in uses:
+            signatures.setdefault(use.table, []).append((number, use.key_recipe))
+            facts[use.table] = use
+    cells: dict[Hashable, list[str]] = {}
+    for table, signature in signatures.items():
+        use = facts[table]
+        cell = (frozenset(signature), use.key_attributes, use.own_items)
+        cells.setdefault(cell, []).append(table)
+    groups: list[ReadGroup] = []
+    for tables in cells.values():
+        use = facts[tables[0]]
+        for part in _even_parts(sorted(tables)):
+            groups.append(ReadGroup(len(groups), tuple(part), use.key_attributes, use.own_items))
+    return groups
+
+
+def _even_parts(tables: list[str]) -> Iterable[list[str]]:
+    count = -(-len(tables) // MAX_GROUP_TABLES)
+    for part in range(count):
+        yield tables[part * len(tables) // count : (part + 1) * len(tables) // count]

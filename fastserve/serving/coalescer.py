@@ -1,0 +1,145 @@
+"""The coalescer's core: one read on the wire for all requests that wait for the same key.
+
+It collects the keys that in-flight requests ask for, drops what is asked twice, joins what is already on the wire
+and hands full or end-of-turn batches to a store's ``fetch``. It knows no store, no clock and no loop: when to
+flush is decided by the ``schedule`` it is given.
+
+Invariants
+1. At most one unsettled `KeyRead` exists for a (read group, key) pair; later askers wait for that one.
+2. A batch costs at most ``max_keys`` keys, and no (table, key) pair stands in a batch twice.
+3. Every read is settled once. A second settle of the same read changes nothing, so that a late answer never
+   reaches a later request.
+4. A waiter is told once, when the last read it waits for is settled, and never after it gave up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from fastserve.errors import StoreError
+from fastserve.plan.reads import ReadGroup
+
+GAVE_UP = -1
+"""A waiter's count once it was answered without its reads: counting down from here never reaches 0."""
+
+
+class Waiter(Protocol):
+    """Whoever waits for reads: ``waiting`` is how many of them are not settled yet."""
+
+    waiting: int
+
+
+class KeyRead:
+    """One entity key of one read group on its way to the store and back.
+
+    ``rows`` has one place per table of the group: base64 text, bytes, or None where the table has no such row. It is
+    meaningful once ``settled`` is true and ``error`` is None.
+    """
+
+    __slots__ = ("deadline_s", "error", "group", "key", "rows", "settled", "waiters")
+
+    def __init__(self, group: ReadGroup, key: str, deadline_s: float) -> None:
+        self.group = group
+        self.key = key
+        self.deadline_s = deadline_s
+        self.rows: list[str | bytes | None] = []
+        self.error: StoreError | None = None
+        self.settled = False
+        self.waiters: list[Waiter] = []
+
+
+class Reader(Protocol):
+    """A store's hot side."""
+
+    max_keys: int
+
+    def fetch(self, reads: Sequence[KeyRead]) -> None:
+        """Read all keys of ``reads`` and settle each; never raises."""
+
+
+class Coalescer:
+    """Collects reads, hands them to ``fetch`` in batches, wakes waiters.
+
+    ``schedule(flush)`` must call ``flush`` soon, typically at the end of the loop's turn. ``on_ready(waiters)`` is
+    called with the waiters whose last read was just settled.
+    """
+
+    __slots__ = ("_fetch", "_in_flight", "_max_keys", "_on_ready", "_pending", "_pending_keys", "_schedule", "calls", "joined", "keys")
+
+    def __init__(
+        self,
+        groups: int,
+        max_keys: int,
+        fetch: Callable[[Sequence[KeyRead]], None],
+        schedule: Callable[[Callable[[], None]], object],
+        on_ready: Callable[[list[Waiter]], None],
+    ) -> None:
+        self._in_flight: list[dict[str, KeyRead]] = [{} for _ in range(groups)]
+        self._max_keys = max_keys
+        self._fetch = fetch
+        self._schedule = schedule
+        self._on_ready = on_ready
+        self._pending: list[KeyRead] = []
+        self._pending_keys = 0
+        self.calls = 0
+        self.keys = 0
+        self.joined = 0
+
+    def read(self, group: ReadGroup, key: str, waiter: Waiter, deadline_s: float) -> KeyRead:
+        """Ask for ``key`` in all tables of ``group`` on behalf of ``waiter``, whose count the caller has raised."""
+        in_flight = self._in_flight[group.index]
+        read = in_flight.get(key)
+        if read is not None:
+            self.joined += 1
+            read.waiters.append(waiter)
+            read.deadline_s = max(read.deadline_s, deadline_s)
+            return read
+        read = in_flight[key] = KeyRead(group, key, deadline_s)
+        read.waiters.append(waiter)
+        pending = self._pending
+        size = len(group.tables)
+        if not pending:
+            self._schedule(self.flush)
+        elif self._pending_keys + size > self._max_keys:
+            self._send()
+        self._pending.append(read)
+        self._pending_keys += size
+        return read
+
+    def flush(self) -> None:
+        """Send what is pending; nothing pending is fine."""
+        if self._pending:
+            self._send()
+
+    def _send(self) -> None:
+        batch = self._pending
+        self.calls += 1
+        self.keys += self._pending_keys
+        self._pending = []
+        self._pending_keys = 0
+        self._fetch(batch)
+
+    def settle(self, reads: Sequence[KeyRead]) -> None:
+        """Take in reads that the store is done with: rows or an error are in them."""
+        ready: list[Waiter] = []
+        in_flight = self._in_flight
+        for read in reads:
+            if read.settled:
+                continue
+            read.settled = True
+            del in_flight[read.group.index][read.key]
+            for waiter in read.waiters:
+                waiter.waiting -= 1
+                if waiter.waiting == 0:
+                    ready.append(waiter)
+        if ready:
+            self._on_ready(ready)
+
+    def forget(self, group: ReadGroup, key: str) -> None:
+        """Let no later asker join the read of ``key`` that is on the wire: its row has just been written."""
+        self._in_flight[group.index].pop(key, None)
+
+    def in_flight(self) -> int:
+        """Return how many reads are not settled."""
+        return sum(map(len, self._in_flight))

@@ -1,0 +1,1 @@
+"""Windows, packed rows, intermediate representations, merge and finalize. Pure; NumPy only."""
