@@ -1,0 +1,136 @@
+"""The one small interface that every online store implements, and what a table looks like to it.
+
+A store keeps rows under (table, key). It knows neither views nor types: a packed row is bytes and a key is
+text that `plan.keys` made. The hot path has a door of its own, `OnlineStore.reader`; all else here is the
+control path (apply, materialize, ingest), where an await costs nothing that matters.
+
+Invariants, held for all stores by tests/store/test_contract.py
+1. A row read is exactly a row that was written under that table and key, or absent. A store never guesses.
+2. What a write method has returned for is seen by every later `get_rows` and `get_items`, in whichever process;
+   a reader of DynamoDB may be told to be content with eventually consistent reads.
+3. A write method has written all of it, or raises; after a StoreError any part may have been written, and
+   writing the same rows once more is right.
+4. Table names are physical, prefix included. Whoever calls builds them; that is what `table_prefix` is for.
+5. The limits below hold in all stores: what works on the embedded store works in production.
+6. What the store is to blame for is a StoreError; its message names the store and the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeAlias
+
+from fastserve.serving.coalescer import KeyRead, Reader
+
+MAX_KEY_BYTES = 2048
+"""DynamoDB's limit for a partition key, in bytes of UTF-8. The shortest key is one byte."""
+
+MAX_ROW_BYTES = 390 * 1024
+"""A DynamoDB item has at most 400 KB (409,600 bytes), names and key included; this leaves room for both."""
+
+MIN_TABLE_NAME_LENGTH = 3
+MAX_TABLE_NAME_LENGTH = 255
+"""DynamoDB's table names: 3 to 255 characters out of A-Z a-z 0-9 _ - and the dot."""
+
+AttributeValue: TypeAlias = (
+    "bool | int | float | str | bytes | Sequence[AttributeValue] | Mapping[str, AttributeValue] | None"
+)
+"""What one attribute of an item (attributes format) may hold.
+
+Numbers compare by value: a store may give back 1 for 1.0. What DynamoDB can't hold (NaN, the infinities, more
+than 38 digits) every store refuses.
+"""
+
+Item: TypeAlias = Mapping[str, AttributeValue]
+KeyType: TypeAlias = Literal["S", "N"]
+
+Settle: TypeAlias = Callable[[Sequence[KeyRead]], None]
+"""Told of reads that are done, filled or failed, each at least once; called from inside `fetch` or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAttribute:
+    """A key attribute of a table: its name and its type, S for text and N for numbers."""
+
+    name: str
+    type: KeyType = "S"
+
+
+@dataclass(frozen=True, slots=True)
+class TableSpec:
+    """A table by its physical name and its key attributes; the default is what packed rows need.
+
+    Packed rows live in tables whose one key attribute is ``k`` of type S. Other keys are for the attributes
+    format.
+    """
+
+    name: str
+    partition_key: KeyAttribute = field(default=KeyAttribute("k"))
+    sort_key: KeyAttribute | None = None
+
+
+class OnlineStore(Protocol):
+    """An open store. It belongs to the process and the event loop that opened it: open after the fork."""
+
+    @property
+    def table_prefix(self) -> str:
+        """What physical table names begin with, unless a view names its table itself; may be empty."""
+
+    async def describe_tables(self, names: Sequence[str]) -> dict[str, TableSpec | None]:
+        """Return for each asked name the table that the store has under it, or None.
+
+        Raises:
+            StoreError: the store can't be asked.
+        """
+
+    async def create_table(self, spec: TableSpec) -> None:
+        """Create a table and return once it can be used; one that exists with an equal spec is left alone.
+
+        Raises:
+            StoreError: the table exists with other key attributes, its name can't be used, or creating failed.
+        """
+
+    async def put_rows(self, table: str, rows: Sequence[tuple[str, bytes]]) -> None:
+        """Write packed rows by key, each over what was there. Of several for one key the last one stays.
+
+        Raises:
+            StoreError: no such table, a key or row beyond the limits, or the store failed (invariant 3).
+        """
+
+    async def get_rows(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the packed row of each key in the order asked, None where absent. Keys may repeat.
+
+        Raises:
+            StoreError: no such table, a key beyond the limits, or the store failed for any of the keys.
+        """
+
+    async def delete_rows(self, table: str, keys: Sequence[str]) -> None:
+        """Delete the rows of these keys; absent ones and repeated keys are no error.
+
+        Raises:
+            StoreError: no such table, a key beyond the limits, or the store failed (invariant 3).
+        """
+
+    async def put_items(self, table: str, items: Sequence[Item]) -> None:
+        """Write items of the attributes format, key attributes included, each over what was there.
+
+        Raises:
+            StoreError: as `put_rows`; a key attribute lacks or is of another type; a value has no attribute type.
+        """
+
+    async def get_items(self, table: str, keys: Sequence[Item]) -> list[dict[str, AttributeValue] | None]:
+        """Return the item of each key (the table's key attributes) in the order asked, None where absent.
+
+        Raises:
+            StoreError: as `get_rows`; a key attribute lacks or is of another type.
+        """
+
+    def reader(self, settle: Settle) -> Reader:
+        """Return the hot side. Its ``fetch`` doesn't raise: an error is a field of the read that it befell.
+
+        A read of a table that doesn't exist gets a StoreError that names the table; only such reads get it.
+        """
+
+    async def close(self) -> None:
+        """Finish what is being written and let go of all resources. Closing twice is once."""
