@@ -6,8 +6,8 @@ control path (apply, materialize, ingest), where an await costs nothing that mat
 
 Invariants, held for all stores by tests/store/test_contract.py
 1. A row read is exactly a row that was written under that table and key, or absent. A store never guesses.
-2. What a write method has returned for is seen by every later `get_rows` and `get_items`, in whichever process;
-   a reader of DynamoDB may be told to be content with eventually consistent reads.
+2. What a write method has returned for is seen by every later `get_rows` and `get_items` of any process; a
+   reader of DynamoDB may be told to be content with eventually consistent reads.
 3. A write method has written all of it, or raises; after a StoreError any part may have been written, and
    writing the same rows once more is right.
 4. Table names are physical, prefix included. Whoever calls builds them; that is what `table_prefix` is for.
@@ -88,7 +88,7 @@ class OnlineStore(Protocol):
         """Create a table and return once it can be used; one that exists with an equal spec is left alone.
 
         Raises:
-            StoreError: the table exists with other key attributes, its name can't be used, or creating failed.
+            StoreError: it exists with other key attributes, its name can't be used, or creating failed.
         """
 
     async def put_rows(self, table: str, rows: Sequence[tuple[str, bytes]]) -> None:
@@ -116,14 +116,14 @@ class OnlineStore(Protocol):
         """Write items of the attributes format, key attributes included, each over what was there.
 
         Raises:
-            StoreError: as `put_rows`; a key attribute lacks or is of another type; a value has no attribute type.
+            StoreError: as `put_rows`; a key attribute lacks or has another type; a value has no type here.
         """
 
     async def get_items(self, table: str, keys: Sequence[Item]) -> list[dict[str, AttributeValue] | None]:
         """Return the item of each key (the table's key attributes) in the order asked, None where absent.
 
         Raises:
-            StoreError: as `get_rows`; a key attribute lacks or is of another type.
+            StoreError: as `get_rows`; a key attribute lacks or has another type.
         """
 
     def reader(self, settle: Settle) -> Reader:
