@@ -1,0 +1,373 @@
+"""Settings of the server: flag over variable, variable over file, file over default.
+
+The fields of `Settings` are the one table: name, type, default, unit and the text that stands in ``--help``
+and in ``docs/settings.md``. Knows nothing of files, of the process's environment or of what a setting does:
+the caller hands over what it read, and whoever uses a setting judges what only it can judge (a store's URL).
+
+Invariants:
+
+1. What `Settings.load` returns has been checked: nobody asks about types and ranges again.
+2. `Settings.load` is a function of its arguments.
+3. An error names the setting, where its value came from, what was expected and what came.
+4. A key of the file that isn't known is an error, since a file is written for fastserve alone. A variable
+   that isn't known is reported by `unknown_variables` and no more, since an environment is shared.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
+
+from fastserve.errors import DefinitionError, InvariantError, shown
+
+VARIABLE_PREFIX = "FASTSERVE_"
+CONFIG_VARIABLE = "FASTSERVE_CONFIG"  # names the file, as --config does
+DEFAULT_FILE = "fastserve.toml"
+SERVER_TABLE = "server"
+# Beside the server's table the file may name the workspace of the feature repo that it lies in.
+TOP_LEVEL_KEYS = (SERVER_TABLE, "workspace")
+
+KIB = 1024
+MIB = 1024 * KIB
+_DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
+_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+# What Kubernetes puts into every pod beside a service named `fastserve`; its `FASTSERVE_PORT=tcp://10.0.0.7:80`
+# would be taken for the port to listen on.
+_SERVICE_LINK = re.compile(
+    r"FASTSERVE_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """How a setting's value is read; both readers raise ValueError for what they don't take."""
+
+    expected: str
+    from_text: Callable[[str], object]  # what a flag or a variable holds
+    from_toml: Callable[[object], object]  # what the file holds, which has types of its own
+
+
+def _whole(minimum: int, maximum: int) -> Kind:
+    """Return the kind of whole numbers in ``[minimum, maximum]``."""
+
+    def from_text(text: str) -> int:
+        if _DECIMAL.fullmatch(text) is None:  # ``int`` would take blanks, underscores and Arabic digits
+            raise ValueError
+        return from_toml(int(text))
+
+    def from_toml(value: object) -> int:
+        if type(value) is not int or not minimum <= value <= maximum:  # true is an int in Python
+            raise ValueError
+        return value
+
+    return Kind(f"a whole number from {minimum} to {maximum}", from_text, from_toml)
+
+
+def _text() -> Kind:
+    def from_text(text: str) -> str:
+        if not text.isprintable() or not text:  # control characters in a path or a URL are an accident
+            raise ValueError
+        return text
+
+    return Kind("text that isn't empty", from_text, _string_of(from_text))
+
+
+def _choice(*words: str) -> Kind:
+    def from_text(text: str) -> str:
+        if text.lower() not in words:
+            raise ValueError
+        return text.lower()
+
+    return Kind("one of " + ", ".join(words), from_text, _string_of(from_text))
+
+
+def _instant() -> Kind:
+    """Return the kind of points in time; they have an offset, since a server's local zone is no intention."""
+
+    def from_text(text: str) -> datetime:
+        if _RFC3339.fullmatch(text) is None:  # ``fromisoformat`` would take week dates, and no offset
+            raise ValueError
+        return in_utc(datetime.fromisoformat(text.upper()))
+
+    def from_toml(value: object) -> datetime:
+        return in_utc(value) if isinstance(value, datetime) else string(value)
+
+    def in_utc(time: datetime) -> datetime:
+        if time.tzinfo is None:
+            raise ValueError
+        try:
+            return time.astimezone(UTC)
+        except OverflowError:  # year 1 with an offset that leads before it
+            raise ValueError from None
+
+    string = _string_of(from_text)
+    return Kind(
+        "a time as in RFC 3339, such as 2013-12-30T12:00:00Z, to the microsecond", from_text, from_toml
+    )
+
+
+def _string_of(from_text: Callable[[str], _T]) -> Callable[[object], _T]:
+    def from_toml(value: object) -> _T:
+        if not isinstance(value, str):
+            raise ValueError  # noqa: TRY004 - the caller makes the message
+        return from_text(value)
+
+    return from_toml
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    name: str
+    kind: Kind
+    default: object
+    default_text: str
+    unit: str
+    help: str
+
+    @property
+    def flag(self) -> str:
+        """The name on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        """The name in the environment."""
+        return VARIABLE_PREFIX + self.name.upper()
+
+
+def _setting(default: Any, kind: Kind, help_text: str, *, unit: str = "", default_text: str = "") -> Any:
+    words = default_text or str(default)
+    return field(default=default, metadata={"kind": kind, "unit": unit, "help": help_text, "default": words})
+
+
+_TIMEOUT = _whole(1, 600_000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What one server was told; see the fields' texts, or ``docs/settings.md``."""
+
+    host: str = _setting("127.0.0.1", _text(), "Address to listen on; 0.0.0.0 for all of IPv4, :: for IPv6.")
+    port: int = _setting(
+        8080, _whole(0, 65_535), "TCP port to listen on; 0 takes any free one and prints it."
+    )
+    workers: int | None = _setting(
+        None,
+        _whole(1, 1024),
+        "Worker processes; they share one listening socket.",
+        default_text="one per CPU",
+    )
+    store: str = _setting(
+        "local:.fastserve/store",
+        _text(),
+        "Online store: local:PATH, or dynamodb://REGION with the parameters endpoint and prefix.",
+    )
+    repo: str = _setting(".", _text(), "Folder of the feature repo.")
+    workspace: str | None = _setting(
+        None,
+        _text(),
+        "Workspace to serve, in place of the one that the feature repo names.",
+        default_text="the repo's",
+    )
+    server_timeout_ms: int = _setting(
+        2000, _TIMEOUT, "Time for one request that names no latency budget; then 504.", unit="ms"
+    )
+    store_timeout_ms: int = _setting(
+        500,
+        _TIMEOUT,
+        "Time for one call to the store before it is tried again; never more than is left of the request's.",
+        unit="ms",
+    )
+    body_limit_bytes: int = _setting(
+        5 * MIB,
+        _whole(1 * KIB, 256 * MIB),
+        "Largest request body; then 413. The default gives each of a batch's 1,000 rows 5 KiB.",
+        unit="bytes",
+    )
+    header_timeout_ms: int = _setting(
+        10_000,
+        _TIMEOUT,
+        "Time for a request's headers to arrive once its first byte has; then 408.",
+        unit="ms",
+    )
+    idle_timeout_ms: int = _setting(
+        90_000,
+        _whole(1, 86_400_000),
+        "Time a connection may stay idle. Keep it above the proxy's (ALB 60 s, nginx 75 s), "
+        "or the proxy sends a request into a connection that is being closed.",
+        unit="ms",
+    )
+    shutdown_timeout_ms: int = _setting(
+        30_000,
+        _TIMEOUT,
+        "Time for requests under way to end after SIGTERM. Keep it below the orchestrator's grace period.",
+        unit="ms",
+    )
+    linger_us: int = _setting(
+        0,
+        _whole(0, 10_000),
+        "Time the first key of a store call waits for others beyond the end of its loop turn.",
+        unit="us",
+    )
+    store_connections: int = _setting(
+        32, _whole(1, 4096), "Connections to a networked store, per worker; each carries one call at a time."
+    )
+    clock: datetime | None = _setting(  # noqa: RUF009 - None, which is immutable
+        None,
+        _instant(),
+        "Time at which every request is answered, for replays and tests.",
+        default_text="the system's clock",
+    )
+    log_level: str = _setting(
+        "info", _choice("debug", "info", "warning", "error"), "Least severe messages that are logged."
+    )
+    max_response_store_bytes: int = _setting(
+        2 * MIB,
+        _whole(1 * KIB, 256 * MIB),
+        "Bytes from the store above which a request isn't eligible for the SLO "
+        "and is an error unless partial results are allowed.",
+        unit="bytes",
+    )
+    max_batch_rows: int = _setting(
+        1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"
+    )
+
+    @property
+    def clock_ns(self) -> int | None:
+        """The fixed clock in nanoseconds since the epoch, exactly, or None where the system's clock runs."""
+        return None if self.clock is None else (self.clock - _EPOCH) // timedelta(microseconds=1) * 1000
+
+    @classmethod
+    def load(
+        cls,
+        flags: Mapping[str, str | None],
+        environ: Mapping[str, str],
+        toml_text: str | None = None,
+        toml_path: str = DEFAULT_FILE,
+    ) -> Settings:
+        """Return the settings that the three sources give together.
+
+        ``flags`` is keyed by the settings' names, None for a flag that wasn't given. An empty variable counts
+        as one that isn't there, as compose files and manifests write it. ``toml_path`` is for messages.
+
+        Raises:
+            DefinitionError: A value or a key of the file that can't be used, or a file that isn't TOML.
+            InvariantError: ``flags`` has a name that is no setting's.
+
+        """
+        if not flags.keys() <= {setting.name for setting in SETTINGS}:
+            message = f"flags that are no settings: {sorted(flags.keys() - {s.name for s in SETTINGS})}"
+            raise InvariantError(message)
+        table = _server_table(toml_text, toml_path)
+        values: dict[str, Any] = {}
+        for setting in SETTINGS:
+            if (text := flags.get(setting.name)) is not None:
+                values[setting.name] = _read(setting, text, f"flag {setting.flag}")
+            elif text := _variable(setting, environ):
+                values[setting.name] = _read(setting, text, f"variable {setting.variable}")
+            elif setting.name in table:
+                values[setting.name] = _read_toml(setting, table[setting.name], toml_path)
+        return cls(**values)
+
+
+SETTINGS: tuple[Setting, ...] = tuple(
+    Setting(
+        name=row.name,
+        kind=row.metadata["kind"],
+        default=row.default if row.default is not MISSING else None,
+        default_text=row.metadata["default"],
+        unit=row.metadata["unit"],
+        help=row.metadata["help"],
+    )
+    for row in fields(Settings)
+)
+
+
+def _variable(setting: Setting, environ: Mapping[str, str]) -> str:
+    text = environ.get(setting.variable, "")
+    return "" if setting.name == "port" and _SERVICE_LINK_PORT.match(text) else text
+
+
+def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the ``FASTSERVE_`` variables that no setting reads, for a warning: one may be a misspelling."""
+    known = {CONFIG_VARIABLE, *(setting.variable for setting in SETTINGS)}
+    ours = {
+        name for name in environ if name.startswith(VARIABLE_PREFIX) and not _SERVICE_LINK.fullmatch(name)
+    }
+    return tuple(sorted(ours - known))
+
+
+def settings_markdown() -> str:
+    """Return ``docs/settings.md``."""
+    rows = [
+        f"| `{s.flag}` | `{s.variable}` | {s.default_text} | {s.unit} | {s.help} Takes {s.kind.expected}. |"
+        for s in SETTINGS
+    ]
+    return "\n".join([_MARKDOWN_HEAD, *rows, ""])
+
+
+_MARKDOWN_HEAD = f"""# Settings
+
+Each setting is looked for as a flag, then as a variable of the environment, then in the `[{SERVER_TABLE}]`
+table of `{DEFAULT_FILE}` (or of the file that `--config` or `{CONFIG_VARIABLE}` names), where it has the flag's
+name with underscores and no dashes in front: `server_timeout_ms = 2000`. What none of them gives has its
+default. An empty variable counts as one that isn't there. A key that is no setting's is an error; a variable
+that begins with `{VARIABLE_PREFIX}` and is no setting's is warned of. The variables that Kubernetes makes for
+a service named `fastserve`, `{VARIABLE_PREFIX}PORT=tcp://…` among them, are left alone.
+
+This page is made from `fastserve/config.py` by `make docs`.
+
+| flag | variable | default | unit | |
+|---|---|---|---|---|"""
+
+
+def _server_table(toml_text: str | None, toml_path: str) -> dict[str, object]:
+    """Return the server's table of the file, every key of it known."""
+    if toml_text is None:
+        return {}
+    try:
+        document = tomllib.loads(toml_text)
+    except tomllib.TOMLDecodeError as error:
+        message = f"{toml_path}: expected TOML, got what isn't: {str(error)[:200]}"
+        raise DefinitionError(message) from None
+    _refuse_unknown(document, TOP_LEVEL_KEYS, toml_path)
+    table = document.get(SERVER_TABLE, {})
+    if not isinstance(table, dict):
+        message = f"{toml_path}: {SERVER_TABLE}: expected a table, got {shown(table)}"
+        raise DefinitionError(message)
+    _refuse_unknown(table, tuple(setting.name for setting in SETTINGS), f"{toml_path}: [{SERVER_TABLE}]")
+    return table
+
+
+def _refuse_unknown(table: Mapping[str, object], known: tuple[str, ...], place: str) -> None:
+    for key in table:
+        if key not in known:
+            message = f"{place}: unknown key {shown(key)}, expected one of {', '.join(known)}"
+            raise DefinitionError(message)
+
+
+def _read(setting: Setting, text: str, source: str) -> object:
+    try:
+        return setting.kind.from_text(text)
+    except ValueError:
+        raise _refused(setting, text, source) from None
+
+
+def _read_toml(setting: Setting, value: object, toml_path: str) -> object:
+    try:
+        return setting.kind.from_toml(value)
+    except ValueError:
+        raise _refused(setting, value, f"file {toml_path}") from None
+
+
+def _refused(setting: Setting, value: object, source: str) -> DefinitionError:
+    return DefinitionError(f"{setting.name} ({source}): expected {setting.kind.expected}, got {shown(value)}")
