@@ -128,7 +128,9 @@ class Coalescer:
             if read.settled:
                 continue
             read.settled = True
-            del in_flight[read.group.index][read.key]
+            by_key = in_flight[read.group.index]
+            if by_key.get(read.key) is read:  # not where `forget` let a newer read take its place
+                del by_key[read.key]
             for waiter in read.waiters:
                 waiter.waiting -= 1
                 if waiter.waiting == 0:

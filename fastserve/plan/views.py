@@ -1,0 +1,137 @@
+"""A feature view compiled: its table, its keys, the layout of its rows.
+
+What reads rows (serving) and what writes them (ingest) both start from a `ViewPlan`, so that they can't disagree.
+
+Invariants
+1. A view plan is a function of the view, the workspace and the table prefix alone: every host makes the same one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from fastserve.errors import DefinitionError
+from fastserve.plan.keys import encode_key, item_key
+from fastserve.plan.reads import PACKED_KEY, KeyAttributes
+from fastserve.sdk.features import Aggregate, Attribute
+from fastserve.sdk.row_format import AttributesFormat
+from fastserve.sdk.types import DataType, Field, Int64, Timestamp
+from fastserve.sdk.views import FeatureView
+from fastserve.tiles.aggregates import AggregateSpec, CompactedSchema, make_schema
+from fastserve.tiles.layout import RowLayout, make_layout
+from fastserve.tiles.windows import Window, default_hop_ns, floor_to
+
+MICROSECOND_NS = 1_000
+
+
+def duration_ns(duration: timedelta) -> int:
+    """Return a duration in nanoseconds, exactly."""
+    return duration // timedelta(microseconds=1) * MICROSECOND_NS
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPlan:
+    """What serving and ingest need to know of a view.
+
+    ``schema`` is None for attribute views. ``ttl_ns`` is None where rows don't expire. ``timestamp_attribute`` names the attribute
+    that holds an attributes-format item's time, if any.
+    """
+
+    view: FeatureView
+    table: str
+    key_fields: tuple[Field, ...]
+    key_attributes: KeyAttributes
+    packed: bool
+    layout: RowLayout
+    schema: CompactedSchema | None
+    ttl_ns: int | None
+    interval_ns: int | None
+    timestamp_attribute: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The view's name."""
+        return self.view.name
+
+    def key_text(self, values: Sequence[Any]) -> str:
+        """Return the text under which the row of these join-key values (in the view's order) is written and read."""
+        dtypes = [field.dtype for field in self.key_fields]
+        if self.packed:
+            return encode_key(dtypes, values)
+        return item_key(self.key_attributes, [encode_key([dtype], [value]) for dtype, value in zip(dtypes, values, strict=True)])
+
+    def as_of_ns(self, until_ns: int) -> int:
+        """Return the as_of of rows that hold all events before ``until_ns``: the end of the last complete tile."""
+        return floor_to(until_ns, self.interval_ns or 1)
+
+
+def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
+    """Compile one view.
+
+    Raises:
+        DefinitionError: the attributes format asks for what its items can't hold.
+    """
+    interval_ns = None if view.aggregation_interval is None else duration_ns(view.aggregation_interval)
+    schema = _schema(view, interval_ns) if interval_ns is not None and view.is_aggregate else None
+    layout = schema.layout if schema else make_layout([(f.name, f.dtype) for f in view.features if isinstance(f, Attribute)])
+    row_format = view.row_format
+    packed = not isinstance(row_format, AttributesFormat)
+    return ViewPlan(
+        view=view,
+        table=view.table or f"{table_prefix}{workspace}.{view.name}",
+        key_fields=view.join_keys,
+        key_attributes=PACKED_KEY if not isinstance(row_format, AttributesFormat) else _item_key_attributes(view, row_format),
+        packed=packed,
+        layout=layout,
+        schema=schema,
+        ttl_ns=None if view.ttl is None else duration_ns(view.ttl),
+        interval_ns=interval_ns,
+        timestamp_attribute=row_format.timestamp_attribute if isinstance(row_format, AttributesFormat) else None,
+    )
+
+
+def _schema(view: FeatureView, interval_ns: int) -> CompactedSchema:
+    horizon_ns = duration_ns(view.horizon)
+    specs = [aggregate_spec(feature, view, interval_ns, horizon_ns) for feature in view.features if isinstance(feature, Aggregate)]
+    return make_schema(specs, horizon_ns)
+
+
+def aggregate_spec(feature: Aggregate, view: FeatureView, interval_ns: int, horizon_ns: int) -> AggregateSpec:
+    """Return what the tiles need to know of one aggregate: its window's hop is settled here."""
+    window_ns = duration_ns(feature.time_window.window_size)
+    if feature.tail_hop is not None:
+        hop_ns = duration_ns(feature.tail_hop)
+    elif view.leading_edge == "last_complete_tile":
+        hop_ns = interval_ns  # [E - w, E) starts at any tile
+    else:
+        hop_ns = default_hop_ns(window_ns, interval_ns)
+    return AggregateSpec(
+        name=feature.feature_name(view.aggregation_interval),
+        function=feature.function.name,
+        column=feature.input_column.name,
+        input_type=feature.input_column.dtype,
+        output_type=feature.output_type,
+        window=Window(window_ns, hop_ns, interval_ns, horizon_ns),
+    )
+
+
+def _item_key_attributes(view: FeatureView, row_format: AttributesFormat) -> KeyAttributes:
+    if view.is_aggregate:
+        raise DefinitionError(f"view {view.name!r}: expected attribute features with the attributes format, got aggregates", view.location)
+    names = [name for name in (row_format.partition_key, row_format.sort_key) if name is not None]
+    if not names:
+        names = [field.name for field in view.join_keys]
+    if len(names) != len(view.join_keys) or len(names) > 2:
+        raise DefinitionError(
+            f"view {view.name!r}: expected as many join keys as the table has key attributes (1 or 2), "
+            f"got {len(view.join_keys)} join keys and {len(names)} key attributes",
+            view.location,
+        )
+    return tuple((name, _key_type(field.dtype)) for name, field in zip(names, view.join_keys, strict=True))
+
+
+def _key_type(dtype: DataType) -> str:
+    return "N" if dtype in (Int64, Timestamp) else "S"
