@@ -1,0 +1,62 @@
+"""fastserve, an online feature server: the names with which features are defined.
+
+Importing this is light: no NumPy, no Arrow, no event loop. What serves, stores and ingests is imported from
+its own package.
+"""
+
+from __future__ import annotations
+
+from fastserve.errors import DefinitionError, DefinitionErrors, FastserveError
+from fastserve.sdk.entity import Entity
+from fastserve.sdk.features import Aggregate, Attribute
+from fastserve.sdk.functions import AggregateFunction
+from fastserve.sdk.reference import FeatureViewReference
+from fastserve.sdk.row_format import AttributesFormat
+from fastserve.sdk.service import FeatureService
+from fastserve.sdk.sources import FileSource, PushSource
+from fastserve.sdk.types import (
+    Array,
+    Bool,
+    DataType,
+    Field,
+    Float32,
+    Float64,
+    Int64,
+    Map,
+    String,
+    Struct,
+    Timestamp,
+)
+from fastserve.sdk.views import FeatureView
+from fastserve.sdk.windows import TimeWindow
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Aggregate",
+    "AggregateFunction",
+    "Array",
+    "Attribute",
+    "AttributesFormat",
+    "Bool",
+    "DataType",
+    "DefinitionError",
+    "DefinitionErrors",
+    "Entity",
+    "FastserveError",
+    "FeatureService",
+    "FeatureView",
+    "FeatureViewReference",
+    "Field",
+    "FileSource",
+    "Float32",
+    "Float64",
+    "Int64",
+    "Map",
+    "PushSource",
+    "String",
+    "Struct",
+    "TimeWindow",
+    "Timestamp",
+    "__version__",
+]

@@ -1,0 +1,249 @@
+"""The rules that a view's parts must keep together, each a function that reports what breaks it.
+
+Invariants:
+1. A rule looks only at parts that are valid by themselves: one mistake is one message.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from fastserve.sdk.checks import NAME_CHARS_MAX, Checks
+from fastserve.sdk.durations import format_duration
+from fastserve.sdk.features import Aggregate, Attribute
+from fastserve.sdk.row_format import AttributesFormat
+from fastserve.sdk.sources import PushSource, Source, check_timestamp_column
+from fastserve.sdk.types import Field
+
+if TYPE_CHECKING:
+    from fastserve.sdk.views import FeatureView
+
+INTERVAL_MIN: Final = timedelta(minutes=1)
+SOURCE_PLACE: Final = "{source}"
+TABLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{3,255}")  # DynamoDB's rule
+
+
+def check_view(checks: Checks, view: FeatureView) -> None:
+    """Report every rule that the view breaks."""
+    for rule in _RULES:
+        rule(checks, view)
+
+
+def check_transformation(
+    checks: Checks, value: object, source: Source | None
+) -> str | Callable[[Any], Any] | None:
+    """Return the transformation when it is SQL over the source, or a function of one table."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if source is not None and not _reads(value, source.name):
+            checks.wrong("transformation", f"SQL that reads FROM {SOURCE_PLACE} or FROM {source.name}", value)
+        return value
+    if not callable(value) or isinstance(value, type):
+        checks.wrong("transformation", "SQL as a str, or a function of a pyarrow.Table", value)
+        return None
+    if inspect.iscoroutinefunction(value):
+        checks.wrong("transformation", "a function that isn't a coroutine function", value)
+    elif not _takes_one_argument(value):
+        checks.wrong("transformation", "a function of one argument, a pyarrow.Table", value)
+    return value
+
+
+def _reads(sql: str, table: str) -> bool:
+    # Whether it compiles is for DuckDB to say; a query that never names its source is a mistake in any case.
+    return (
+        SOURCE_PLACE in sql or re.search(rf"(?<!\w){re.escape(table)}(?!\w)", sql, re.IGNORECASE) is not None
+    )
+
+
+def _takes_one_argument(function: Callable[..., Any]) -> bool:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        return False
+    except ValueError:  # some builtins have no signature
+        return True
+    return True
+
+
+def _join_keys_differ(checks: Checks, view: FeatureView) -> None:
+    seen: dict[str, str] = {}
+    for entity in view.entities:
+        for key in entity.join_keys if entity.valid else ():
+            if key.name in seen:
+                checks.fault(
+                    f"entities: the join key {key.name!r} is in {seen[key.name]!r} and in {entity.name!r} "
+                    "(expected each join key once)"
+                )
+            seen[key.name] = entity.name
+
+
+def _features_are_of_one_kind(checks: Checks, view: FeatureView) -> None:
+    first = next(iter(view.features), None)
+    for feature in view.features:
+        if type(feature) is not type(first):
+            checks.wrong("features", "only attributes or only aggregates", feature, feature.location)
+            return
+
+
+def _feature_names_differ(checks: Checks, view: FeatureView) -> None:
+    keys = {key.name for key in view.join_keys}
+    seen: set[str] = set()
+    for feature, name in zip(view.features, view.feature_names, strict=True):
+        if not feature.valid:
+            continue
+        if name in seen:
+            checks.fault(
+                f"the feature name {name!r} stands there twice (expected different names)", feature.location
+            )
+        elif name in keys:
+            checks.fault(
+                f"the feature {name!r} is named like a join key (expected another name)", feature.location
+            )
+        elif len(name) > NAME_CHARS_MAX:
+            checks.wrong(
+                "feature name",
+                f"at most {NAME_CHARS_MAX} characters; name= shortens it",
+                name,
+                feature.location,
+            )
+        seen.add(name)
+
+
+def _columns_agree(checks: Checks, view: FeatureView) -> None:
+    types = {key.name: (key, key) for key in view.join_keys if key.valid}
+    for feature in view.features:
+        column = feature.column if isinstance(feature, Attribute) else feature.input_column
+        if not column.valid:
+            continue
+        first, _ = types.setdefault(column.name, (column, column))
+        if first.dtype != column.dtype:
+            checks.wrong(
+                f"column {column.name!r}",
+                f"{first.dtype!r} as on line {first.location.line}",
+                column.dtype,
+                feature.location,
+            )
+
+
+def _pushed_columns_exist(checks: Checks, view: FeatureView) -> None:
+    # With a transformation the columns are what it makes of the source's.
+    if not view.has_source or view.transformation is not None:
+        return
+    source = view.source
+    if not isinstance(source, PushSource) or not source.valid:
+        return
+    for column in view.input_columns:
+        pushed = source.column(column.name)
+        if not column.valid:
+            continue
+        if pushed is None:
+            names = ", ".join(field.name for field in source.schema)
+            checks.wrong(
+                f"column {column.name!r}",
+                f"one of source {source.name!r}: {names}",
+                column,
+                _place(view, column),
+            )
+        elif pushed.dtype != column.dtype:
+            expected = f"{pushed.dtype!r} as in source {source.name!r}"
+            checks.wrong(f"column {column.name!r}", expected, column.dtype, _place(view, column))
+    if view.timestamp_field is not None:
+        check_timestamp_column(checks, view.timestamp_field, source.schema)
+
+
+def _place(view: FeatureView, column: Field) -> Any:
+    return None if column in view.join_keys else column.location
+
+
+def _attributes_have_no_tiles(checks: Checks, view: FeatureView) -> None:
+    if view.is_aggregate or not view.features:
+        return
+    if view.aggregation_interval is not None:
+        checks.wrong("aggregation_interval", "none, as attributes have no tiles", view.aggregation_interval)
+    if view.leading_edge != "now":
+        checks.wrong("leading_edge", 'none or "now", as attributes have no windows', view.leading_edge)
+    if view.ttl is not None and view.timestamp_field is None and view.has_source:
+        checks.wrong("timestamp_field", "the column with a row's time, which ttl counts from", None)
+
+
+def _aggregates_have_tiles(checks: Checks, view: FeatureView) -> None:
+    if not view.is_aggregate:
+        return
+    interval = view.aggregation_interval
+    if view.timestamp_field is None and view.has_source:
+        checks.wrong(
+            "timestamp_field", "the column with an event's time, here or in the source, for aggregates", None
+        )
+    if interval is None:
+        checks.fault(
+            "aggregation_interval (expected the length of a tile, as 1 hour, for aggregates; got None)"
+        )
+        return
+    if view.ttl is not None:
+        checks.wrong("ttl", "none, as windows say which events count", view.ttl)
+    if view.row_format != "packed":
+        checks.wrong("row_format", '"packed", as aggregates are stored as tiles', view.row_format)
+    if interval < INTERVAL_MIN:
+        checks.wrong("aggregation_interval", f"at least {format_duration(INTERVAL_MIN)}", interval)
+        return
+    for feature, name in zip(view.features, view.feature_names, strict=True):
+        if isinstance(feature, Aggregate) and feature.valid:
+            _window_is_whole(checks, feature, name, interval)
+
+
+def _window_is_whole(checks: Checks, aggregate: Aggregate, name: str, interval: timedelta) -> None:
+    whole = f"a whole multiple of aggregation_interval {format_duration(interval)}"
+    window, hop = aggregate.time_window, aggregate.tail_hop
+    if not window.fits(interval):
+        checks.wrong(f"time_window of {name!r}", whole, window.window_size, aggregate.location)
+    if hop is None:
+        return
+    if hop % interval:
+        checks.wrong(f"tail_hop of {name!r}", whole, hop, aggregate.location)
+    elif hop > window.window_size:
+        checks.wrong(f"tail_hop of {name!r}", f"at most the window, {window.label}", hop, aggregate.location)
+
+
+def _schedule_has_files(checks: Checks, view: FeatureView) -> None:
+    if (
+        view.batch_schedule is not None
+        and view.has_source
+        and isinstance(view.source, PushSource)
+        and view.batch_source is None
+    ):
+        checks.wrong("batch_schedule", "none, or a batch_source in the PushSource", view.batch_schedule)
+
+
+def _attributes_format_fits(checks: Checks, view: FeatureView) -> None:
+    layout = view.row_format
+    if not isinstance(layout, AttributesFormat) or not layout.valid:
+        return
+    if layout.sort_key is not None and len(view.join_keys) < 2:
+        checks.wrong("sort_key", "none, as the view has one join key", layout.sort_key, layout.location)
+    for name, what in ((layout.partition_key, "partition_key"), (layout.sort_key, "sort_key")):
+        if name is not None and name in view.feature_names:
+            checks.wrong(what, "a name that no feature has", name, layout.location)
+
+
+def _table_can_be_named(checks: Checks, view: FeatureView) -> None:
+    if view.table is not None and not TABLE_NAME.fullmatch(view.table):
+        checks.wrong("table", "3 to 255 letters, digits and _ . -", view.table)
+
+
+_RULES: Final[tuple[Callable[[Checks, FeatureView], None], ...]] = (
+    _join_keys_differ,
+    _features_are_of_one_kind,
+    _feature_names_differ,
+    _columns_agree,
+    _pushed_columns_exist,
+    _attributes_have_no_tiles,
+    _aggregates_have_tiles,
+    _schedule_has_files,
+    _attributes_format_fits,
+    _table_can_be_named,
+)
