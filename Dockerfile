@@ -1,0 +1,44 @@
+# fastserve in a container: the arbiter is process 1, the root file system may be read-only, nobody is root.
+#
+#   docker build -t fastserve .
+#   docker run --read-only -p 8080:8080 -v ./my_features:/repo:ro fastserve
+#
+# /repo holds the feature repo, /var/lib/fastserve the local store, if there is one. For a build that can be repeated
+# to the byte, give the base by digest: --build-arg PYTHON_IMAGE=python@sha256:...
+ARG PYTHON_IMAGE=python:3.13-slim
+
+FROM ${PYTHON_IMAGE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+# The lock files alone decide about these layers: a change of the code fetches nothing.
+COPY requirements-build.lock requirements.lock ./
+RUN pip install --require-hashes --only-binary :all: -r requirements-build.lock \
+ && pip wheel --require-hashes --no-deps --no-build-isolation --wheel-dir /wheels -r requirements.lock \
+ && python -m venv --without-pip /opt/fastserve
+COPY pyproject.toml README.md LICENSE ./
+COPY fastserve fastserve
+COPY examples examples
+# Bytecode is made here, once, and trusted there: the files can't change under a read-only root.
+RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+ && pip --python /opt/fastserve/bin/python install --no-index --no-deps --no-compile /wheels/*.whl \
+ && /opt/fastserve/bin/python -m compileall -q -f -j 0 --invalidation-mode unchecked-hash /opt/fastserve/lib \
+ && install -d -o 10001 -g 10001 /state
+
+FROM ${PYTHON_IMAGE}
+ENV PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    PATH=/opt/fastserve/bin:$PATH \
+    FASTSERVE_HOST=0.0.0.0 \
+    FASTSERVE_REPO=/repo
+COPY --from=build /opt/fastserve /opt/fastserve
+COPY --from=build --chown=10001:10001 /state /var/lib/fastserve
+# Relative paths of stores begin here, in the only place that is written to.
+WORKDIR /var/lib/fastserve
+VOLUME ["/var/lib/fastserve"]
+USER 10001:10001
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["/opt/fastserve/bin/python", "-c", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.environ.get('FASTSERVE_PORT') or 8080), timeout=2); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+ENTRYPOINT ["/opt/fastserve/bin/fastserve"]
+CMD ["serve"]

@@ -1,0 +1,99 @@
+# From a fresh machine with Python 3.11 or later and make: `make demo`, `make test`.
+# Everything lands in .venv and .tools; nothing outside this folder is touched.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Every package is held to a hash in a lock file, those that build the others included: these come first, and
+# nothing is built with a tool that was fetched on the side.
+INSTALL := $(PIP) install --quiet --require-hashes --no-build-isolation
+UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --no-header
+
+DYNOXIDE_VERSION := 1.2.1
+DYNOXIDE_SHA512 := sBHqlxJ9ANkLluFkYRfd5r8Y0ApFew4FhOrlhgRAgD4XzEoFOukEo1nuBTQ1+jTtofqwn4NWQ2k0Tn5mNTjgUg==
+DYNOXIDE := .tools/dynoxide/dynoxide
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format type check lock upgrade wheel docs perf-smoke tools clean
+
+help:  ## Say what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is %d.%d: make PYTHON=python3.11 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.build-tools: requirements-build.lock | $(BIN)/python
+	$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements-build.lock
+	@touch $@
+
+# The project itself is installed in place, so that only a change of its metadata asks for a new installation.
+$(VENV)/.installed: requirements.lock pyproject.toml $(VENV)/.build-tools | README.md LICENSE
+	$(INSTALL) -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
+	$(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+demo: $(VENV)/.installed  ## Materialize 336,776 flights, serve them on 127.0.0.1:8080, print a vector
+	$(BIN)/fastserve demo
+
+test: $(VENV)/.installed-dev tools  ## Run every test (PYTEST_ARGS="..." for a part)
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# A second implementation of DynamoDB to test against, a binary for Linux on x86-64. Unpacked only if it is the very
+# file that was looked at; its absence skips tests, which CI doesn't allow.
+tools:
+	@if [ -x $(DYNOXIDE) ]; then :; \
+	elif command -v npm >/dev/null 2>&1; then $(MAKE) --no-print-directory $(DYNOXIDE); \
+	else echo "npm is not installed: the tests that need dynoxide will be SKIPPED"; fi
+
+$(DYNOXIDE):
+	@rm -rf .tools/pack && mkdir -p .tools/pack $(@D)
+	cd .tools/pack && npm pack --silent @dynoxide/linux-x64@$(DYNOXIDE_VERSION)
+	@$(PYTHON) -c 'import base64, hashlib, pathlib, sys; \
+	(file,) = pathlib.Path(".tools/pack").glob("*.tgz"); \
+	got = base64.b64encode(hashlib.sha512(file.read_bytes()).digest()).decode(); \
+	got == sys.argv[1] or sys.exit("%s: expected sha512 %s, got %s" % (file, sys.argv[1], got))' $(DYNOXIDE_SHA512)
+	tar -xzf .tools/pack/*.tgz -C $(@D) --strip-components 1
+	@rm -rf .tools/pack && touch $@ && chmod +x $@
+
+lint: $(VENV)/.installed-dev  ## Check rules and form
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.installed-dev  ## Mend what can be mended without thought
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+type: $(VENV)/.installed-dev  ## Check types
+	$(BIN)/mypy
+
+check: lint type test  ## All of these
+
+docs: $(VENV)/.installed  ## Make the pages that are made from code
+	$(BIN)/python -c 'import pathlib; from fastserve.config import settings_markdown; \
+	pathlib.Path("docs/settings.md").write_text(settings_markdown(), encoding="utf-8")'
+
+# Versions that satisfy pyproject.toml stay as they are; `make upgrade` asks for the newest ones. Needs uv.
+lock:  ## Make the lock files from pyproject.toml
+	$(UV_COMPILE) $(UV_FLAGS) pyproject.toml -o requirements.lock
+	$(UV_COMPILE) $(UV_FLAGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
+	printf 'hatchling\nsetuptools\n' | $(UV_COMPILE) - -c requirements-dev.lock -o requirements-build.lock
+
+upgrade:  ## Make the lock files with the newest versions
+	$(MAKE) lock UV_FLAGS=--upgrade
+
+wheel: $(VENV)/.installed-dev  ## Build dist/*.whl and dist/*.tar.gz
+	$(BIN)/python -m build --no-isolation
+
+perf-smoke: $(VENV)/.installed-dev  ## A minute's look at the hot path
+	$(BIN)/python -m perf smoke
+
+clean:  ## Remove everything made here, the demo's store included
+	rm -rf $(VENV) .tools .fastserve build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
