@@ -318,9 +318,9 @@ def settings_markdown() -> str:
 _MARKDOWN_HEAD = f"""# Settings
 
 Each setting is looked for as a flag, then as a variable of the environment, then in the `[{SERVER_TABLE}]`
-table of `{DEFAULT_FILE}` (or of the file that `--config` or `{CONFIG_VARIABLE}` names). The keys there are the
-flags' names with underscores and no dashes in front: `server_timeout_ms = 2000`. What none of them gives has
-its default. An empty variable counts as one that isn't there. A key that is no setting's is an error; a
+table of `{DEFAULT_FILE}` (or of the file that `--config` or `{CONFIG_VARIABLE}` names). The keys there are
+the flags' names with underscores and no dashes in front: `server_timeout_ms = 2000`. What none of them gives
+has its default. An empty variable counts as one that isn't there. A key that is no setting's is an error; a
 variable that begins with `{VARIABLE_PREFIX}` and is no setting's is warned of. The variables that Kubernetes
 makes for a service named `fastserve`, `{VARIABLE_PREFIX}PORT=tcp://…` among them, are left alone.
 
