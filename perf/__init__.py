@@ -1,0 +1,1 @@
+"""Measurements: what a request costs, beside the least it could cost. See perf/README.md."""

@@ -1,0 +1,260 @@
+"""DynamoDB operations of the stand-in: a request's JSON in, an answer's bytes out.
+
+Knows no sockets. Speaks BatchGetItem, GetItem, PutItem, BatchWriteItem, DeleteItem, DescribeTable,
+CreateTable, ListTables and DeleteTable, and refuses expressions rather than ignoring them.
+
+Invariants:
+1. What the service refuses is refused: over 100 keys or 25 writes, duplicates, empty requests, other key
+   schemas.
+2. An absent item is simply absent; one over the answer's 16 MB is handed back as unprocessed.
+3. A refused request changes nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from perf.load import dynamo_error
+from perf.load.faults import Faults
+from perf.load.tables import JsonObject, StoredTable, Table, check_size
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READ_MAX_KEYS = 100
+READ_MAX_BYTES = 16 * 1024 * 1024
+WRITE_MAX_ITEMS = 25
+_LIST_MAX_TABLES = 100
+_REFUSED = ("ProjectionExpression", "ConditionExpression", "AttributesToGet", "Expected", "FilterExpression")
+
+
+class Store:
+    """All tables, and the operations on them."""
+
+    def __init__(self) -> None:
+        self.tables: dict[str, Table] = {}
+        self.faults = Faults()
+        self.calls: Counter[str] = Counter()
+        self.keys = 0
+        self.absent_keys = 0
+        self.unprocessed_keys = 0
+        # Table name -> what stands before its items in an answer.
+        self._heads: dict[str, bytes] = {}
+        self._operations: dict[str, Callable[[JsonObject], bytes]] = {
+            "BatchGetItem": self.batch_get_item,
+            "GetItem": self.get_item,
+            "PutItem": self.put_item,
+            "DeleteItem": self.delete_item,
+            "BatchWriteItem": self.batch_write_item,
+            "DescribeTable": self.describe_table,
+            "CreateTable": self.create_table,
+            "DeleteTable": self.delete_table,
+            "ListTables": self.list_tables,
+        }
+
+    def perform(self, operation: str, body: bytes) -> bytes:
+        """Run one operation.
+
+        Raises:
+            DynamoError: what the service would answer with an error.
+        """
+        run = self._operations.get(operation)
+        if run is None:
+            raise dynamo_error.unknown_operation(operation)
+        try:
+            request = orjson.loads(body)
+        except orjson.JSONDecodeError as error:
+            raise dynamo_error.serialization(str(error)) from None
+        if not isinstance(request, dict):
+            raise dynamo_error.serialization("Start of structure or map found where not expected.")
+        self.calls[operation] += 1
+        try:
+            return run(request)
+        except (KeyError, TypeError, AttributeError, StopIteration) as error:
+            raise dynamo_error.serialization(f"malformed {operation}: {error!r}"[:200]) from None
+
+    def batch_get_item(self, request: JsonObject) -> bytes:
+        """Read up to 100 keys across tables."""
+        wanted: JsonObject = request["RequestItems"]
+        count = _count_keys(wanted)
+        for entry in wanted.values():
+            if len(entry) > 1:
+                _refuse_expressions(entry)
+        answer = None if self.faults.active else self._read_all(wanted)
+        if answer is None or len(answer) > READ_MAX_BYTES:
+            answer = self._read_in_part(wanted, count)
+        self.keys += count
+        return answer
+
+    def _read_all(self, wanted: JsonObject) -> bytes:
+        """Answer all keys: the path that a measured server takes, so it is the short one."""
+        tables, heads = self.tables, self._heads
+        parts: list[bytes] = []
+        absent = 0
+        for name, entry in wanted.items():
+            table = tables.get(name)
+            if table is None:
+                raise _no_table(name)
+            parts.append(heads.get(name) or self._head(name))
+            absent += table.answer(entry["Keys"], parts)
+        self.absent_keys += absent
+        # Every table's part begins with the end of the one before: the first one's is cut off.
+        return b'{"Responses":{' + b"".join(parts)[2:] + b']},"UnprocessedKeys":{}}'
+
+    def _head(self, name: str) -> bytes:
+        self._heads[name] = b"]," + orjson.dumps(name) + b":["
+        return self._heads[name]
+
+    def _read_in_part(self, wanted: JsonObject, count: int) -> bytes:
+        """Answer what faults and the 16 MB leave, in the order that they leave it in."""
+        held_back = self.faults.unprocessed("BatchGetItem", count)
+        parts: list[bytes] = []
+        unprocessed: JsonObject = {}
+        room_bytes = READ_MAX_BYTES
+        position = 0
+        for name, entry in wanted.items():
+            keys = entry["Keys"]
+            items = self._table(name).read(keys)
+            self.absent_keys += items.count(None)
+            present, returned = _split(keys, items, held_back, position, room_bytes)
+            if returned:
+                unprocessed[name] = {**entry, "Keys": returned}
+                self.unprocessed_keys += len(returned)
+            room_bytes -= sum(map(len, present))
+            position += len(keys)
+            parts.append(orjson.dumps(name) + b":[" + b",".join(self.faults.order(present)) + b"]")
+        tail = orjson.dumps(unprocessed)
+        return b'{"Responses":{' + b",".join(parts) + b'},"UnprocessedKeys":' + tail + b"}"
+
+    def get_item(self, request: JsonObject) -> bytes:
+        """Read one key."""
+        _refuse_expressions(request)
+        (item,) = self._table(request["TableName"]).read([request["Key"]])
+        self.keys += 1
+        if item is None:
+            self.absent_keys += 1
+            return b"{}"
+        return b'{"Item":' + item + b"}"
+
+    def put_item(self, request: JsonObject) -> bytes:
+        """Keep one item."""
+        _refuse_expressions(request)
+        self._table(request["TableName"]).put(request["Item"])
+        return b"{}"
+
+    def delete_item(self, request: JsonObject) -> bytes:
+        """Forget one item."""
+        _refuse_expressions(request)
+        self._table(request["TableName"]).delete(request["Key"])
+        return b"{}"
+
+    def batch_write_item(self, request: JsonObject) -> bytes:
+        """Put and delete up to 25 items across tables."""
+        wanted: JsonObject = request["RequestItems"]
+        writes = [(name, write) for name, entries in wanted.items() for write in entries]
+        if not writes or len(writes) > WRITE_MAX_ITEMS:
+            raise dynamo_error.validation("Too many items requested for the BatchWriteItem call")
+        identities = {(name, self._table(name).identify(_written(write))) for name, write in writes}
+        if len(identities) != len(writes):
+            raise dynamo_error.validation("Provided list of item keys contains duplicates")
+        for _, write in writes:
+            check_size(_written(write))
+        held_back = self.faults.unprocessed("BatchWriteItem", len(writes))
+        unprocessed: dict[str, list[JsonObject]] = {}
+        for index, (name, write) in enumerate(writes):
+            if index in held_back:
+                unprocessed.setdefault(name, []).append(write)
+            elif "PutRequest" in write:
+                self._table(name).put(write["PutRequest"]["Item"])
+            else:
+                self._table(name).delete(write["DeleteRequest"]["Key"])
+        return orjson.dumps({"UnprocessedItems": unprocessed})
+
+    def describe_table(self, request: JsonObject) -> bytes:
+        """Tell a table's schema."""
+        return orjson.dumps({"Table": self._table(request["TableName"], administration=True).description})
+
+    def create_table(self, request: JsonObject) -> bytes:
+        """Make an empty table, ready at once."""
+        name = request["TableName"]
+        if name in self.tables:
+            raise dynamo_error.in_use(name)
+        table = StoredTable(name, request["KeySchema"], request["AttributeDefinitions"])
+        self.tables[name] = table
+        return orjson.dumps({"TableDescription": table.description})
+
+    def delete_table(self, request: JsonObject) -> bytes:
+        """Drop a table with its items."""
+        table = self._table(request["TableName"], administration=True)
+        del self.tables[request["TableName"]]
+        return orjson.dumps({"TableDescription": {**table.description, "TableStatus": "DELETING"}})
+
+    def list_tables(self, request: JsonObject) -> bytes:
+        """Name the tables, page by page."""
+        limit = request.get("Limit", _LIST_MAX_TABLES)
+        names = [name for name in sorted(self.tables) if name > request.get("ExclusiveStartTableName", "")]
+        answer: dict[str, Any] = {"TableNames": names[:limit]}
+        if len(names) > limit:
+            answer["LastEvaluatedTableName"] = names[limit - 1]
+        return orjson.dumps(answer)
+
+    def _table(self, name: str, *, administration: bool = False) -> Table:
+        table = self.tables.get(name)
+        if table is None:
+            raise _no_table(name, administration=administration)
+        return table
+
+
+def _split(
+    keys: list[JsonObject], items: list[bytes | None], held_back: set[int], start: int, room_bytes: int
+) -> tuple[list[bytes], list[JsonObject]]:
+    """Part one table's items into those answered and the keys handed back."""
+    answered: list[bytes] = []
+    returned: list[JsonObject] = []
+    for index, (key, item) in enumerate(zip(keys, items, strict=True), start):
+        size = len(item or b"")
+        if index in held_back or size > room_bytes:
+            returned.append(key)
+        elif item is not None:
+            room_bytes -= size
+            answered.append(item)
+    return answered, returned
+
+
+def _no_table(name: str, *, administration: bool = False) -> dynamo_error.DynamoError:
+    more = f": Table: {name[:64]} not found" if administration else ""
+    return dynamo_error.not_found("Requested resource not found" + more)
+
+
+def _count_keys(wanted: JsonObject) -> int:
+    count = 0
+    for entry in wanted.values():
+        keys = entry["Keys"]
+        if not keys:
+            raise dynamo_error.validation(
+                "1 validation error detected: Value at 'requestItems.member.keys' is empty"
+            )
+        count += len(keys)
+    if not count:
+        raise dynamo_error.validation(
+            "1 validation error detected: Value at 'requestItems' failed to satisfy constraint"
+        )
+    if count > READ_MAX_KEYS:
+        raise dynamo_error.validation("Too many items requested for the BatchGetItem call")
+    return count
+
+
+def _written(write: JsonObject) -> JsonObject:
+    if "PutRequest" in write:
+        item: JsonObject = write["PutRequest"]["Item"]
+        return item
+    key: JsonObject = write["DeleteRequest"]["Key"]
+    return key
+
+
+def _refuse_expressions(request: JsonObject) -> None:
+    for name in _REFUSED:
+        if name in request:
+            raise dynamo_error.validation(f"the stand-in does not evaluate {name}")
