@@ -83,7 +83,7 @@ docs: $(VENV)/.installed  ## Make the pages that are made from code
 lock:  ## Make the lock files from pyproject.toml
 	$(UV_COMPILE) $(UV_FLAGS) pyproject.toml -o requirements.lock
 	$(UV_COMPILE) $(UV_FLAGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
-	printf 'hatchling\nsetuptools\n' | $(UV_COMPILE) - -c requirements-dev.lock -o requirements-build.lock
+	printf 'editables\nhatchling\nsetuptools\n' | $(UV_COMPILE) - -c requirements-dev.lock -o requirements-build.lock
 
 upgrade:  ## Make the lock files with the newest versions
 	$(MAKE) lock UV_FLAGS=--upgrade
