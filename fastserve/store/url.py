@@ -28,6 +28,7 @@ MAX_CONNECTIONS = 1024
 MAX_PREFIX_LENGTH = MAX_TABLE_NAME_LENGTH // 2
 
 Sync: TypeAlias = Literal["batch", "off"]
+_SYNCS: dict[str, Sync] = {"batch": "batch", "off": "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +103,11 @@ def _parse_local(target: str, query: str) -> LocalSettings:
     if not target or "\0" in target:
         raise DefinitionError("store URL: local: needs a folder; write for example local:./store")
     parameters = _parameters(query, LOCAL_PARAMETERS)
-    sync = parameters.get("sync", "batch")
-    if sync == "batch" or sync == "off":  # noqa: PLR1714 - mypy narrows a Literal by == only
-        return LocalSettings(target, sync)
-    raise DefinitionError(f"store URL: sync: expected batch or off, got {shown(sync)}")
+    named = parameters.get("sync", "batch")
+    sync = _SYNCS.get(named)
+    if sync is None:
+        raise DefinitionError(f"store URL: sync: expected batch or off, got {shown(named)}")
+    return LocalSettings(target, sync)
 
 
 def _parse_dynamodb(target: str, query: str) -> DynamoDBSettings:

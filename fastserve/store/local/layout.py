@@ -1,0 +1,191 @@
+"""How tables and rows lie in the environment: keys and values as bytes. Pure: no LMDB, no file.
+
+One B-tree holds all. Every key begins with 4 bytes, a table's number, big-endian:
+
+    0 ""                     the format of this folder and the next table's number, JSON
+    0 NAME                   a table: its number and its key attributes, JSON
+    n KEY                    a row whose key has at most `MAX_PLAIN_KEY_BYTES` bytes of UTF-8
+    n 0xFF SHA256(KEY)       a row with a longer key: LMDB takes 511 bytes
+
+A value begins with 8 bytes, the time of expiry (0: never; nothing else is written so far). Where the key is
+hashed its length (2 bytes) and the whole key follow. Then comes the row.
+
+Invariants
+1. UTF-8 holds no 0xFF, so a hashed key is never a plain one.
+2. A value under a hashed key gives its row only to the whole key it holds; to another one with the same hash
+   it gives nothing. (Of two such keys only the one written last has a row. None are known.)
+3. A table's number never changes and is never given to another table.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+import orjson
+
+from fastserve.errors import StoreError, shown
+from fastserve.store.interface import (
+    MAX_KEY_BYTES,
+    MAX_ROW_BYTES,
+    MAX_TABLE_NAME_LENGTH,
+    MIN_TABLE_NAME_LENGTH,
+    KeyAttribute,
+    TableSpec,
+)
+
+FORMAT = 1
+LMDB_MAX_KEY_BYTES = 511
+TABLE_NUMBER_BYTES = 4
+MAX_TABLE_NUMBER = 2**32 - 1
+MAX_PLAIN_KEY_BYTES = LMDB_MAX_KEY_BYTES - TABLE_NUMBER_BYTES
+HASHED = b"\xff"
+
+MAX_ITEM_KEY_BYTES = 16_384
+"""For items' keys, which are JSON: two texts, escaped, and their attributes' names."""
+
+HEADER_BYTES = 8
+NEVER = bytes(HEADER_BYTES)
+KEY_LENGTH_BYTES = 2
+
+CATALOGUE = bytes(TABLE_NUMBER_BYTES)
+FORMAT_KEY = CATALOGUE
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the catalogue; ``number`` is its 4 bytes."""
+
+    number: bytes
+    spec: TableSpec
+
+
+def catalogue_key(name: str) -> bytes:
+    """Return where the table called ``name`` is catalogued; for an unusable name nothing lies there."""
+    return CATALOGUE + (name.encode() if usable_table_name(name) else b"\xff")
+
+
+def usable_table_name(name: str) -> bool:
+    """Say whether every store can have a table of this name."""
+    in_range = MIN_TABLE_NAME_LENGTH <= len(name) <= MAX_TABLE_NAME_LENGTH
+    return in_range and re.fullmatch(r"[A-Za-z0-9_.-]+", name) is not None
+
+
+def check_spec(spec: TableSpec) -> None:
+    """Check what DynamoDB would refuse.
+
+    Raises:
+        StoreError: the name or the key attributes can't be used.
+    """
+    if not usable_table_name(spec.name):
+        raise StoreError(
+            f"table name: expected {MIN_TABLE_NAME_LENGTH} to {MAX_TABLE_NAME_LENGTH} characters out of "
+            f"A-Z a-z 0-9 _ - . , got {shown(spec.name)}"
+        )
+    names = [attribute.name for attribute in key_attributes(spec)]
+    if len(set(names)) != len(names) or not all(1 <= len(name.encode()) <= 255 for name in names):
+        raise StoreError(
+            f"table {spec.name}: expected different names of 1 to 255 bytes for its key attributes, "
+            f"got {shown(', '.join(names))}"
+        )
+
+
+def key_attributes(spec: TableSpec) -> tuple[KeyAttribute, ...]:
+    """Return the partition key and, where there is one, the sort key."""
+    return (spec.partition_key,) if spec.sort_key is None else (spec.partition_key, spec.sort_key)
+
+
+def encode_format(next_number: int) -> bytes:
+    """Return the value of `FORMAT_KEY`."""
+    return orjson.dumps({"fastserve": FORMAT, "next_table": next_number})
+
+
+def decode_format(value: bytes | None) -> int:
+    """Return the number of the next table; a folder without a format is new and begins with 1.
+
+    Raises:
+        StoreError: the folder was written by something else, or by a later fastserve.
+    """
+    if value is None:
+        return 1
+    stated = _json_object(value)
+    if stated.get("fastserve") != FORMAT or not isinstance(stated.get("next_table"), int):
+        raise StoreError(f"expected a folder of format {FORMAT}, got one that says {shown(value)}")
+    return int(stated["next_table"])
+
+
+def encode_table(number: int, spec: TableSpec) -> bytes:
+    """Return a table's value in the catalogue."""
+    keys = [[attribute.name, attribute.type] for attribute in key_attributes(spec)]
+    return orjson.dumps({"number": number, "keys": keys})
+
+
+def decode_table(name: str, value: bytes) -> Table:
+    """Return a table from its value in the catalogue.
+
+    Raises:
+        StoreError: the value isn't one that `encode_table` made.
+    """
+    stated = _json_object(value)
+    try:
+        keys = [KeyAttribute(attribute, kind) for attribute, kind in stated["keys"]]
+        number = int(stated["number"]).to_bytes(TABLE_NUMBER_BYTES, "big")
+        return Table(number, TableSpec(name, *keys))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise StoreError(f"table {name}: its catalogue entry is spoilt: {shown(value)}") from None
+
+
+def _json_object(value: bytes) -> dict[str, Any]:
+    try:
+        stated = orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return {}
+    return stated if isinstance(stated, dict) else {}
+
+
+def encode_key(key: str, max_bytes: int = MAX_KEY_BYTES) -> bytes:
+    """Return the key's bytes, checked.
+
+    Raises:
+        StoreError: empty, too long, or not text that UTF-8 can carry.
+    """
+    try:
+        raw = key.encode()
+    except UnicodeEncodeError:
+        raise StoreError(f"key: expected text without lone surrogates, got {shown(key)}") from None
+    if not 1 <= len(raw) <= max_bytes:
+        raise StoreError(f"key: expected 1 to {max_bytes} bytes, got {len(raw)}")
+    return raw
+
+
+def row_key(number: bytes, raw_key: bytes) -> bytes:
+    """Return where the row of ``raw_key`` lies."""
+    if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
+        return number + raw_key
+    return number + HASHED + sha256(raw_key).digest()
+
+
+def encode_value(raw_key: bytes, row: bytes) -> bytes:
+    """Return what is kept at `row_key`.
+
+    Raises:
+        StoreError: the row is longer than every store can keep.
+    """
+    if len(row) > MAX_ROW_BYTES:
+        raise StoreError(f"row: expected at most {MAX_ROW_BYTES} bytes, got {len(row)}")
+    if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
+        return NEVER + row
+    return b"".join((NEVER, len(raw_key).to_bytes(KEY_LENGTH_BYTES, "big"), raw_key, row))
+
+
+def decode_value(raw_key: bytes, value: bytes | None) -> bytes | None:
+    """Return the row, or None if there is none or if it belongs to another key with the same hash."""
+    if value is None:
+        return None
+    if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
+        return value[HEADER_BYTES:]
+    start = HEADER_BYTES + KEY_LENGTH_BYTES
+    end = start + int.from_bytes(value[HEADER_BYTES:start], "big")
+    return value[end:] if value[start:end] == raw_key else None
