@@ -32,6 +32,8 @@ IDENTIFIER_EXPECTED: Final = f"letters, digits and _, no digit first, at most {N
 FREE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*")
 FREE_NAME_EXPECTED: Final = f"a letter, then letters, digits and _ . : -, at most {NAME_CHARS_MAX} characters"
 
+NAME_UNKNOWN: Final = "?"  # of a definition whose name isn't even a text
+
 _PACKAGE: Final = __name__.rpartition(".")[0] + "."
 _T = TypeVar("_T")
 Kind = type[_T] | tuple[type[_T], ...]
@@ -43,6 +45,10 @@ class Collector:
     def __init__(self) -> None:
         self.definitions: list[Definition] = []
         self.errors: list[DefinitionError] = []
+
+    def fault(self, message: str, location: Location) -> None:
+        """Add a fault to those found."""
+        self.errors.append(DefinitionError(message, location))
 
 
 _collector: ContextVar[Collector | None] = ContextVar("fastserve_collector", default=None)
@@ -93,11 +99,10 @@ class Checks:
             DefinitionError: no repo is being loaded.
         """
         self.valid = False
-        error = DefinitionError(f"{self.subject}: {message}", location or self.location)
         collector = _collector.get()
         if collector is None:
-            raise error
-        collector.errors.append(error)
+            raise DefinitionError(f"{self.subject}: {message}", location or self.location)
+        collector.fault(f"{self.subject}: {message}", location or self.location)
 
     def wrong(self, what: str, expected: str, got: object, location: Location | None = None) -> None:
         """Report that ``what`` is not what was expected."""
@@ -108,7 +113,7 @@ class Checks:
         if isinstance(value, str) and len(value) <= NAME_CHARS_MAX and pattern.fullmatch(value):
             return value
         self.wrong(what, expected, value)
-        return value if isinstance(value, str) else "?"
+        return value if isinstance(value, str) else NAME_UNKNOWN
 
     def identifier(self, what: str, value: object) -> str:
         """Return the name of a view, a feature or a column."""
