@@ -49,6 +49,8 @@ test: $(VENV)/.installed-dev tools  ## Run every test (PYTEST_ARGS="..." for a p
 # file that was looked at; its absence skips tests, which CI doesn't allow.
 tools:
 	@if [ -x $(DYNOXIDE) ]; then :; \
+	elif [ "$$(uname -sm)" != "Linux x86_64" ]; then \
+		echo "dynoxide is a binary for Linux on x86-64: the tests that need it will be SKIPPED"; \
 	elif command -v npm >/dev/null 2>&1; then $(MAKE) --no-print-directory $(DYNOXIDE); \
 	else echo "npm is not installed: the tests that need dynoxide will be SKIPPED"; fi
 
