@@ -48,9 +48,8 @@ def sample(setting: Setting) -> tuple[str, str]:
     if setting.name == "log_level":
         return "debug", '"debug"'
     if setting.kind.expected.startswith("a whole number"):
-        return "7777" if setting.name not in {"workers", "store_connections"} else "777", (
-            "7777" if setting.name not in {"workers", "store_connections"} else "777"
-        )
+        number = "777" if setting.name in {"workers", "store_connections"} else "7777"
+        return number, number
     return "x:y", '"x:y"'
 
 
