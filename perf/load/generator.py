@@ -8,7 +8,8 @@ vectors are computed: values are verified through a callback that the plan names
 Invariants:
 1. Only what was intended to start within the measured time is counted, and all of that is: answered,
    failed, or unanswered when the run ended.
-2. Costs and counters are read at the start and the end of the measured time, from inside this process."""
+2. Costs and counters are read at the start and the end of the measured time, from inside this process.
+"""
 
 from __future__ import annotations
 

@@ -7,7 +7,8 @@ Invariants:
 1. What the service refuses is refused: over 100 keys or 25 writes, duplicates, empty requests, other key
    schemas.
 2. An absent item is simply absent; one over the answer's 16 MB is handed back as unprocessed.
-3. A refused request changes nothing."""
+3. A refused request changes nothing.
+"""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ Invariants:
 1. CPU is user + system of every thread of every process of the tree that is still there; what ended before
    the second reading is left out of both only if it ended before the first, so measure over a time when
    none ends.
-2. `cpu_ns` comes from schedstat where the kernel has it, else from clock ticks of 10 ms."""
+2. `cpu_ns` comes from schedstat where the kernel has it, else from clock ticks of 10 ms.
+"""
 
 from __future__ import annotations
 

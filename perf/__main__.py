@@ -1,0 +1,148 @@
+"""`python -m perf`: measure one service, all of them, or look whether measuring works at all.
+
+Reads argv, prints tables, writes JSON; knows no load and no server itself.
+
+Invariants:
+1. It ends with 1 when an answer failed or was wrong; a budget that is exceeded is said, and ends with 1 under
+   `--strict` only, since machines differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from perf import server
+from perf.data import ARTICLE, SHAPES, prepare_service
+from perf.environment import describe_environment
+from perf.load import standin_client
+from perf.report import format_table, over_budget
+from perf.run import RunOptions, measure_service
+
+_SMOKE = RunOptions(duration_s=1.0, warmup_s=0.5, rounds=1)
+
+
+def main() -> int:
+    """Run the command of argv; give the exit status."""
+    options = _parser().parse_args()
+    status: int = options.run(options)
+    return status
+
+
+def _run(options: argparse.Namespace) -> int:
+    return _measure([options.service], _run_options(options), options)
+
+
+def _table(options: argparse.Namespace) -> int:
+    services = list(SHAPES) if options.lookups else [shape.service for shape in ARTICLE]
+    return _measure(services, _run_options(options), options)
+
+
+def _smoke(_options: argparse.Namespace) -> int:
+    """Measure for a moment and insist that figures come out: they are not to be quoted."""
+    services = [measure_service(service, _SMOKE) for service in ("fs_1x10", "fs_50x100")]
+    print(format_table(services))
+    missing = [
+        f"{figures['name']}: no {name}"
+        for figures in services
+        for name in (
+            "fs_qps",
+            "ddb_qps",
+            "cpu_us_per_request",
+            "rss_mib",
+            "verified",
+            "p99_ms",
+            "response_bytes",
+        )
+        if not figures[name]
+    ]
+    return _complain([*missing, *(line for line in over_budget(services) if "errors" in line)])
+
+
+def _stand(options: argparse.Namespace) -> int:
+    """Keep a stand-in with a service's rows up, for a server under a profiler."""
+    shape = SHAPES[options.service]
+    with standin_client.running() as stand_in:
+        prepare_service(stand_in, shape.service)
+        print(shlex.join(server.command(shape.repo_path, stand_in.store_url(), 8_080)))
+        print(
+            "with AWS_ACCESS_KEY_ID=perf AWS_SECRET_ACCESS_KEY=perf; the stand-in ends with the input",
+            flush=True,
+        )
+        sys.stdin.read()
+    return 0
+
+
+def _measure(services: list[str], run: RunOptions, options: argparse.Namespace) -> int:
+    measured: list[dict[str, Any]] = []
+    for service in services:
+        measured.append(measure_service(service, run))
+        print(f"{service} …", file=sys.stderr)
+    print(format_table(measured))
+    complaints = over_budget(measured)
+    if options.json:
+        document = {"services": measured, "options": run.__dict__, **describe_environment()}
+        Path(options.json).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2))
+    failed = any(figures["errors"] or figures["wrong"] for figures in measured)
+    status = _complain(complaints)
+    return status if options.strict or failed else 0
+
+
+def _complain(problems: list[str]) -> int:
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+def _run_options(options: argparse.Namespace) -> RunOptions:
+    return RunOptions(
+        duration_s=options.duration_s,
+        warmup_s=options.warmup_s,
+        rounds=options.rounds,
+        clients=options.clients,
+        key_law=options.key_law,
+        rate_per_s=options.rate,
+        latency_ms=options.latency,
+        with_floor=not options.no_floor,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m perf", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="measure one service")
+    run.add_argument("--service", required=True, choices=list(SHAPES))
+    run.set_defaults(run=_run)
+    table = commands.add_parser("table", help="measure the article's four shapes")
+    table.add_argument("--lookups", action="store_true", help="and the shapes without aggregates")
+    table.set_defaults(run=_table)
+    for command in (run, table):
+        _add_load_options(command)
+    commands.add_parser("smoke", help="see in seconds that figures come out").set_defaults(run=_smoke)
+    stand = commands.add_parser("stand", help="keep a stand-in with a service's rows up")
+    stand.add_argument("--service", required=True, choices=list(SHAPES))
+    stand.set_defaults(run=_stand)
+    return parser
+
+
+def _add_load_options(command: argparse.ArgumentParser) -> None:
+    default = RunOptions()
+    command.add_argument("--json", metavar="FILE", help="keep the figures")
+    command.add_argument("--duration-s", type=float, default=default.duration_s)
+    command.add_argument("--warmup-s", type=float, default=default.warmup_s)
+    command.add_argument("--rounds", type=int, default=default.rounds, help="the median is given")
+    command.add_argument("--clients", type=int, default=default.clients, help="keep-alive connections")
+    command.add_argument("--key-law", choices=("uniform", "zipf"), default=default.key_law)
+    command.add_argument("--rate", type=float, help="requests per second, open loop; without it closed")
+    command.add_argument("--latency", choices=("dynamodb",), help="let the stand-in's calls take time")
+    command.add_argument("--no-floor", action="store_true", help="don't measure the floors")
+    command.add_argument("--strict", action="store_true", help="end with 1 when a budget is exceeded")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""The measured shapes: their definitions compiled, their rows, and what the answers must say.
+
+It must not know how a server merges: `expected_features` adds up stored numbers one by one, from the values
+that the rows were made of, not from the rows.
+
+Invariants:
+1. Everything follows from the view's name and the clock: the harness, the stand-in and the generator make
+   the same values without telling each other.
+2. Values are float64 of full precision, so that no rounding makes them cheap to print.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import orjson
+
+from fastserve.plan.service import ServicePlan, plan_workspace
+from fastserve.plan.views import ViewPlan
+from fastserve.sdk.repo import load_repo
+from fastserve.tiles.rows import RowBuilder
+from perf.load.load_plan import Stream
+from perf.load.tables import row_index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from perf.load.standin_client import StandInAddress
+
+REPOS = Path(__file__).parent / "repos"
+# Distinct rows per table. Fifty tables of them are more than a core's cache holds, as a real table is.
+POOL_ROWS = 64
+CLOCK = "2026-01-10T12:00:00Z"
+CLOCK_NS = 1_768_046_400_000_000_000
+HOUR_NS = 3_600_000_000_000
+# The batch job ran at midnight: rows are half a day old when they are read.
+AS_OF_NS = CLOCK_NS - 12 * HOUR_NS
+PATH = "/api/v1/feature-service/get-features"
+_RELATIVE_TOLERANCE = 1e-12
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One measured service and what it may cost."""
+
+    service: str
+    repo: str
+    # CPU of the server process per request, user + system, in microseconds; None where nothing was promised.
+    budget_us: float | None = None
+    # What a hand-written server without validation or features took, and what Feast 0.67 took.
+    trial_us: float | None = None
+    feast_us: float | None = None
+
+    @property
+    def repo_path(self) -> Path:
+        return REPOS / self.repo
+
+
+SHAPES = {
+    shape.service: shape
+    for shape in (
+        Shape("fs_1x10", "article", budget_us=22, feast_us=1_700),
+        Shape("fs_5x100", "article", budget_us=60, trial_us=51, feast_us=15_300),
+        Shape("fs_10x100", "article", budget_us=85, trial_us=71),
+        Shape("fs_50x100", "article", budget_us=330, trial_us=287, feast_us=187_000),
+        Shape("lookups_1x100", "lookups", trial_us=16),
+        Shape("lookups_5x100", "lookups", trial_us=29),
+        Shape("lookups_10x100", "lookups", trial_us=48),
+        Shape("lookups_50x100", "lookups", trial_us=198),
+    )
+}
+ARTICLE = tuple(shape for shape in SHAPES.values() if shape.repo == "article")
+
+
+@cache
+def service_plan(service: str) -> ServicePlan:
+    """Compile a measured service from its feature repo."""
+    plans = plan_workspace(load_repo(SHAPES[service].repo_path))
+    return plans.services[service]
+
+
+def view_values(view: ViewPlan) -> NDArray[np.float64]:
+    """Make the stored numbers of a view's rows, shape (POOL_ROWS, numbers of a row)."""
+    seed = zlib.crc32(view.name.encode())
+    numbers = len(view.layout.columns)
+    return np.random.default_rng(seed).uniform(0, 1_000, (POOL_ROWS, numbers))
+
+
+def encode_rows(view: ViewPlan, as_of_ns: int = AS_OF_NS) -> list[bytes]:
+    """Pack the rows of a view as a batch job would have written them at that time."""
+    builder = RowBuilder(view.layout, POOL_ROWS)
+    builder.set_effective_ns(as_of_ns)
+    values = view_values(view)
+    if view.schema is not None:
+        # All components are float64 sums here, so their slots lie side by side in the layout's order.
+        builder.set_words(view.layout.columns[0].word, values)
+    else:
+        for place, column in enumerate(view.layout.columns):
+            builder.set_numbers(column.name, values[:, place])
+    return builder.build()
+
+
+def row_texts(view: ViewPlan) -> list[str | None]:
+    """Give a view's pool of rows as the store's wire has them."""
+    return [base64.b64encode(row).decode() for row in encode_rows(view)]
+
+
+def prepare_service(stand_in: StandInAddress, service: str) -> None:
+    """Have the stand-in answer all tables of a service, whatever the key."""
+    for place in service_plan(service).places:
+        stand_in.prepare(place.view.table, row_texts(place.view))
+
+
+def request_stream(service: str, **load: Any) -> Stream:
+    """Make the load of one service: a plain request for the vector, values and nothing else."""
+    body = orjson.dumps(
+        {
+            "params": {
+                "workspaceName": service_plan(service).workspace,
+                "featureServiceName": service,
+                "joinKeyMap": {"user_id": "\n"},
+            }
+        }
+    ).decode()
+    head, _, tail = body.partition("\\n")
+    verify = {"verify": "perf.data:vector_verifier", "verify_with": {"service": service}, "verify_every": 500}
+    return Stream(service, PATH, head, tail, **{**verify, **load})
+
+
+def expected_features(service: str, key: str) -> list[float]:
+    """Compute one entity's vector the slow way: each feature by itself, number by number."""
+    plan = service_plan(service)
+    values = {
+        place.number: _row_values(place.view.name, service)[row_index(key, POOL_ROWS)]
+        for place in plan.places
+    }
+    features = []
+    for output in plan.outputs:
+        view, row = plan.places[output.place].view, values[output.place]
+        features.append(_feature(view, output.feature, row))
+    return features
+
+
+def _feature(view: ViewPlan, feature: str, row: list[float]) -> float:
+    if view.schema is None:
+        return row[[column.name for column in view.layout.columns].index(feature)]
+    found = next(entry for entry in view.schema.features if entry.spec.name == feature)
+    first = sum(component.window.slots for component in view.schema.components[: found.value])
+    live = found.spec.window.live_slots(AS_OF_NS, CLOCK_NS)
+    return sum(row[first + slot] for slot in live)
+
+
+@cache
+def _row_values(view: str, service: str) -> list[list[float]]:
+    (found,) = {
+        place.view.name: place.view for place in service_plan(service).places if place.view.name == view
+    }.values()
+    rows: list[list[float]] = view_values(found).tolist()
+    return rows
+
+
+def vector_verifier(configuration: dict[str, Any]) -> Callable[[str, bytes], str | None]:
+    """Make the generator's check of an answer's values: it gives the first problem, or None."""
+    service = configuration["service"]
+    plan = service_plan(service)
+
+    def verify(key: str, body: bytes) -> str | None:
+        got = orjson.loads(body)["result"]["features"]
+        expected = expected_features(service, key)
+        if len(got) != len(expected):
+            return f"expected {len(expected)} features, got {len(got)}"
+        for output, value, wanted in zip(plan.outputs, got, expected, strict=True):
+            if not isinstance(value, float) or abs(value - wanted) > _RELATIVE_TOLERANCE * abs(wanted):
+                return f"{output.name}: expected {wanted!r}, got {value!r}"
+        return None
+
+    return verify

@@ -1,0 +1,92 @@
+"""Figures as a table for the terminal, beside the floor and the budget.
+
+Knows no processes.
+
+Invariants:
+1. A figure that was not measured is shown as a dash, never as zero.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from perf.data import SHAPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_COLUMNS = (
+    "service",
+    "CPU us",
+    "budget",
+    "floor",
+    "x floor",
+    "client floor",
+    "Feast/us",
+    "FS-QPS",
+    "DDB-QPS",
+    "keys/req",
+    "keys/call",
+    "p50 ms",
+    "p99 ms",
+    "RSS MiB",
+    "stand-in us",
+    "generator us",
+    "errors",
+    "wrong/checked",
+)
+_DASH = "–"
+
+
+def format_table(services: Sequence[dict[str, Any]]) -> str:
+    """Lay the figures of several services out in columns."""
+    rows = [list(_COLUMNS), *(_row(figures) for figures in services)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(_COLUMNS))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def over_budget(services: Sequence[dict[str, Any]]) -> list[str]:
+    """Name the services that cost more than their budget, are wrong or fail."""
+    found = []
+    for figures in services:
+        budget_us = SHAPES[figures["name"]].budget_us
+        cpu_us = figures["cpu_us_per_request"]
+        if budget_us is not None and cpu_us > budget_us:
+            found.append(f"{figures['name']}: {cpu_us:.1f} us, budget {budget_us:g} us")
+        if figures["errors"] or figures["wrong"]:
+            counts = f"{figures['errors']} errors, {figures['wrong']} wrong"
+            found.append(f"{figures['name']}: {counts}: {figures['problems']}")
+    return found
+
+
+def _row(figures: dict[str, Any]) -> list[str]:
+    shape = SHAPES[figures["name"]]
+    cpu_us = figures["cpu_us_per_request"]
+    floors = figures.get("floor", {})
+    floor_us = floors.get("all_bytes", {}).get("cpu_us_per_request")
+    client_us = floors.get("client_bytes", {}).get("cpu_us_per_request")
+    return [
+        figures["name"],
+        f"{cpu_us:.1f}",
+        _number(shape.budget_us, "g"),
+        _number(floor_us, ".1f"),
+        _number(floor_us and cpu_us / floor_us, ".2f"),
+        _number(client_us, ".1f"),
+        _number(shape.feast_us and shape.feast_us / cpu_us, ".0f"),
+        f"{figures['fs_qps']:.0f}",
+        f"{figures['ddb_qps']:.0f}",
+        f"{figures['keys_per_request']:.2f}",
+        f"{figures['keys_per_call']:.1f}",
+        f"{figures['p50_ms']:.2f}",
+        f"{figures['p99_ms']:.2f}",
+        f"{figures['rss_mib']:.0f}",
+        f"{figures['stand_in_cpu_us']:.1f}",
+        f"{figures['generator_cpu_us']:.1f}",
+        str(figures["errors"]),
+        f"{figures['wrong']}/{figures['verified']}",
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return _DASH if value is None else format(value, form)

@@ -1,0 +1,73 @@
+"""How a measured service of V views with F features each is made up; this file defines nothing itself.
+
+Three of four views are aggregates: sums over 1, 7, 28 and 356 days, 1,000 to 1,250 to 1,250 to 250 of them
+as in the article. With a tail hop of a day and a horizon of two, a stored row has a core and two tails for
+each sum (two tails for the day's), so about three numbers a feature. Every service has views and tables of
+its own: nothing is shared that a lone service would not share.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from fastserve import (
+    Aggregate,
+    Attribute,
+    FeatureService,
+    FeatureView,
+    Field,
+    FileSource,
+    Float64,
+    TimeWindow,
+)
+
+from .entities import user
+
+# Window in days -> its share of all aggregates (1,000, 1,250, 1,250 and 250 of 3,750).
+WINDOW_SHARES = {1: 4 / 15, 7: 1 / 3, 28: 1 / 3, 356: 1 / 15}
+HOP = timedelta(days=1)
+
+
+def lookup_view(name: str, features: int) -> FeatureView:
+    """Make a view of float64 look-ups."""
+    return FeatureView(
+        name,
+        entities=[user],
+        source=FileSource(f"{name}_rows", f"{name}.parquet", timestamp_field="at"),
+        features=[Attribute(f"f{number:03d}", Float64) for number in range(features)],
+        timestamp_field="at",
+    )
+
+
+def aggregate_view(name: str, features: int) -> FeatureView:
+    """Make a view of sums over the article's windows."""
+    return FeatureView(
+        name,
+        entities=[user],
+        source=FileSource(f"{name}_events", f"{name}.parquet", timestamp_field="at"),
+        features=[
+            Aggregate(Field(f"c{column:02d}", Float64), "sum", TimeWindow(timedelta(days=days)), tail_hop=HOP)
+            for days, columns in _columns_by_window(features).items()
+            for column in range(columns)
+        ],
+        aggregation_interval=timedelta(hours=1),
+        timestamp_field="at",
+    )
+
+
+def service_of(name: str, views: int, features: int) -> FeatureService:
+    """Make a service of that many views: a quarter look-ups, rounded, and at least one."""
+    lookups = max(1, round(views / 4))
+    made = [
+        lookup_view(f"{name}_v{number:02d}", features)
+        if number < lookups
+        else aggregate_view(f"{name}_v{number:02d}", features)
+        for number in range(views)
+    ]
+    return FeatureService(name, features=made)
+
+
+def _columns_by_window(features: int) -> dict[int, int]:
+    counts = {days: round(features * share) for days, share in WINDOW_SHARES.items()}
+    counts[7] += features - sum(counts.values())
+    return counts

@@ -1,0 +1,101 @@
+"""The server under measurement: `fastserve serve` as an operator starts it, with one worker.
+
+It must not know what is measured.
+
+Invariants:
+1. `running` gives a server that said it is ready, and stops it with SIGTERM, as an orchestrator would.
+2. It runs with the product's defaults; only addresses, the clock and the credentials are set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from perf.data import CLOCK
+from perf.load.child import ROOT, ChildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+_READY_TIMEOUT_S = 30.0
+_STOP_TIMEOUT_S = 10.0
+_LOOK_EVERY_S = 0.05
+_ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "perf",
+    "AWS_SECRET_ACCESS_KEY": "perf",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+def command(repo: Path, store_url: str, port: int, more: Sequence[str] = ()) -> list[str]:
+    """Give the command line that starts the server."""
+    return [
+        *(sys.executable, "-m", "fastserve.cli", "serve"),
+        *("--repo", str(repo), "--store", store_url),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--clock", CLOCK),
+        *more,
+    ]
+
+
+@contextlib.contextmanager
+def running(repo: Path, store_url: str, more: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
+    """Run a server over a feature repo and a store; give its pid and port.
+
+    Raises:
+        ChildError: it ended, or was not ready in time.
+    """
+    port = free_port()
+    process = subprocess.Popen(
+        command(repo, store_url, port, more),
+        cwd=ROOT,
+        env={**os.environ, **_ENVIRONMENT},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        _await_ready(process, port)
+        yield process.pid, port
+    finally:
+        process.terminate()
+        try:
+            process.wait(_STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def free_port() -> int:
+    """Find a port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _await_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    until_s = time.monotonic() + _READY_TIMEOUT_S
+    while time.monotonic() < until_s:
+        if process.poll() is not None:
+            raise ChildError(f"fastserve serve ended with {process.returncode} before it was ready")
+        if _is_ready(port):
+            return
+        time.sleep(_LOOK_EVERY_S)
+    raise ChildError(f"fastserve serve was not ready after {_READY_TIMEOUT_S:g} s")
+
+
+def _is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
+    with contextlib.closing(connection):
+        try:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
+            return False
