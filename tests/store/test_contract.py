@@ -623,7 +623,7 @@ def test_a_reader_finds_items_by_the_key_of_their_table(url: str) -> None:
         wrong = key_read(packed, "u|1")
         await fetched(store, [there, absent, wrong])
         assert there.error is None
-        assert there.rows[0] is not None
+        assert there.rows == [{"user": {"S": "u|1"}, "day": {"N": "3"}, "n": {"N": "5"}}]
         assert absent.error is None
         assert absent.rows == [None]
         assert isinstance(wrong.error, StoreError)

@@ -11,11 +11,13 @@ Invariants
    `_gate` readers, always taken in this order.
 4. A read sees all that any process had committed before it began. It holds no lock that another process
    could want, and no transaction outlives it, so that it keeps no old page from being used again.
-5. Only the writer's thread waits for the disk or for the writers of other processes; an event loop doesn't.
+5. Only the writer's thread waits for the disk or for the writers of other processes; an event loop doesn't
+   (unless another process has just made the map grow, for as long as this one's commit takes).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Callable
@@ -32,11 +34,15 @@ Transaction: TypeAlias = "lmdb.Transaction[bytes]"
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
+DATA_FILE = "data.mdb"
+"""LMDB's name for it, beside `lock.mdb`."""
 FIRST_MAP_BYTES = 16 << 30
 """Address space only: the file grows as rows come. So large that growing, which stops everybody, is rare."""
 LARGEST_MAP_BYTES = 16 << 40
 MAX_READERS = 1022
 """Processes that can read at once (LMDB's own default is 126); 64 bytes each in the lock file."""
+DISK_ERRORS = (errno.EIO, errno.EFBIG, errno.EDQUOT)
+"""Beside DiskError (ENOSPC). LMDB says EIO, too, where the disk took a part of a write before it was full."""
 MAX_TRIES = 64
 """Resizes that one transaction lives through. Doubling from one page to the largest map takes 32."""
 
@@ -165,7 +171,7 @@ class LocalEnvironment:
         """
         pages = self._lmdb.stat()
         used = 2 + pages["branch_pages"] + pages["leaf_pages"] + pages["overflow_pages"]
-        length = Path(self.folder, "data.mdb").stat().st_size
+        length = Path(self.folder, DATA_FILE).stat().st_size
         if used * pages["psize"] > length and pages["entries"]:
             self._lmdb.close()
             raise StoreError(
@@ -197,9 +203,11 @@ class LocalEnvironment:
 
     def _fail(self, what: str, error: Exception) -> NoReturn:
         """Raise LMDB's error as one that an operator can read."""
-        if isinstance(error, lmdb.DiskError):
-            what = "can't be written: the disk is full"
-        elif isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError)):
+        if isinstance(error, lmdb.DiskError) or getattr(error, "code", 0) in DISK_ERRORS:
+            what = "can't be written: the disk is full or broken"
+        elif isinstance(error, lmdb.PanicError):
+            what = "failed in the middle of a commit; free the disk and start the process anew"
+        elif isinstance(error, (lmdb.CorruptedError, lmdb.PageNotFoundError)):
             what = "is damaged; make it again from the sources or put back a copy"
         elif isinstance(error, (lmdb.InvalidError, lmdb.VersionMismatchError)):
             what = "is no LMDB environment of a version known here"
@@ -207,7 +215,10 @@ class LocalEnvironment:
         raise StoreError(f"{self}: {what} ({error})", retryable=retryable) from error
 
 
+# Of the data file, not of the folder: the number of a folder that was deleted may be given to a new one at
+# once, while that of an open file is taken.
 _FileIdentity: TypeAlias = tuple[int, int]
+_NO_FILE: _FileIdentity = (-1, -1)
 _open: dict[_FileIdentity, LocalEnvironment] = {}
 _inherited: dict[_FileIdentity, LocalEnvironment] = {}
 _registry = threading.Lock()
@@ -220,13 +231,15 @@ def acquire(folder: str, sync: Sync = "batch", map_bytes: int = FIRST_MAP_BYTES)
         StoreError: the folder can't be made, isn't an environment, or is open here with another ``sync``.
         InvariantError: this process inherited it, open, by a fork.
     """
-    identity = _made_folder(folder)
+    _make_folder(folder)
     with _registry:
+        identity = _identity(folder)
+        if identity in _inherited:
+            raise InvariantError(f"local store {folder}: opened before the fork; close it before forking")
         environment = _open.get(identity)
         if environment is None:
-            if identity in _inherited:
-                raise InvariantError(f"local store {folder}: opened before the fork; close it before forking")
-            environment = _open[identity] = LocalEnvironment(folder, sync, map_bytes)
+            environment = LocalEnvironment(folder, sync, map_bytes)
+            _open[_identity(folder)] = environment
         elif environment.sync_mode != sync:
             raise StoreError(
                 f"local store {folder}: expected sync={environment.sync_mode}, as it is open here, got {sync}"
@@ -247,10 +260,9 @@ def release(environment: LocalEnvironment) -> None:
     environment.writer.shutdown(wait=True)
 
 
-def _made_folder(folder: str) -> _FileIdentity:
+def _make_folder(folder: str) -> None:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        return _identity(folder)
     except FileExistsError:
         raise StoreError(f"local store {folder}: expected a folder, got a file") from None
     except OSError as error:
@@ -258,7 +270,12 @@ def _made_folder(folder: str) -> _FileIdentity:
 
 
 def _identity(folder: str) -> _FileIdentity:
-    status = Path(folder).stat()
+    try:
+        status = Path(folder, DATA_FILE).stat()
+    except FileNotFoundError:
+        return _NO_FILE
+    except OSError as error:
+        raise StoreError(f"local store {folder}: can't be opened: {error.strerror}") from error
     return status.st_dev, status.st_ino
 
 

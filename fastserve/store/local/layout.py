@@ -130,9 +130,9 @@ def decode_table(name: str, value: bytes) -> Table:
     """
     stated = _json_object(value)
     try:
-        keys = [KeyAttribute(attribute, kind) for attribute, kind in stated["keys"]]
+        first, *second = [KeyAttribute(attribute, kind) for attribute, kind in stated["keys"]]
         number = int(stated["number"]).to_bytes(TABLE_NUMBER_BYTES, "big")
-        return Table(number, TableSpec(name, *keys))
+        return Table(number, TableSpec(name, first, *second))
     except (KeyError, TypeError, ValueError, OverflowError):
         raise StoreError(f"table {name}: its catalogue entry is spoilt: {shown(value)}") from None
 

@@ -6,14 +6,17 @@ LMDB's `getmulti` and buffers instead of bytes gain nothing (perf/micro/local_st
 Invariants
 1. `fetch` settles all its reads at once, each with rows for all its tables or with an error.
 2. Rows are copied out of the map before the transaction ends.
-3. What ails one read (its table, its key) fails no other; what ails the environment fails them all.
+3. A packed row is bytes; an item is a dict of attributes with their DynamoDB types, as BatchGetItem has it.
+4. What ails one read (its table, its key) fails no other; what ails the environment fails them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastserve.errors import FastserveError, StoreError
+import orjson
+
+from fastserve.errors import FastserveError, StoreError, shown
 from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
 from fastserve.store.interface import Settle
@@ -70,7 +73,7 @@ class LocalReader:
             try:
                 raw_key = read.key.encode()
             except UnicodeEncodeError:
-                read.error = self._named("key: expected text without lone surrogates")
+                read.error = self._named(f"key: expected text without lone surrogates, got {shown(read.key)}")
                 continue
             if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
                 values = [get(number + raw_key) for number in known[1]]
@@ -78,6 +81,16 @@ class LocalReader:
             else:
                 keys = [row_key(number, raw_key) for number in known[1]]
                 read.rows = [decode_value(raw_key, get(key)) for key in keys]
+            if not group.own_items:
+                self._decode_items(read)
+
+    def _decode_items(self, read: KeyRead) -> None:
+        """Turn stored items into what DynamoDB's answer would hold for them."""
+        try:
+            read.rows = [None if data is None else orjson.loads(data) for data in read.rows]
+        except orjson.JSONDecodeError:
+            tables = ", ".join(read.group.tables)
+            read.error = self._named(f"table {shown(tables)}: expected an item, got something else")
 
     def _named(self, error: object) -> StoreError:
         return StoreError(f"{self._environment}: {error}")
