@@ -1,0 +1,1 @@
+"""The server: processes, connections, and the HTTP between them and an application."""

@@ -1,0 +1,213 @@
+"""One worker process: an event loop, an application, its connections, from its fork to its exit.
+
+It doesn't know what the application does, nor how many times it was started before.
+
+Invariants:
+1. It accepts nothing before the application's `start` has returned, and nothing after SIGTERM.
+2. It ends by itself: 0 after a drain, `BOOT_FAILED` when the application can't start. It drains when the
+   arbiter is gone, of which the end of a pipe tells that only the arbiter holds open.
+3. What lives when it becomes ready is kept from the garbage collector for good (`gc.freeze`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import time
+from typing import Protocol
+
+import uvloop
+
+from fastserve.errors import FastserveError
+from fastserve.server.connections import TICK_S, Connections
+from fastserve.server.exchange import Application
+from fastserve.server.listener import Acceptor
+from fastserve.server.options import ServerOptions
+from fastserve.server.protocol import HttpProtocol
+from fastserve.server.shared_memory import Cell, SharedMemory, State
+
+BOOT_FAILED = 3
+DRAIN_TICK_S = 0.05
+GC_THRESHOLDS = (50_000, 20, 100)
+
+
+class WorkerState:
+    """Whether this worker should get traffic, for `/readyz`; and the counters of the whole server."""
+
+    def __init__(self, memory: SharedMemory, index: int) -> None:
+        self._memory = memory
+        self._row = memory.workers[index]
+
+    @property
+    def is_ready(self) -> bool:
+        """True from the end of the warm-up until the worker or the whole server drains."""
+        return self._row[Cell.STATE] == State.READY and not self.is_draining
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether this worker or the whole server is on its way out."""
+        return State.DRAINING in (self._row[Cell.STATE], self._memory.arbiter[Cell.STATE])
+
+    def totals(self) -> dict[str, int]:
+        """Return the counters of all workers together."""
+        return self._memory.totals()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerContext:
+    """What an application learns about the process that it is started in."""
+
+    index: int
+    options: ServerOptions
+    state: WorkerState
+
+
+class Service(Protocol):
+    """An application and its life in one worker."""
+
+    @property
+    def application(self) -> Application:
+        """What answers exchanges, from the end of `start` to the beginning of `stop`."""
+
+    async def start(self) -> None:
+        """Open what the application needs; the worker is ready when this returns."""
+
+    async def stop(self) -> None:
+        """Close it again, after the last answer."""
+
+
+Boot = Callable[[WorkerContext], Service]
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """What a worker gets from the arbiter through the fork."""
+
+    options: ServerOptions
+    boot: Boot
+    listener: socket.socket
+    memory: SharedMemory
+    lifeline_fd: int  # reads as ended when the arbiter is gone
+    wake_fd: int  # a byte written here wakes the arbiter
+
+
+def run_worker(inheritance: Inheritance, index: int) -> int:
+    """Run worker number ``index`` until it is told to stop; return its exit code."""
+    faulthandler.enable()  # the arbiter aborts a silent worker: this shows where it was stuck
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the arbiter decides
+    loop = uvloop.new_event_loop()
+    asyncio.set_event_loop(loop)
+    return loop.run_until_complete(Worker(inheritance, index, loop).run())
+
+
+class Worker:
+    """The life of one worker."""
+
+    def __init__(self, inheritance: Inheritance, index: int, loop: asyncio.AbstractEventLoop) -> None:
+        self._inherited = inheritance
+        self._options = inheritance.options
+        self._index = index
+        self._row = inheritance.memory.workers[index]
+        self._loop = loop
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start, serve, drain; return the exit code."""
+        self._loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        self._loop.add_reader(self._inherited.lifeline_fd, self._on_lifeline)
+        service = await self._boot()
+        if service is None:
+            return 0 if self._stopping.is_set() else BOOT_FAILED
+        connections = Connections(service.application, self._options, self._loop.time(), int(time()))
+        acceptor = self._open(connections)
+        try:
+            while not self._stopping.is_set():
+                await self._tick(connections, TICK_S)
+            await self._drain(connections, acceptor)
+        finally:
+            await service.stop()
+        return 0
+
+    async def _boot(self) -> Service | None:
+        """Return the started application, or nothing when it can't start or isn't to any more."""
+        context = WorkerContext(self._index, self._options, WorkerState(self._inherited.memory, self._index))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            service = self._inherited.boot(context)
+            starting = asyncio.ensure_future(service.start())
+            await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                starting.cancel()
+                return None
+            starting.result()
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker can't start
+            self._tell_boot_error(error)
+            return None
+        finally:
+            stopping.cancel()
+        return service
+
+    def _tell_boot_error(self, error: Exception) -> None:
+        if not isinstance(error, FastserveError):
+            sys.excepthook(type(error), error, error.__traceback__)  # nobody foresaw it: show where
+        sys.stderr.write(f"worker {self._index} can't start: {type(error).__name__}: {error}\n")
+        sys.stderr.flush()
+
+    def _open(self, connections: Connections) -> Acceptor:
+        acceptor = Acceptor(
+            self._loop,
+            self._inherited.listener,
+            lambda: HttpProtocol(connections),
+            self._inherited.memory.workers,
+            self._index,
+        )
+        connections.on_closed = acceptor.on_closed
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+        self._row.beat()
+        self._row[Cell.STATE] = State.READY
+        acceptor.start()
+        os.write(self._inherited.wake_fd, b"\0")
+        return acceptor
+
+    def _on_lifeline(self) -> None:
+        self._loop.remove_reader(self._inherited.lifeline_fd)
+        self._stopping.set()
+
+    async def _tick(self, connections: Connections, wait_s: float) -> None:
+        """Do what is done a few times a second, then wait for the next time or the signal to stop."""
+        row = self._row
+        row.beat()
+        connections.on_tick(self._loop.time(), int(time()))
+        row[Cell.ANSWERS] = connections.answers
+        row[Cell.CLIENT_ERRORS] = connections.client_errors
+        row[Cell.SERVER_ERRORS] = connections.server_errors
+        if self._stopping.is_set():
+            await asyncio.sleep(wait_s)
+            return
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def _drain(self, connections: Connections, acceptor: Acceptor) -> None:
+        """Let the connections finish, at most for the shutdown timeout."""
+        self._row[Cell.STATE] = State.DRAINING
+        acceptor.close()
+        started_s = self._loop.time()
+        connections.drain(started_s)
+        while connections.open or acceptor.is_opening:
+            if self._loop.time() - started_s > self._options.shutdown_timeout_s:
+                connections.abort()
+                await asyncio.sleep(0)
+                break
+            await self._tick(connections, DRAIN_TICK_S)
