@@ -1,12 +1,15 @@
 r"""Entity keys as text: what stands in a table's key attribute.
 
-The join-key values of an entity key are joined by ``|``. A string's own ``\`` and ``|`` are escaped by a ``\``; null is
-``\0`` and the empty string ``\e`` (DynamoDB takes no empty key). Integers and timestamps (nanoseconds since the epoch) are
+The join-key values of an entity key are joined by ``|``. A string's own ``\`` and ``|`` are escaped by a
+``\``; null is
+``\0`` and the empty string ``\e`` (DynamoDB takes no empty key). Integers and timestamps (nanoseconds since
+the epoch) are
 decimal, booleans ``true`` and ``false``. The text stays readable in a console: the key of user u1 is ``u1``.
 
 Invariants
 1. Two different entity keys of one view never have the same text (types are fixed per position).
-2. No text holds a ``\`` followed by anything but ``\``, ``|``, ``0`` or ``e``: what follows a ``\t`` is ours to use for tiles.
+2. No text holds a ``\`` followed by anything but ``\``, ``|``, ``0`` or ``e``: what follows a ``\t`` is ours
+   to use for tiles.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from fastserve.plan.reads import PACKED_KEY, KeyAttributes
+from fastserve.plan.reads import KeyAttributes, ReadGroup
 from fastserve.sdk.types import Bool, DataType, String
 
 SEPARATOR = "|"
@@ -41,7 +44,7 @@ def integer_text(value: int | None) -> str:
     return NULL_TEXT if value is None else str(value)
 
 
-def bool_text(value: bool | None) -> str:  # noqa: FBT001 - the value itself, not a switch
+def bool_text(value: bool | None) -> str:
     """Return the key text of one boolean value."""
     return NULL_TEXT if value is None else "true" if value else "false"
 
@@ -54,17 +57,21 @@ def text_of(dtype: DataType) -> Callable[[Any], str]:
 
 
 def encode_key(dtypes: Sequence[DataType], values: Sequence[Any]) -> str:
-    """Return the key text of one entity key; ``values`` are Python values in the order of the view's join keys."""
+    """Return the key text of one entity key; ``values`` are Python values in the order of the view's join
+    keys.
+    """
     return SEPARATOR.join(text_of(dtype)(value) for dtype, value in zip(dtypes, values, strict=True))
 
 
 def item_key(attributes: KeyAttributes, texts: Sequence[str]) -> str:
     """Return the text under which a read of an attributes-format table is known: its DynamoDB key as JSON."""
-    return orjson.dumps({name: {kind: text} for (name, kind), text in zip(attributes, texts, strict=True)}).decode()
+    return orjson.dumps(
+        {name: {kind: text} for (name, kind), text in zip(attributes, texts, strict=True)}
+    ).decode()
 
 
-def key_json(attributes: KeyAttributes, key: str) -> bytes:
-    """Return the DynamoDB JSON of a key, from the text that `encode_key` or `item_key` made."""
-    if attributes is PACKED_KEY or attributes == PACKED_KEY:
+def key_json(group: ReadGroup, key: str) -> bytes:
+    """Return the DynamoDB JSON of a key of ``group``, from the text that `encode_key` or `item_key` made."""
+    if group.own_items:
         return b'{"k":{"S":' + orjson.dumps(key) + b"}}"
     return key.encode()

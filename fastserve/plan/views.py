@@ -1,9 +1,11 @@
 """A feature view compiled: its table, its keys, the layout of its rows.
 
-What reads rows (serving) and what writes them (ingest) both start from a `ViewPlan`, so that they can't disagree.
+What reads rows (serving) and what writes them (ingest) both start from a `ViewPlan`, so that they can't
+disagree.
 
 Invariants
-1. A view plan is a function of the view, the workspace and the table prefix alone: every host makes the same one.
+1. A view plan is a function of the view, the workspace and the table prefix alone: every host makes the same
+   one.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def duration_ns(duration: timedelta) -> int:
 class ViewPlan:
     """What serving and ingest need to know of a view.
 
-    ``schema`` is None for attribute views. ``ttl_ns`` is None where rows don't expire. ``timestamp_attribute`` names the attribute
+    ``schema`` is None for attribute views. ``ttl_ns`` is None where rows don't expire.
+    ``timestamp_attribute`` names the attribute
     that holds an attributes-format item's time, if any.
     """
 
@@ -57,14 +60,21 @@ class ViewPlan:
         return self.view.name
 
     def key_text(self, values: Sequence[Any]) -> str:
-        """Return the text under which the row of these join-key values (in the view's order) is written and read."""
+        """Return the text under which the row of these join-key values (in the view's order) is written and
+        read.
+        """
         dtypes = [field.dtype for field in self.key_fields]
         if self.packed:
             return encode_key(dtypes, values)
-        return item_key(self.key_attributes, [encode_key([dtype], [value]) for dtype, value in zip(dtypes, values, strict=True)])
+        return item_key(
+            self.key_attributes,
+            [encode_key([dtype], [value]) for dtype, value in zip(dtypes, values, strict=True)],
+        )
 
     def as_of_ns(self, until_ns: int) -> int:
-        """Return the as_of of rows that hold all events before ``until_ns``: the end of the last complete tile."""
+        """Return the as_of of rows that hold all events before ``until_ns``: the end of the last complete
+        tile.
+        """
         return floor_to(until_ns, self.interval_ns or 1)
 
 
@@ -76,26 +86,38 @@ def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
     """
     interval_ns = None if view.aggregation_interval is None else duration_ns(view.aggregation_interval)
     schema = _schema(view, interval_ns) if interval_ns is not None and view.is_aggregate else None
-    layout = schema.layout if schema else make_layout([(f.name, f.dtype) for f in view.features if isinstance(f, Attribute)])
+    layout = (
+        schema.layout
+        if schema
+        else make_layout([(f.name, f.dtype) for f in view.features if isinstance(f, Attribute)])
+    )
     row_format = view.row_format
     packed = not isinstance(row_format, AttributesFormat)
     return ViewPlan(
         view=view,
         table=view.table or f"{table_prefix}{workspace}.{view.name}",
         key_fields=view.join_keys,
-        key_attributes=PACKED_KEY if not isinstance(row_format, AttributesFormat) else _item_key_attributes(view, row_format),
+        key_attributes=PACKED_KEY
+        if not isinstance(row_format, AttributesFormat)
+        else _item_key_attributes(view, row_format),
         packed=packed,
         layout=layout,
         schema=schema,
         ttl_ns=None if view.ttl is None else duration_ns(view.ttl),
         interval_ns=interval_ns,
-        timestamp_attribute=row_format.timestamp_attribute if isinstance(row_format, AttributesFormat) else None,
+        timestamp_attribute=row_format.timestamp_attribute
+        if isinstance(row_format, AttributesFormat)
+        else None,
     )
 
 
 def _schema(view: FeatureView, interval_ns: int) -> CompactedSchema:
     horizon_ns = duration_ns(view.horizon)
-    specs = [aggregate_spec(feature, view, interval_ns, horizon_ns) for feature in view.features if isinstance(feature, Aggregate)]
+    specs = [
+        aggregate_spec(feature, view, interval_ns, horizon_ns)
+        for feature in view.features
+        if isinstance(feature, Aggregate)
+    ]
     return make_schema(specs, horizon_ns)
 
 
@@ -120,7 +142,10 @@ def aggregate_spec(feature: Aggregate, view: FeatureView, interval_ns: int, hori
 
 def _item_key_attributes(view: FeatureView, row_format: AttributesFormat) -> KeyAttributes:
     if view.is_aggregate:
-        raise DefinitionError(f"view {view.name!r}: expected attribute features with the attributes format, got aggregates", view.location)
+        raise DefinitionError(
+            f"view {view.name!r}: expected attribute features with the attributes format, got aggregates",
+            view.location,
+        )
     names = [name for name in (row_format.partition_key, row_format.sort_key) if name is not None]
     if not names:
         names = [field.name for field in view.join_keys]

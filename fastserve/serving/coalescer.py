@@ -1,6 +1,7 @@
 """The coalescer's core: one read on the wire for all requests that wait for the same key.
 
-It collects the keys that in-flight requests ask for, drops what is asked twice, joins what is already on the wire
+It collects the keys that in-flight requests ask for, drops what is asked twice, joins what is already on the
+wire
 and hands full or end-of-turn batches to a store's ``fetch``. It knows no store, no clock and no loop: when to
 flush is decided by the ``schedule`` it is given.
 
@@ -15,7 +16,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
@@ -33,7 +34,8 @@ class Waiter(Protocol):
 class KeyRead:
     """One entity key of one read group on its way to the store and back.
 
-    ``rows`` has one place per table of the group: base64 text, bytes, or None where the table has no such row. It is
+    ``rows`` has one place per table of the group: base64 text, bytes, or None where the table has no such
+    row. It is
     meaningful once ``settled`` is true and ``error`` is None.
     """
 
@@ -43,7 +45,7 @@ class KeyRead:
         self.group = group
         self.key = key
         self.deadline_s = deadline_s
-        self.rows: list[str | bytes | None] = []
+        self.rows: list[Any] = []
         self.error: StoreError | None = None
         self.settled = False
         self.waiters: list[Waiter] = []
@@ -61,11 +63,23 @@ class Reader(Protocol):
 class Coalescer:
     """Collects reads, hands them to ``fetch`` in batches, wakes waiters.
 
-    ``schedule(flush)`` must call ``flush`` soon, typically at the end of the loop's turn. ``on_ready(waiters)`` is
+    ``schedule(flush)`` must call ``flush`` soon, typically at the end of the loop's turn.
+    ``on_ready(waiters)`` is
     called with the waiters whose last read was just settled.
     """
 
-    __slots__ = ("_fetch", "_in_flight", "_max_keys", "_on_ready", "_pending", "_pending_keys", "_schedule", "calls", "joined", "keys")
+    __slots__ = (
+        "_fetch",
+        "_in_flight",
+        "_max_keys",
+        "_on_ready",
+        "_pending",
+        "_pending_keys",
+        "_schedule",
+        "calls",
+        "joined",
+        "keys",
+    )
 
     def __init__(
         self,
@@ -87,7 +101,9 @@ class Coalescer:
         self.joined = 0
 
     def read(self, group: ReadGroup, key: str, waiter: Waiter, deadline_s: float) -> KeyRead:
-        """Ask for ``key`` in all tables of ``group`` on behalf of ``waiter``, whose count the caller has raised."""
+        """Ask for ``key`` in all tables of ``group`` on behalf of ``waiter``, whose count the caller has
+        raised.
+        """
         in_flight = self._in_flight[group.index]
         read = in_flight.get(key)
         if read is not None:

@@ -61,9 +61,13 @@ class DynamoDBSettings:
 
 StoreSettings: TypeAlias = LocalSettings | DynamoDBSettings
 
+READ_TIMEOUT_S = 0.5
 
-async def open_store(url: str) -> OnlineStore:
+
+async def open_store(url: str, *, read_timeout_s: float = READ_TIMEOUT_S) -> OnlineStore:
     """Open the store that ``url`` names. Call it in the process and event loop that will use it.
+
+    ``read_timeout_s`` is the time of one try of a read over a network.
 
     Raises:
         DefinitionError: the URL can't be used as written.
@@ -76,7 +80,7 @@ async def open_store(url: str) -> OnlineStore:
         return await open_local(settings)
     from fastserve.store.dynamodb.store import open_dynamodb
 
-    return await open_dynamodb(settings)
+    return await open_dynamodb(settings, call_timeout_s=read_timeout_s)
 
 
 def parse_store_url(url: str) -> StoreSettings:

@@ -1,9 +1,12 @@
 """Where each value stands in a packed row.
 
 A packed row is one binary value: a header of 16 bytes, fixed-width columns, and behind them a variable-width
-part. The fixed part of every row of a view has the same length, a multiple of 24 bytes, so that the base64 texts of
-any rows can be joined and decoded at once (3 bytes are 4 characters, no padding) and what comes out is a matrix
-of 8-byte words (`perf/micro/rows.py`: 50 rows joined, decoded and viewed in a fifth of the time that 50 decodes take).
+part. The fixed part of every row of a view has the same length, a multiple of 24 bytes, so that the base64
+texts of
+any rows can be joined and decoded at once (3 bytes are 4 characters, no padding) and what comes out is a
+matrix
+of 8-byte words (`perf/micro/rows.py`: 50 rows joined, decoded and viewed in a fifth of the time that 50
+decodes take).
 
     offset  bytes  what
     0       1      format, `FORMAT`
@@ -14,13 +17,17 @@ of 8-byte words (`perf/micro/rows.py`: 50 rows joined, decoded and viewed in a f
     16      …      8-byte columns, then 4-byte, then 1-byte, then zeros up to the fixed length
     fixed   …      null bitmap (only with its flag), then the variable-width values as JSON, then zeros
 
-Nulls are in band: a reserved NaN in floats, the smallest int64 in integers and timestamps, 2 in booleans, ``null`` in
-variable-width text. A stored value that collides with its marker sets FLAG_NULL_BITMAP, and the bitmap then decides;
-a stored NaN or infinity sets FLAG_NONFINITE. Rows with flags take the exact, slower way. A variable-width value is kept
+Nulls are in band: a reserved NaN in floats, the smallest int64 in integers and timestamps, 2 in booleans,
+``null`` in
+variable-width text. A stored value that collides with its marker sets FLAG_NULL_BITMAP, and the bitmap then
+decides;
+a stored NaN or infinity sets FLAG_NONFINITE. Rows with flags take the exact, slower way. A variable-width
+value is kept
 as the JSON text that the API answers with: it is copied to the answer, never parsed.
 
 Invariants
-1. A layout is a pure function of its columns in their order; equal columns give equal schema ids on every host.
+1. A layout is a pure function of its columns in their order; equal columns give equal schema ids on every
+   host.
 2. Nothing about a layout that was ever written changes: a new format gets a new number.
 """
 
@@ -55,14 +62,15 @@ NULL_BOOL = 2
 class Storage(Enum):
     """How a column is stored: NumPy type and width in bytes of its place in the fixed part."""
 
-    F8 = ("<f8", 8)
-    I8 = ("<i8", 8)
-    TIME = ("<i8", 8)
-    F4 = ("<f4", 4)
-    JSON = ("<u4", 4)
-    BOOL = ("u1", 1)
+    F8 = ("float64", "<f8", 8)
+    I8 = ("int64", "<i8", 8)
+    TIME = ("timestamp", "<i8", 8)
+    F4 = ("float32", "<f4", 4)
+    JSON = ("json", "<u4", 4)
+    BOOL = ("bool", "u1", 1)
 
-    def __init__(self, numpy_type: str, width_bytes: int) -> None:
+    def __init__(self, label: str, numpy_type: str, width_bytes: int) -> None:
+        self.label = label  # without it TIME would be an alias of I8
         self.numpy_type = numpy_type
         self.width_bytes = width_bytes
 
@@ -129,7 +137,9 @@ class RowLayout:
         return self.fixed_bytes // 3 * 4
 
     def describe(self) -> list[tuple[str, object]]:
-        """Return the columns as JSON-ready (name, data type) pairs, from which `describe_layout` makes the layout again."""
+        """Return the columns as JSON-ready (name, data type) pairs, from which `describe_layout` makes the
+        layout again.
+        """
         return [(column.name, column.dtype.to_api()) for column in self.columns]
 
 
@@ -144,7 +154,9 @@ def make_layout(columns: Sequence[tuple[str, DataType]]) -> RowLayout:
                 placed.append(Column(name, dtype, storage, offset))
                 offset += width
     fixed = -(-offset // FIXED_MULTIPLE_BYTES) * FIXED_MULTIPLE_BYTES
-    text = json.dumps([FORMAT, [(name, dtype.to_api()) for name, dtype in columns]], sort_keys=True, separators=(",", ":"))
+    text = json.dumps(
+        [FORMAT, [(name, dtype.to_api()) for name, dtype in columns]], sort_keys=True, separators=(",", ":")
+    )
     schema_id = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "little")
     order = {name: place for place, (name, _) in enumerate(columns)}
     placed.sort(key=lambda column: order[column.name])

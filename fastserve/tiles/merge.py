@@ -1,19 +1,26 @@
 """Merging the slots of compacted rows and finalizing features, for all rows of a batch at once.
 
-The rows of one request stand side by side in one *vector row* (all views of the service, `serving.vectors` joins them); the vector
-rows of several requests are stacked to a matrix. Which words of it a feature is made of depends on the clock and on the rows'
+The rows of one request stand side by side in one *vector row* (all views of the service, `serving.vectors`
+joins them); the vector
+rows of several requests are stacked to a matrix. Which words of it a feature is made of depends on the clock
+and on the rows'
 ``as_of``. Two ways compute the same thing:
 
-- `MergePlan.fast`: all rows share one ``as_of`` per view. Index arrays for the live slots are made once and hold until a window's
+- `MergePlan.fast`: all rows share one ``as_of`` per view. Index arrays for the live slots are made once and
+  hold until a window's
   start moves; merging is one ``take`` and one reduction per group of components with equally many live slots.
-- `MergePlan.masked`: any mix of ``as_of``. All slots are taken, those outside the window are replaced by the neutral element.
+- `MergePlan.masked`: any mix of ``as_of``. All slots are taken, those outside the window are replaced by the
+  neutral element.
 
-``take`` with a prepared index costs 1.1 ns per number, fancy indexing 4 to 9, ``np.add.reduceat`` 6 per segment (and it gives the next
+``take`` with a prepared index costs 1.1 ns per number, fancy indexing 4 to 9, ``np.add.reduceat`` 6 per
+segment (and it gives the next
 segment's value for an empty one): `perf/micro/merge.py`.
 
 Invariants
-1. A row takes part only if it may answer at the request's time (`windows.serves`); the caller has replaced all others by null rows.
-2. A window without live slots reads its component's neutral element from the constants at the end of the vector row.
+1. A row takes part only if it may answer at the request's time (`windows.serves`); the caller has replaced
+   all others by null rows.
+2. A window without live slots reads its component's neutral element from the constants at the end of the
+   vector row.
 3. No integer sum wraps: sums that could leave int64 are done again with Python integers.
 """
 
@@ -38,7 +45,7 @@ NEGATIVE_ZERO_BITS = NULL_INT64
 """The bits of -0.0 are those of the smallest int64."""
 NULL_FLOAT64 = np.array([NULL_FLOAT64_BITS], "<i8").view("<f8")[0]
 
-NEUTRAL_BITS = {
+NEUTRAL_BITS: dict[Op, int] = {
     Op.ADD_F: NEGATIVE_ZERO_BITS,
     Op.ADD_I: 0,
     Op.COUNT: 0,
@@ -48,13 +55,13 @@ NEUTRAL_BITS = {
     Op.MAX_I: -(2**63),
 }
 CONSTANT_BITS = (NEGATIVE_ZERO_BITS, 0, NULL_FLOAT64_BITS, 2**63 - 1, 0, 0)
-"""The words that stand behind the rows in a vector row: every neutral element, filled up to a multiple of 24 bytes."""
+"""The words that stand behind the rows in a vector row: every neutral element, filled up to a multiple of 24
+bytes."""
 
 BEYOND_ALL_TAILS = np.iinfo(np.int64).max
 
 REDUCTIONS: dict[Op, Callable[[Any], Any]] = {
-    # initial: NumPy starts a sum at 0.0, which would turn an empty window's -0.0 into a zero.
-    Op.ADD_F: lambda terms: np.add.reduce(terms, axis=1, initial=-0.0),
+    Op.ADD_F: lambda terms: add_quietly(terms),
     Op.ADD_I: lambda terms: add_exactly(terms),
     Op.COUNT: lambda terms: np.add.reduce(terms, axis=1),
     Op.MIN_F: lambda terms: np.fmin.reduce(terms, axis=1),
@@ -64,14 +71,28 @@ REDUCTIONS: dict[Op, Callable[[Any], Any]] = {
 }
 
 
+def add_quietly(terms: Floats) -> Floats:
+    """Sum float64 ``terms`` over the middle axis, by IEEE 754 and without a warning: inf - inf is NaN."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        # initial: NumPy starts a sum at 0.0, which would turn an empty window's -0.0 into a zero.
+        result: Floats = np.add.reduce(terms, axis=1, initial=-0.0)
+        return result
+
+
 def add_exactly(terms: Words) -> Words:
-    """Sum int64 ``terms`` of shape (rows, terms, components) over the middle axis; sums outside int64 become null."""
+    """Sum int64 ``terms`` of shape (rows, terms, components) over the middle axis.
+
+    Sums outside int64 become null, and so do those with a term that is null.
+    """
     limit = 2**62 // max(1, terms.shape[1])
     if not terms.size or (int(terms.max()) <= limit and int(terms.min()) >= -limit):
         result: Words = np.add.reduce(terms, axis=1)
         return result
     exact = terms.astype(object).sum(axis=1)
-    return np.array([[v if NULL_INT64 < v < 2**63 else NULL_INT64 for v in row] for row in exact], np.int64)
+    sums = np.array([[v if NULL_INT64 < v < 2**63 else NULL_INT64 for v in row] for row in exact], np.int64)
+    # A slot whose own sum left int64 (`write`) spoils the whole, whatever the others hold.
+    sums[(terms == NULL_INT64).any(axis=1)] = NULL_INT64
+    return sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +116,9 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Finalizer:
-    """Where the merged components stand that the features are made of, one index array per kind of feature."""
+    """Where the merged components stand that the features are made of, one index array per kind of
+    feature.
+    """
 
     sums: Index
     extremes: Index
@@ -130,35 +153,50 @@ class FeaturePlace:
 class MergePlan:
     """The aggregates of one service, compiled for its vector row.
 
-    ``places`` gives, for each aggregate view's place in the vector row, its number, its first word and its schema, and the features
+    ``places`` gives, for each aggregate view's place in the vector row, its number, its first word and its
+    schema, and the features
     that the service reads of it. ``constants`` is the word at which `CONSTANT_BITS` start.
     """
 
-    def __init__(self, places: Sequence[tuple[int, int, CompactedSchema, Sequence[AggregateFeature]]], constants: int) -> None:
-        self._constants = {op: constants + CONSTANT_BITS.index(bits) for op, bits in NEUTRAL_BITS.items() if op is not Op.MAX_I}
-        self._constants[Op.MAX_I] = constants  # -2**63 has the bits of -0.0
+    def __init__(
+        self, places: Sequence[tuple[int, int, CompactedSchema, Sequence[AggregateFeature]]], constants: int
+    ) -> None:
+        self._constants = {op: constants + CONSTANT_BITS.index(bits) for op, bits in NEUTRAL_BITS.items()}
         self.place_numbers = np.array([place for place, *_ in places], np.intp)
         self.horizons_ns = np.array([schema.horizon_ns for _, _, schema, _ in places], np.int64)
         self._components: list[PlacedComponent] = []
         self._features: dict[str, list[tuple[int, int]]] = {kind: [] for kind in _KINDS}
         self.feature_places: list[list[FeaturePlace]] = []
         self._collect(places)
-        self._windows = sorted({(c.place, c.component.window) for c in self._components}, key=lambda pair: (pair[0], repr(pair[1])))
+        self._windows = sorted(
+            {(c.place, c.component.window) for c in self._components},
+            key=lambda pair: (pair[0], repr(pair[1])),
+        )
         self._window_number = {pair: number for number, pair in enumerate(self._windows)}
-        self._masked_groups, positions = self._group(lambda placed: list(range(placed.component.window.slots)), masked=True)
+        self._masked_groups, positions = self._group(
+            lambda placed: list(range(placed.component.window.slots)), masked=True
+        )
         self._masked_finalizer = self._finalizer(positions)
         self._neutral = {op: np.array([bits], "<i8") for op, bits in NEUTRAL_BITS.items()}
         self._place_of_window = np.array([self._place_column[place] for place, _ in self._windows], np.intp)
         self._lengths = np.array([window.window_ns for _, window in self._windows], np.int64)
         self._hops = np.array([window.hop_ns for _, window in self._windows], np.int64)
 
-    def _collect(self, places: Sequence[tuple[int, int, CompactedSchema, Sequence[AggregateFeature]]]) -> None:
+    def _collect(
+        self, places: Sequence[tuple[int, int, CompactedSchema, Sequence[AggregateFeature]]]
+    ) -> None:
         self._place_column = {place: column for column, (place, *_) in enumerate(places)}
         pending: list[tuple[str, int]] = []
         for place, base, schema, features in places:
             numbers: dict[int, int] = {}
 
-            def number_of(local: int, place: int = place, base: int = base, schema: CompactedSchema = schema, numbers: dict[int, int] = numbers) -> int:
+            def number_of(
+                local: int,
+                place: int = place,
+                base: int = base,
+                schema: CompactedSchema = schema,
+                numbers: dict[int, int] = numbers,
+            ) -> int:
                 if local not in numbers:
                     component = schema.components[local]
                     numbers[local] = len(self._components)
@@ -171,7 +209,11 @@ class MergePlan:
                 pair = (number_of(feature.value), number_of(count))
                 pending.append((kind, len(self._features[kind])))
                 self._features[kind].append(pair)
-        offsets = {kind: sum(len(self._features[other]) for other in family[: family.index(kind)]) for family in (_FLOAT_KINDS, _INT_KINDS) for kind in family}
+        offsets = {
+            kind: sum(len(self._features[other]) for other in family[: family.index(kind)])
+            for family in (_FLOAT_KINDS, _INT_KINDS)
+            for kind in family
+        }
         flat = iter([FeaturePlace(kind in _FLOAT_KINDS, offsets[kind] + number) for kind, number in pending])
         self.feature_places = [[next(flat) for _ in features] for *_, features in places]
 
@@ -187,23 +229,34 @@ class MergePlan:
 
     @property
     def counts(self) -> int:
-        """How many of the integer result's columns, from the first on, are counts: an empty window's is 0 there, not null."""
+        """How many of the integer result's columns, from the first on, are counts: an empty window's is 0
+        there, not null.
+        """
         return len(self._features["count"])
 
-    # --- the two ways -------------------------------------------------------------------------------------------------------------
+    # --- the two ways
+    # -------------------------------------------------------------------------------------------------------------
 
     def epoch(self, as_of: Words, time_ns: int) -> Epoch:
-        """Prepare `fast` for rows with ``as_of`` (one value per place, shape (places,)) asked at ``time_ns``."""
+        """Prepare `fast` for rows with ``as_of`` (one value per place, shape (places,)) asked at
+        ``time_ns``.
+        """
         times = {place: int(as_of[column]) for place, column in self._place_column.items()}
-        groups, positions = self._group(lambda placed: placed.component.window.live_slots(times[placed.place], time_ns), masked=False)
+        groups, positions = self._group(
+            lambda placed: placed.component.window.live_slots(times[placed.place], time_ns), masked=False
+        )
         ends = [window.changes_ns(time_ns) for _, window in self._windows]
-        return Epoch(as_of.copy(), time_ns, min(ends, default=BEYOND_ALL_TAILS), groups, self._finalizer(positions))
+        return Epoch(
+            as_of.copy(), time_ns, min(ends, default=BEYOND_ALL_TAILS), groups, self._finalizer(positions)
+        )
 
     def fast(self, matrix: Words, epoch: Epoch) -> tuple[Floats, Words]:
         """Merge and finalize rows that all have the epoch's ``as_of``, or are null rows.
 
-        ``matrix`` has shape (requests, words of the vector row). Returns floats of shape (requests, `floats`), null as the reserved NaN,
-        and integers of shape (requests, `ints`), null as the smallest int64; counts are 0 where nothing was counted.
+        ``matrix`` has shape (requests, words of the vector row). Returns floats of shape (requests,
+        `floats`), null as the reserved NaN,
+        and integers of shape (requests, `ints`), null as the smallest int64; counts are 0 where nothing was
+        counted.
         """
         return self._finalize(matrix, epoch.groups, epoch.finalizer, None)
 
@@ -214,13 +267,19 @@ class MergePlan:
         dropped = np.maximum(starts_now - starts_then, 0)
         return self._finalize(matrix, self._masked_groups, self._masked_finalizer, dropped)
 
-    # --- merge --------------------------------------------------------------------------------------------------------------------
+    # --- merge
+    # --------------------------------------------------------------------------------------------------------------------
 
-    def _finalize(self, matrix: Words, groups: Iterable[_Group], at: _Finalizer, dropped: Words | None) -> tuple[Floats, Words]:
-        merged: dict[bool, list[Any]] = {True: [np.empty((len(matrix), 0))], False: [np.empty((len(matrix), 0), np.int64)]}
+    def _finalize(
+        self, matrix: Words, groups: Iterable[_Group], at: _Finalizer, dropped: Words | None
+    ) -> tuple[Floats, Words]:
+        merged: dict[bool, list[Any]] = {
+            True: [np.empty((len(matrix), 0))],
+            False: [np.empty((len(matrix), 0), np.int64)],
+        }
         for group in groups:
             terms = matrix.take(group.words, axis=1)
-            if dropped is not None and group.slot is not None:
+            if dropped is not None and group.slot is not None and group.window is not None:
                 live = group.slot[None, :, :] >= dropped.take(group.window, axis=1)[:, None, :]
                 terms = np.where(live, terms, self._neutral[group.op])
             is_float = group.op.is_float
@@ -229,10 +288,15 @@ class MergePlan:
         ints = np.concatenate(merged[False], axis=1) if len(merged[False]) > 2 else merged[False][-1]
         return _float_features(floats, ints, at), _int_features(ints, at)
 
-    # --- compile ------------------------------------------------------------------------------------------------------------------
+    # --- compile
+    # ------------------------------------------------------------------------------------------------------------------
 
-    def _group(self, slots_of: Callable[[PlacedComponent], list[int]], *, masked: bool) -> tuple[tuple[_Group, ...], Index]:
-        """Group components by operation and number of terms; also return where each component's merged value comes out."""
+    def _group(
+        self, slots_of: Callable[[PlacedComponent], list[int]], *, masked: bool
+    ) -> tuple[tuple[_Group, ...], Index]:
+        """Group components by operation and number of terms; also return where each component's merged value
+        comes out.
+        """
         members: dict[tuple[Op, int], list[tuple[int, list[int]]]] = {}
         for number, placed in enumerate(self._components):
             slots = slots_of(placed)
@@ -243,10 +307,10 @@ class MergePlan:
         next_place = {True: 0, False: 0}
         for (op, _), entries in sorted(members.items(), key=lambda item: (item[0][0].value, item[0][1])):
             numbers = [number for number, _ in entries]
-            words = np.array([words for _, words in entries], np.intp).T.copy()
+            index = np.array([words for _, words in entries], np.intp).T.copy()
             positions[numbers] = np.arange(next_place[op.is_float], next_place[op.is_float] + len(numbers))
             next_place[op.is_float] += len(numbers)
-            groups.append(_Group(op, words, *self._slots_and_windows(numbers)) if masked else _Group(op, words))
+            groups.append(_Group(op, index, *(self._slots_and_windows(numbers) if masked else ())))
         return tuple(groups), positions
 
     def _slots_and_windows(self, numbers: list[int]) -> tuple[Index, Index]:

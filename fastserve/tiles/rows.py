@@ -1,7 +1,8 @@
 """Packed rows: writing many at once, reading one exactly.
 
 `RowBuilder` fills the rows of one batch column by column, a NumPy assignment each, and cuts them into bytes.
-`decode_row` reads one row the plain way, value by value; the hot path's matrix reading (`merge`, `serving`) is tested against
+`decode_row` reads one row the plain way, value by value; the hot path's matrix reading (`merge`, `serving`)
+is tested against
 it and falls back to it for rows with flags.
 
 Invariants
@@ -17,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from fastserve.errors import FastserveError
 from fastserve.tiles.layout import (
@@ -37,7 +37,6 @@ from fastserve.tiles.layout import (
 Bools = npt.NDArray[np.bool_]
 
 KNOWN_FLAGS = FLAG_NULL_BITMAP | FLAG_NONFINITE
-CANONICAL_NAN_BITS = 0x7FF8_0000_0000_0000
 
 
 class RowError(FastserveError):
@@ -71,7 +70,9 @@ class RowBuilder:
         self._words[:, 1] = times_ns
 
     def set_numbers(self, name: str, values: npt.ArrayLike, nulls: Bools | None = None) -> None:
-        """Set a fixed-width column: float64, float32, int64, boolean or timestamp (int64 ns), by the layout's type."""
+        """Set a fixed-width column: float64, float32, int64, boolean or timestamp (int64 ns), by the layout's
+        type.
+        """
         column = self._layout.by_name[name]
         array = np.asarray(values).astype(column.storage.numpy_type, casting="unsafe")
         place = self._view(column)
@@ -88,11 +89,14 @@ class RowBuilder:
         self._texts[name] = texts
 
     def set_words(self, word: int, values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> None:
-        """Set the components of compacted rows: ``values`` of shape (count, n) go to words ``word`` to ``word + n``."""
+        """Set the components of compacted rows: ``values`` of shape (count, n) go to words ``word`` to ``word
+        + n``.
+        """
+        bits: npt.NDArray[np.int64] = values.view("<i8")
         if values.dtype == np.float64:
-            self._flags[~np.isfinite(values).all(axis=1) & (_has_stored_nonfinite(values))] |= FLAG_NONFINITE
-            values = values.view("<i8")
-        self._words[:, word : word + values.shape[1]] = values
+            odd = ~np.isfinite(values) & (bits != NULL_FLOAT64_BITS)
+            self._flags[odd.any(axis=1)] |= FLAG_NONFINITE
+        self._words[:, word : word + values.shape[1]] = bits
 
     def build(self) -> list[bytes]:
         """Return the rows as bytes, in order."""
@@ -128,12 +132,18 @@ class RowBuilder:
         self._nulls[column.name] = nulls
         if column.storage is Storage.JSON or not nulls.any():
             return
-        bits = {Storage.F8: ("<i8", NULL_FLOAT64_BITS), Storage.F4: ("<i4", NULL_FLOAT32_BITS), Storage.BOOL: ("u1", NULL_BOOL)}
+        bits = {
+            Storage.F8: ("<i8", NULL_FLOAT64_BITS),
+            Storage.F4: ("<i4", NULL_FLOAT32_BITS),
+            Storage.BOOL: ("u1", NULL_BOOL),
+        }
         kind, value = bits.get(column.storage, ("<i8", NULL_INT64))
         self._words.view(kind)[nulls, column.offset // column.storage.width_bytes] = value
 
     def _json_parts(self) -> tuple[list[bytes], dict[str, npt.NDArray[np.uint32]]]:
-        """Return each row's variable-width values in one piece, and for each column where its text ends in it."""
+        """Return each row's variable-width values in one piece, and for each column where its text ends in
+        it.
+        """
         position = np.zeros(self._count, "<u4")
         ends: dict[str, npt.NDArray[np.uint32]] = {}
         columns = []
@@ -145,7 +155,9 @@ class RowBuilder:
         return (list(map(b"".join, zip(*columns, strict=True))) if columns else [b""] * self._count), ends
 
     def _bitmaps(self) -> list[bytes]:
-        """Return the null bitmaps of the rows that need one (bit i: column i of the layout is null), empty bytes for the others."""
+        """Return the null bitmaps of the rows that need one (bit i: column i of the layout is null), empty
+        bytes for the others.
+        """
         flagged = np.flatnonzero(self._flags & FLAG_NULL_BITMAP)
         bitmaps = [b""] * self._count
         for number in flagged.tolist():
@@ -154,14 +166,10 @@ class RowBuilder:
         return bitmaps
 
 
-def _has_stored_nonfinite(values: npt.NDArray[np.float64]) -> Bools:
-    odd = ~np.isfinite(values) & (values.view("<i8") != NULL_FLOAT64_BITS)
-    result: Bools = odd.any(axis=1)
-    return result
-
-
 def encode_row(layout: RowLayout, values: dict[str, Any], effective_ns: int) -> bytes:
-    """Pack one row from Python values (None is null; timestamps as int nanoseconds; JSON columns as bytes in the API's encoding)."""
+    """Pack one row from Python values (None is null; timestamps as int nanoseconds; JSON columns as bytes in
+    the API's encoding).
+    """
     builder = RowBuilder(layout, 1)
     builder.set_effective_ns(effective_ns)
     for name, value in values.items():
@@ -185,9 +193,13 @@ def check_header(layout: RowLayout, row: bytes) -> int:
         raise RowError(f"expected a packed row of format {FORMAT}, got format {row[0]} with flags {row[1]}")
     schema_id = int.from_bytes(row[4:8], "little")
     if schema_id != layout.schema_id:
-        raise RowError(f"expected a row of schema {layout.schema_id:08x}, got schema {schema_id:08x}", schema_id)
+        raise RowError(
+            f"expected a row of schema {layout.schema_id:08x}, got schema {schema_id:08x}", schema_id
+        )
     if len(row) < layout.fixed_bytes:
-        raise RowError(f"expected at least {layout.fixed_bytes} bytes for schema {schema_id:08x}, got {len(row)}")
+        raise RowError(
+            f"expected at least {layout.fixed_bytes} bytes for schema {schema_id:08x}, got {len(row)}"
+        )
     return row[1]
 
 
@@ -197,7 +209,8 @@ def effective_ns_of(row: bytes) -> int:
 
 
 def decode_row(layout: RowLayout, row: bytes) -> dict[str, Any]:
-    """Return the values of one row by column name: None for null, int nanoseconds for timestamps, JSON columns as JSON bytes.
+    """Return the values of one row by column name: None for null, int nanoseconds for timestamps, JSON
+    columns as JSON bytes.
 
     Raises:
         RowError: as `check_header`, or the variable-width part does not fit its ends.
@@ -229,7 +242,9 @@ def _variable_part(layout: RowLayout, row: bytes, flags: int) -> tuple[dict[str,
         high = int.from_bytes(row[column.offset : column.offset + 4], "little")
         texts[column.name] = row[start + low : start + high]
         if high < low or len(row) < start + high or (low == high):
-            raise RowError(f"the text of column {column.name!r} ends at byte {high}, expected after {low} and within {len(row) - start}")
+            raise RowError(
+                f"the text of column {column.name!r} ends at byte {high}, expected after {low} and within {len(row) - start}"
+            )
         low = high
     if not start + low <= len(row) < start + low + 3 or len(row) % 3:
         raise RowError(f"expected {start + low} bytes and padding to a multiple of 3, got {len(row)} bytes")
@@ -251,8 +266,3 @@ def _is_null_marker(column: Column, row: bytes) -> bool:
     bits = int.from_bytes(raw, "little", signed=column.storage in (Storage.I8, Storage.TIME))
     marker = {Storage.F8: NULL_FLOAT64_BITS, Storage.F4: NULL_FLOAT32_BITS, Storage.BOOL: NULL_BOOL}
     return bits == marker.get(column.storage, NULL_INT64)
-
-
-def json_value(value: Any) -> bytes:
-    """Return an already converted API value (strings, lists, dicts, numbers) as the JSON text that a row keeps."""
-    return orjson.dumps(value)

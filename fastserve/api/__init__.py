@@ -1,0 +1,1 @@
+"""The HTTP APIs: bytes of a body in, a domain request out, bytes back. Pure."""

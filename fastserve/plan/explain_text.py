@@ -1,0 +1,150 @@
+"""An explanation set for a reader: the totals, then a table each for reads, rows, windows and the answer.
+
+It computes nothing: what it prints stands in the `Explanation`.
+
+Invariants
+1. No line depends on the terminal; the same explanation gives the same text.
+"""
+
+from __future__ import annotations
+
+from fastserve.plan.explain import (
+    ASSUMED_KEY_BYTES,
+    ASSUMED_VARIABLE_BYTES,
+    PRICE_OF,
+    PRICE_PER_MILLION_READ_UNITS_USD,
+    Explanation,
+    RowCost,
+)
+from fastserve.plan.text_table import text_table
+
+
+def explain_text(explanation: Explanation) -> str:
+    """Return the explanation as plain text, with a line break at its end."""
+    parts = [_head(explanation), _totals(explanation), _reads_table(explanation), _rows_table(explanation)]
+    if explanation.windows:
+        parts.append(_windows_table(explanation))
+    parts.append(_outputs_table(explanation))
+    return "\n\n".join(parts) + "\n"
+
+
+def _head(explanation: Explanation) -> str:
+    lines = [f"Service {explanation.service} in workspace {explanation.workspace}"]
+    if explanation.description:
+        lines.append(explanation.description)
+    keys = ", ".join(f"{name}: {dtype}" for name, dtype in explanation.join_keys)
+    return "\n".join([*lines, f"Join keys: {keys}"])
+
+
+def _totals(e: Explanation) -> str:
+    lines = {
+        "features": f"{len(e.outputs):,}",
+        "keys": f"{e.keys:,} in {_count(len(e.reads), 'read')}, {_count(e.calls, 'BatchGetItem call')}",
+        "bytes": f"{e.item_bytes:,} in items, of which {e.row_bytes:,} are fixed parts of rows",
+        "read units": f"{e.read_units:,g}, eventually consistent (consistent reads cost twice that)",
+        "price": f"{e.price_per_million_vectors_usd:,.4g} USD per million vectors, {_unit_price(e)}",
+    }
+    return "\n".join(["One vector costs", *(f"  {name:<10}  {text}" for name, text in lines.items())])
+
+
+def _unit_price(explanation: Explanation) -> str:
+    price = explanation.price_per_million_read_units_usd
+    given = f"at {price:g} USD per million read request units"
+    if price != PRICE_PER_MILLION_READ_UNITS_USD:
+        return given
+    return f"{given}\n{'':14}({PRICE_OF}; --price-per-million-read-units gives another)"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _reads_table(explanation: Explanation) -> str:
+    rows = [
+        [str(number), ", ".join(read.join_keys), str(len(read.tables)), ", ".join(read.tables)]
+        for number, read in enumerate(explanation.reads)
+    ]
+    table = text_table(["read", "join keys", "keys", "tables"], rows, {"read", "keys"}, "  ")
+    return f"Reads (a read is one key, looked up in all of its tables)\n{table}"
+
+
+def _rows_table(explanation: Explanation) -> str:
+    rows = [
+        [
+            row.view,
+            row.kind,
+            ", ".join(row.join_keys),
+            str(row.features),
+            f"{row.row_bytes:,}",
+            f"{row.item_bytes:,}",
+            f"{row.read_units:g}",
+            f"{row.write_units:,}",
+            _validity(row),
+        ]
+        for row in explanation.rows
+    ]
+    headings = [
+        "view",
+        "rows of",
+        "join keys",
+        "features",
+        "row bytes",
+        "item bytes",
+        "read units",
+        "write units",
+    ]
+    table = text_table([*headings, "answers for"], rows, set(headings[3:]), "  ")
+    assumed = (
+        f"  Items are taken to have keys of {ASSUMED_KEY_BYTES} bytes, and texts, arrays, structs and maps "
+        f"of {ASSUMED_VARIABLE_BYTES}.\n  A key without a row costs 0.5 read units."
+    )
+    title = "Rows (a read unit is 0.5 per started 4 KB of an item, a write unit 1 per started 1 KB)"
+    return f"{title}\n{table}\n{assumed}"
+
+
+def _validity(row: RowCost) -> str:
+    if row.horizon is not None:
+        return f"{row.horizon} after its as-of"
+    return "ever" if row.ttl is None else f"{row.ttl} after its time"
+
+
+def _windows_table(explanation: Explanation) -> str:
+    rows = [
+        [
+            cost.view,
+            cost.window,
+            cost.hop,
+            cost.interval,
+            cost.leading_edge.replace("_", " "),
+            str(cost.core),
+            str(cost.tails),
+            str(cost.slots),
+            f"{cost.row_bytes:,}",
+            ", ".join(cost.components),
+        ]
+        for cost in explanation.windows
+    ]
+    headings = [
+        "view",
+        "window",
+        "hop",
+        "interval",
+        "ends",
+        "core",
+        "tails",
+        "slots",
+        "row bytes",
+        "components",
+    ]
+    numbers = {"window", "hop", "interval", "core", "tails", "slots", "row bytes"}
+    table = text_table(headings, rows, numbers, "  ")
+    return f"Windows (slots = core + tails, for each component; a window's start moves by its hop)\n{table}"
+
+
+def _outputs_table(explanation: Explanation) -> str:
+    rows = [
+        [str(number), output.name, output.dtype, output.made_of]
+        for number, output in enumerate(explanation.outputs, 1)
+    ]
+    table = text_table(["#", "feature", "type", "made of"], rows, {"#"}, "  ")
+    return f"The answer, in this order\n{table}"

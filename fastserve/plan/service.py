@@ -1,0 +1,214 @@
+"""A feature service compiled: which keys it reads, where each feature comes from, in which order it answers.
+
+The *vector row* of a request is the fixed parts of all its rows side by side: place 0's row, place 1's row,
+…, and behind them the
+constants that `tiles.merge` needs. Because every row's fixed part has a static length, each feature stands at
+a static word
+of the vector row, and the features of many requests are read by one ``take``.
+
+Invariants
+1. Places are ordered by read, then by the read group's tables: a read's rows, as a store fills them, are a
+   slice of the vector row.
+2. Two references that read the same view under the same join keys share one place.
+3. Outputs are in the API's order: on-demand views first (none yet), then views by reference name, features by
+   name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fastserve.errors import DefinitionError
+from fastserve.plan.reads import ReadGroup, TableUse, partition_tables
+from fastserve.plan.views import ViewPlan, plan_view
+from fastserve.sdk.reference import FeatureViewReference
+from fastserve.sdk.repo import Repo
+from fastserve.sdk.service import FeatureService
+from fastserve.sdk.types import DataType, Field
+from fastserve.tiles.aggregates import AggregateFeature
+from fastserve.tiles.layout import WORD_BYTES, Column
+from fastserve.tiles.merge import CONSTANT_BITS
+
+MAX_STORE_BYTES = 2 * 1024 * 1024
+"""A vector that took more bytes from the store is no longer eligible for the service level (API: sloInfo)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One key a request asks for: ``keys`` are the positions of its values among the service's join keys."""
+
+    group: ReadGroup
+    keys: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One row in the vector row: the view it belongs to, the read and the slot that fill it, and its first
+    word.
+    """
+
+    number: int
+    view: ViewPlan
+    read: int
+    slot: int
+    word: int
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One feature of the answer. ``source`` is the row's column (attributes) or the aggregate that it is made
+    of.
+    """
+
+    name: str
+    view: str
+    feature: str
+    dtype: DataType
+    place: int
+    source: Column | AggregateFeature
+    description: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ServicePlan:
+    """All about one service that doesn't vary between requests."""
+
+    workspace: str
+    name: str
+    service: FeatureService
+    join_keys: tuple[Field, ...]
+    reads: tuple[Read, ...]
+    places: tuple[Place, ...]
+    outputs: tuple[Output, ...]
+
+    @property
+    def constants_word(self) -> int:
+        """The word of the vector row at which the constants start."""
+        return sum(place.view.layout.fixed_words for place in self.places)
+
+    @property
+    def words(self) -> int:
+        """Length of the vector row in 8-byte words."""
+        return self.constants_word + len(CONSTANT_BITS)
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of all fixed parts, what a request reads at least when every row exists."""
+        return self.constants_word * WORD_BYTES
+
+    @property
+    def key_count(self) -> int:
+        """How many store keys one request asks for."""
+        return sum(read.group.size for read in self.reads)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspacePlan:
+    """All services of one workspace, the read groups they share, and the plans of all views."""
+
+    workspace: str
+    views: Mapping[str, ViewPlan]
+    services: Mapping[str, ServicePlan]
+    groups: tuple[ReadGroup, ...]
+
+
+def plan_workspace(repo: Repo, table_prefix: str = "", workspace: str | None = None) -> WorkspacePlan:
+    """Compile everything in a feature repo.
+
+    Raises:
+        DefinitionError: a view's row format can't hold what the view asks for, or two views claim one table.
+    """
+    name = workspace or repo.workspace
+    views = {view.name: plan_view(view, name, table_prefix) for view in repo.views.values()}
+    _refuse_shared_tables(views.values())
+    groups = partition_tables([_uses(service, views) for service in repo.services.values()])
+    services = {
+        service.name: _plan_service(name, service, views, groups) for service in repo.services.values()
+    }
+    return WorkspacePlan(name, views, services, tuple(groups))
+
+
+def _refuse_shared_tables(views: object) -> None:
+    owners: dict[str, ViewPlan] = {}
+    for view in views:  # type: ignore[attr-defined]
+        other = owners.setdefault(view.table, view)
+        if other is not view:
+            raise DefinitionError(
+                f"view {view.name!r}: expected a table of its own, got {view.table!r}, which view {other.name!r} has",
+                view.view.location,
+            )
+
+
+def _positions(reference: FeatureViewReference, join_keys: Sequence[Field]) -> tuple[int, ...]:
+    names = [field.name for field in join_keys]
+    return tuple(names.index(field.name) for field in reference.request_keys)
+
+
+def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableUse]:
+    return [
+        TableUse(view.table, _positions(reference, service.join_keys), view.key_attributes, view.packed)
+        for reference in service.references
+        for view in [views[reference.view.name]]
+    ]
+
+
+def _plan_service(
+    workspace: str, service: FeatureService, views: Mapping[str, ViewPlan], groups: Sequence[ReadGroup]
+) -> ServicePlan:
+    by_table = {table: group for group in groups for table in group.tables}
+    reads: dict[Read, int] = {}
+    for reference in service.references:
+        group = by_table[views[reference.view.name].table]
+        reads.setdefault(Read(group, _positions(reference, service.join_keys)), len(reads))
+    places = _places(reads, {view.table: view for view in views.values()})
+    return ServicePlan(
+        workspace,
+        service.name,
+        service,
+        service.join_keys,
+        tuple(reads),
+        tuple(places.values()),
+        tuple(_outputs(service, views, reads, places, by_table)),
+    )
+
+
+def _places(reads: Mapping[Read, int], views: Mapping[str, ViewPlan]) -> dict[tuple[int, str], Place]:
+    places: dict[tuple[int, str], Place] = {}
+    word = 0
+    for read, number in reads.items():
+        for slot, table in enumerate(read.group.tables):
+            places[number, table] = Place(len(places), views[table], number, slot, word)
+            word += views[table].layout.fixed_words
+    return places
+
+
+def _outputs(
+    service: FeatureService,
+    views: Mapping[str, ViewPlan],
+    reads: Mapping[Read, int],
+    places: Mapping[tuple[int, str], Place],
+    by_table: Mapping[str, ReadGroup],
+) -> list[Output]:
+    outputs: list[Output] = []
+    for reference in sorted(service.references, key=lambda reference: reference.name):
+        view = views[reference.view.name]
+        read = reads[Read(by_table[view.table], _positions(reference, service.join_keys))]
+        place = places[read, view.table]
+        aggregates = {feature.spec.name: feature for feature in (view.schema.features if view.schema else ())}
+        for feature in sorted(reference.features):
+            defined = reference.view.feature(feature)
+            outputs.append(
+                Output(
+                    name=f"{reference.name}.{feature}",
+                    view=reference.name,
+                    feature=feature,
+                    dtype=reference.view.output_type(feature),
+                    place=place.number,
+                    source=aggregates[feature] if view.schema else view.layout.by_name[feature],
+                    description=defined.description,
+                    tags=defined.tags,
+                )
+            )
+    return outputs

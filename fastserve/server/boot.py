@@ -1,0 +1,122 @@
+"""What a worker builds for itself after the fork: the store, the engine over it, the application.
+
+Compiled plans are made before the fork and shared; whatever has a connection, a file or a timer is made here.
+
+Invariants
+1. A worker is ready only when its store has answered once.
+2. What was opened is closed, also when the start fails half-way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from fastserve.config import Settings
+from fastserve.errors import InvariantError
+from fastserve.ingest.registry import read_layouts
+from fastserve.plan.service import WorkspacePlan
+from fastserve.server.application import ApplicationLimits, FeatureApplication
+from fastserve.server.exchange import Application
+from fastserve.server.worker import Boot, WorkerContext
+from fastserve.serving.coalescer import KeyRead, Reader
+from fastserve.serving.engine import Engine
+from fastserve.serving.items import item_row
+from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
+from fastserve.store.interface import OnlineStore
+from fastserve.store.url import LocalSettings, open_store, parse_store_url
+from fastserve.tiles.layout import RowLayout
+
+EXPIRE_EVERY_S = 0.02
+"""How exactly the server timeout is kept; one look at the oldest request in flight each time."""
+
+
+def row_transport(store_url: str) -> RowTransport:
+    """Return the form in which a store's rows come."""
+    return RAW_ROWS if isinstance(parse_store_url(store_url), LocalSettings) else BASE64_ROWS
+
+
+def make_boot(settings: Settings, plan: WorkspacePlan) -> Boot:
+    """Return what each worker calls to get its service."""
+
+    def boot(context: WorkerContext) -> FeatureService:
+        return FeatureService(settings, plan, context)
+
+    return boot
+
+
+class FeatureService:
+    """The feature server's life in one worker."""
+
+    def __init__(self, settings: Settings, plan: WorkspacePlan, context: WorkerContext) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._context = context
+        self._store: OnlineStore | None = None
+        self._engine: Engine | None = None
+        self._application: FeatureApplication | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    @property
+    def application(self) -> Application:
+        """What answers exchanges."""
+        if self._application is None:
+            raise InvariantError("the application was asked for before the service had started")
+        return self._application
+
+    async def start(self) -> None:
+        """Open the store, read what it knows of older rows, and connect the engine.
+
+        Raises:
+            FastserveError: the store can't be opened or doesn't answer.
+        """
+        loop = asyncio.get_running_loop()
+        self._store = await open_store(
+            self._settings.store, read_timeout_s=self._settings.store_timeout_ms / 1000
+        )
+        transport = row_transport(self._settings.store)
+        layouts: Mapping[str, Mapping[int, RowLayout]] = await read_layouts(self._store, self._plan)
+        engine = Engine(
+            self._plan,
+            transport,
+            schedule=_scheduler(loop, self._settings.linger_us / 1e6),
+            clock_ns=_clock(self._settings.clock_ns),
+            old_layouts=layouts,
+            transcode_item=item_row,
+        )
+        store = self._store
+
+        def make_reader(settle: Callable[[Sequence[KeyRead]], None]) -> Reader:
+            return store.reader(settle)
+
+        engine.attach(make_reader)
+        self._engine = engine
+        limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
+        self._application = FeatureApplication(
+            self._plan.workspace, engine, transport, self._context.state, loop.time, loop.call_later, limits
+        )
+        self._expire(loop)
+
+    def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._engine is not None:
+            self._engine.expire(loop.time())
+            self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire, loop)
+
+    async def stop(self) -> None:
+        """Close the store."""
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if self._store is not None:
+            await self._store.close()
+
+
+def _clock(fixed_ns: int | None) -> Callable[[], int]:
+    return time.time_ns if fixed_ns is None else lambda: fixed_ns
+
+
+def _scheduler(loop: asyncio.AbstractEventLoop, linger_s: float) -> Callable[[Callable[[], None]], object]:
+    """Return how a flush is put off: to the end of the loop's turn, or by the linger."""
+    if linger_s:
+        return lambda flush: loop.call_later(linger_s, flush)
+    return loop.call_soon
