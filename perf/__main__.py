@@ -21,8 +21,8 @@ from perf import server
 from perf.data import ARTICLE, SHAPES, prepare_service
 from perf.environment import describe_environment
 from perf.load import standin_client
-from perf.report import format_table, over_budget
-from perf.run import RunOptions, measure_service
+from perf.report import format_floors, format_table, over_budget
+from perf.run import RunOptions, measure_floors_alone, measure_service
 
 _SMOKE = RunOptions(duration_s=1.0, warmup_s=0.5, rounds=1)
 
@@ -41,6 +41,12 @@ def _run(options: argparse.Namespace) -> int:
 def _table(options: argparse.Namespace) -> int:
     services = list(SHAPES) if options.lookups else [shape.service for shape in ARTICLE]
     return _measure(services, _run_options(options), options)
+
+
+def _floor(options: argparse.Namespace) -> int:
+    services = list(SHAPES) if options.lookups else [shape.service for shape in ARTICLE]
+    print(format_floors([measure_floors_alone(service, _run_options(options)) for service in services]))
+    return 0
 
 
 def _smoke(_options: argparse.Namespace) -> int:
@@ -121,7 +127,10 @@ def _parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", help="measure the article's four shapes")
     table.add_argument("--lookups", action="store_true", help="and the shapes without aggregates")
     table.set_defaults(run=_table)
-    for command in (run, table):
+    floor = commands.add_parser("floor", help="measure the floors alone, without a server")
+    floor.add_argument("--lookups", action="store_true", help="and the shapes without aggregates")
+    floor.set_defaults(run=_floor)
+    for command in (run, table, floor):
         _add_load_options(command)
     commands.add_parser("smoke", help="see in seconds that figures come out").set_defaults(run=_smoke)
     stand = commands.add_parser("stand", help="keep a stand-in with a service's rows up")

@@ -46,6 +46,20 @@ def format_table(services: Sequence[dict[str, Any]]) -> str:
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
+def format_floors(services: Sequence[dict[str, Any]]) -> str:
+    """Lay out floors measured without a server."""
+    form = "{:>15}  {:>12}  {:>8}  {:>8}  {:>10}  {:>12}  {:>12}"
+    lines = [
+        form.format("service", "bytes", "floor us", "FS-QPS", "keys/call", "stand-in us", "generator us")
+    ]
+    for figures in services:
+        for kind, floor in figures["floor"].items():
+            values = [floor["cpu_us_per_request"], floor["fs_qps"], floor["keys_per_call"]]
+            values += [floor["stand_in_cpu_us"], floor["generator_cpu_us"]]
+            lines.append(form.format(figures["name"], kind, *(f"{value:.1f}" for value in values)))
+    return "\n".join(lines)
+
+
 def over_budget(services: Sequence[dict[str, Any]]) -> list[str]:
     """Name the services that cost more than their budget, are wrong or fail."""
     found = []

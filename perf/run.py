@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perf import server
-from perf.data import SHAPES, prepare_service, request_stream, service_plan
+from perf.data import SHAPES, answer_bytes, prepare_service, request_stream, service_plan
 from perf.load import standin_client
 from perf.load.child import module_process, run_load
 from perf.load.load_plan import LoadPlan
@@ -71,8 +71,25 @@ def measure_floors(
     for name, more in (("client_bytes", []), ("all_bytes", store)):
         with module_process("perf.floor", ["--answer-bytes", str(answer_bytes), *more]) as (pid, port):
             report = _load(service, options, stand_in, pid, port, 0, verified=False)
-        floors[name] = {"cpu_us_per_request": _server_cpu_us(report), "fs_qps": report["fs_qps"]}
+        floors[name] = {
+            "cpu_us_per_request": _server_cpu_us(report),
+            "fs_qps": report["fs_qps"],
+            "keys_per_call": report["store"]["keys_per_call"],
+            "stand_in_cpu_us": report["processes"]["stand_in"]["cpu_us_per_request"],
+            "generator_cpu_us": report["processes"]["generator"]["cpu_us_per_request"],
+        }
     return floors
+
+
+def measure_floors_alone(service: str, options: RunOptions) -> Report:
+    """Measure a service's floors without a server: also what stand-in and generator cost and can sustain.
+
+    Raises:
+        ChildError: a process did not come up.
+    """
+    with standin_client.running() as stand_in:
+        prepare_service(stand_in, service)
+        return {"name": service, "floor": measure_floors(service, answer_bytes(service), options, stand_in)}
 
 
 def _load(

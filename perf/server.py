@@ -38,7 +38,7 @@ _ENVIRONMENT = {
 def command(repo: Path, store_url: str, port: int, more: Sequence[str] = ()) -> list[str]:
     """Give the command line that starts the server."""
     return [
-        *(sys.executable, "-m", "fastserve.cli", "serve"),
+        *(sys.executable, "-m", "fastserve", "serve"),
         *("--repo", str(repo), "--store", store_url),
         *("--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--clock", CLOCK),
         *more,

@@ -6,18 +6,24 @@ import numpy as np
 import orjson
 import pytest
 
+from fastserve.serving.transport import BASE64_ROWS
+from fastserve.serving.vectors import VectorEvaluator
 from fastserve.tiles.rows import decode_row, effective_ns_of
 from perf.data import (
     AS_OF_NS,
+    CLOCK_NS,
     POOL_ROWS,
     SHAPES,
     encode_rows,
     expected_features,
     request_stream,
+    row_texts,
     service_plan,
     vector_verifier,
     view_values,
 )
+from perf.load.key_laws import entity_key
+from perf.load.tables import row_index
 
 KEY = "user00000007"
 
@@ -85,6 +91,19 @@ def test_the_verifier_finds_a_wrong_value_and_a_missing_one() -> None:
     assert verify(KEY, answer(values[:-1])) == "expected 10 features, got 9"
     assert (verify(KEY, answer([*values[:-1], 1.0])) or "").startswith(f"{plan.outputs[-1].name}: expected ")
     assert (verify(KEY, answer([None, *values[1:]])) or "").endswith("got None")
+
+
+@pytest.mark.parametrize("service", ["fs_1x10", "fs_5x100", "lookups_5x100"])
+def test_the_slow_way_agrees_with_the_evaluator_on_every_row(service: str) -> None:
+    plan = service_plan(service)
+    evaluator = VectorEvaluator(plan, BASE64_ROWS)
+    texts = [row_texts(place.view) for place in plan.places]
+    keys = [entity_key(number) for number in range(100)]
+    lines = [[pool[row_index(key, POOL_ROWS)] for pool in texts] for key in keys]
+
+    columns = evaluator.evaluate(lines, CLOCK_NS)
+
+    np.testing.assert_allclose(columns.floats, [expected_features(service, key) for key in keys], rtol=1e-12)
 
 
 def test_a_request_is_json_around_the_key() -> None:
