@@ -27,14 +27,14 @@ class Kind(Enum):
     THROTTLED = "throttled"  # the same, but slower
     CLOCK = "clock"  # sign again with the service's clock
     CREDENTIALS = "credentials"  # fetch credentials, then sign again
-    NOT_FOUND = "not found"  # the table isn't there
-    REFUSED = "refused"  # a key, a table or a permission is wrong: part of a call may be at fault
+    TABLE = "table"  # a table isn't there, has another key, or isn't ours to use
+    REFUSED = "refused"  # something in the call is wrong, perhaps one key of many
     PERMANENT = "permanent"  # no part of this call will ever succeed
 
 
 RETRYABLE = frozenset({Kind.TRANSIENT, Kind.THROTTLED, Kind.CLOCK, Kind.CREDENTIALS})
-# Failures that one table or key of several may have caused.
-PARTIAL = frozenset({Kind.NOT_FOUND, Kind.REFUSED})
+# A ValidationException about the table that was asked, not about the value of a key.
+KEY_SCHEMA_TEXT = "does not match the schema"
 
 KINDS = {
     "ProvisionedThroughputExceededException": Kind.THROTTLED,
@@ -53,9 +53,9 @@ KINDS = {
     "ExpiredToken": Kind.CREDENTIALS,
     "UnrecognizedClientException": Kind.CREDENTIALS,
     "InvalidClientTokenId": Kind.CREDENTIALS,
-    "ResourceNotFoundException": Kind.NOT_FOUND,
+    "ResourceNotFoundException": Kind.TABLE,
     "ValidationException": Kind.REFUSED,
-    "AccessDeniedException": Kind.REFUSED,
+    "AccessDeniedException": Kind.TABLE,
     "ConditionalCheckFailedException": Kind.REFUSED,
     "ItemCollectionSizeLimitExceededException": Kind.REFUSED,
 }
@@ -96,6 +96,8 @@ def classify(status: int, body: bytes | memoryview) -> Failure:
     name = str(document.get("__type", "")).rpartition("#")[2] or f"HTTP {status}"
     text = str(document.get("message", document.get("Message", "")))
     kind = KINDS.get(name) or _kind_of_status(status)
+    if kind is Kind.REFUSED and KEY_SCHEMA_TEXT in text:
+        kind = Kind.TABLE
     return Failure(kind, name, text[:MAX_TEXT_CHARACTERS], status, _reasons(document))
 
 

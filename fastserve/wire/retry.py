@@ -55,7 +55,7 @@ class RetryBudget:
 
     __slots__ = ("_capacity", "tokens")
 
-    def __init__(self, capacity: float = 100.0) -> None:
+    def __init__(self, capacity: float = 500.0) -> None:
         self._capacity = capacity
         self.tokens = capacity
 

@@ -30,6 +30,12 @@ from fastserve.store.interface import (
     TableSpec,
 )
 from fastserve.store.url import open_store
+from tests.support.dynamodb_servers import (  # noqa: F401 - pytest finds fixtures by their names here
+    DYNAMODB_URLS,
+    aws_environment,
+    dynoxide_endpoint,
+    moto_endpoint,
+)
 
 Story: TypeAlias = Callable[[OnlineStore], Awaitable[None]]
 
@@ -41,6 +47,7 @@ def local_url(request: pytest.FixtureRequest) -> str:
 
 STORES: Mapping[str, Callable[[pytest.FixtureRequest], str]] = {
     "local": local_url,
+    **DYNAMODB_URLS,
 }
 
 

@@ -21,9 +21,9 @@ PREFIX = "com.amazonaws.dynamodb.v20120810#"
         ("InvalidSignatureException", Kind.CLOCK),
         ("ExpiredTokenException", Kind.CREDENTIALS),
         ("UnrecognizedClientException", Kind.CREDENTIALS),
-        ("ResourceNotFoundException", Kind.NOT_FOUND),
+        ("ResourceNotFoundException", Kind.TABLE),
         ("ValidationException", Kind.REFUSED),
-        ("AccessDeniedException", Kind.REFUSED),
+        ("AccessDeniedException", Kind.TABLE),
         ("SerializationException", Kind.PERMANENT),
         ("SomethingNew", Kind.PERMANENT),
     ],
@@ -81,3 +81,8 @@ def test_a_message_of_the_services_is_kept_to_a_length() -> None:
 @pytest.mark.parametrize("reasons", [b"7", b"null", b"{}", b"[null]", b'[{"resource":1}]'])
 def test_odd_throttling_reasons_are_left_out(reasons: bytes) -> None:
     assert classify(400, b'{"__type":"a#b","ThrottlingReasons":%b}' % reasons).reasons == ()
+
+
+def test_a_key_of_another_form_than_the_tables_is_the_tables_fault() -> None:
+    body = b'{"__type":"x#ValidationException","message":"The provided key element does not match the schema"}'
+    assert classify(400, body).kind is Kind.TABLE

@@ -1,0 +1,219 @@
+"""Keep-alive connections to one endpoint, lent to one call each.
+
+Knows nothing of DynamoDB: payloads in, answers or failures out. Belongs to one event loop.
+
+1. Every call given to `Pool.request` gets exactly one outcome, at the latest one tick after its deadline.
+2. At most ``max_connections`` are open or being opened. Calls that find none free wait in line.
+3. The connection used last is used next, so that few stay hot and the rest go idle and are closed: by us,
+   after 20 to 50 s, since the service drops idle ones at about 60 s and a call sent into that is lost.
+4. A call whose connection had died while idle is sent once more, at once, on one that has just answered or
+   has just been opened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fastserve.store.dynamodb.connection import CLOSED, TIMED_OUT, Call, Connection
+from fastserve.store.dynamodb.endpoint import Addresses, Endpoint
+from fastserve.wire.ddb_errors import Failure, Kind
+
+# How exact deadlines are. One timer for all calls: a timer per call costs more than the rest of the pool.
+TICK_S = 0.01
+RETIRE_EVERY_S = 2.0
+IDLE_MIN_S = 20.0
+IDLE_MAX_S = 50.0 - RETIRE_EVERY_S
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """Limits of one pool."""
+
+    max_connections: int = 32
+    connect_timeout_s: float = 1.0
+    # Connections that are always busy would stay on the hosts that DNS named when they were opened.
+    max_age_s: float = 600.0
+    # A call behind this many has no chance inside any deadline.
+    max_waiting: int = 4096
+
+
+class Pool:
+    """Lends connections; see the module's invariants. ``uniform`` draws from [0, 1)."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        endpoint: Endpoint,
+        settings: PoolSettings,
+        tls: ssl.SSLContext | None,
+        uniform: Callable[[], float],
+    ) -> None:
+        self._loop = loop
+        self._endpoint = endpoint
+        self._addresses = Addresses(endpoint)
+        self._settings = settings
+        self._tls = tls if endpoint.tls else None
+        self._uniform = uniform
+        self._open: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._waiting: deque[Call] = deque()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._tick_timer: asyncio.TimerHandle | None = None
+        self._retire_timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self.opened = 0
+
+    def request(self, call: Call) -> None:
+        """Send a call on a free connection, or as soon as there is one."""
+        if self._tick_timer is None and not self._begin():
+            call.on_answer(CLOSED)
+        elif self._idle:
+            self._idle.pop().send(call)
+        elif len(self._waiting) < self._settings.max_waiting:
+            self._waiting.append(call)
+            self._grow()
+        else:
+            call.on_answer(Failure(Kind.THROTTLED, "too many calls", "all connections are busy"))
+
+    async def close(self) -> None:
+        """Cut all connections; calls that have no answer yet fail."""
+        self._closed = True
+        for timer in (self._tick_timer, self._retire_timer):
+            if timer is not None:
+                timer.cancel()
+        for task in self._opening:
+            task.cancel()
+        await asyncio.gather(*self._opening, return_exceptions=True)
+        for connection in list(self._open):
+            connection.cut(CLOSED)
+        self._fail_waiting(CLOSED)
+
+    # What connections call.
+
+    def on_free(self, connection: Connection) -> None:
+        """Send the call that has waited longest, or keep the connection for later."""
+        if self._waiting:
+            connection.send(self._waiting.popleft())
+        elif self._loop.time() >= connection.retire_at_s or self._closed:
+            connection.close()
+        else:
+            connection.idle_since_s = self._loop.time()
+            self._idle.append(connection)
+
+    def on_lost(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+        if self._waiting:
+            self._grow()
+
+    def maybe_resend(self, call: Call) -> bool:
+        """Queue a call again, first in line, unless it was before; idle connections may be as dead."""
+        if call.resent or self._closed:
+            return False
+        call.resent = True
+        self._waiting.appendleft(call)
+        self._grow()
+        return True
+
+    # Opening.
+
+    def _grow(self) -> None:
+        room = self._settings.max_connections - len(self._open) - len(self._opening)
+        for _ in range(min(room, len(self._waiting) - len(self._opening))):
+            task = self._loop.create_task(self._connect())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                connection = await self._dial()
+        except (OSError, TimeoutError) as error:
+            self._on_connect_failed(error)
+            return
+        if connection.lost:
+            self._on_connect_failed(ConnectionResetError("closed as soon as it was opened"))
+            return
+        now_s = self._loop.time()
+        connection.idle_limit_s = IDLE_MIN_S + (IDLE_MAX_S - IDLE_MIN_S) * self._uniform()
+        connection.retire_at_s = now_s + self._settings.max_age_s * (0.5 + 0.5 * self._uniform())
+        self._open.add(connection)
+        self.opened += 1
+        self.on_free(connection)
+
+    async def _dial(self) -> Connection:
+        """Connect to the first address that answers."""
+        failure: OSError | None = None
+        for address in await self._addresses.next():
+            try:
+                _, connection = await self._loop.create_connection(
+                    lambda: Connection(self),
+                    address,
+                    self._endpoint.port,
+                    ssl=self._tls,
+                    server_hostname=self._endpoint.host if self._tls is not None else None,
+                )
+            except ssl.SSLError:
+                raise
+            except OSError as error:
+                failure = error
+            else:
+                return connection
+        raise failure or OSError("the name resolves to no address")
+
+    def _on_connect_failed(self, error: OSError) -> None:
+        """Fail what waits, unless another connection may still serve it."""
+        while self._waiting and self._idle:
+            self._idle.pop().send(self._waiting.popleft())
+        if self._open or len(self._opening) > 1:  # this task is one of them
+            return
+        kind = Kind.PERMANENT if isinstance(error, ssl.SSLCertVerificationError) else Kind.TRANSIENT
+        where = f"{self._endpoint.host}:{self._endpoint.port}"
+        reason = str(error) or f"no connection within {self._settings.connect_timeout_s:g} s"
+        self._fail_waiting(Failure(kind, f"can't connect to {where}", reason))
+
+    def _fail_waiting(self, failure: Failure) -> None:
+        waiting, self._waiting = self._waiting, deque()
+        for call in waiting:
+            call.on_answer(failure)
+
+    # Time.
+
+    def _begin(self) -> bool:
+        """Start the timers, which stop when there is nothing to watch; False when the pool is closed."""
+        if self._closed:
+            return False
+        self._tick_timer = self._loop.call_later(TICK_S, self._tick)
+        if self._retire_timer is None:
+            self._retire_timer = self._loop.call_later(RETIRE_EVERY_S, self._retire)
+        return True
+
+    def _tick(self) -> None:
+        """Fail the calls whose deadline has passed, and cut their connections."""
+        busy = len(self._open) > len(self._idle)
+        self._tick_timer = self._loop.call_later(TICK_S, self._tick) if busy or self._waiting else None
+        now_s = self._loop.time()
+        late = [c for c in self._open if c.call is not None and c.call.deadline_s <= now_s]
+        for connection in late:
+            connection.cut(TIMED_OUT)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, deque()
+            self._waiting.extend(call for call in waiting if call.deadline_s > now_s)
+            for call in waiting:
+                if call.deadline_s <= now_s:
+                    call.on_answer(TIMED_OUT)
+
+    def _retire(self) -> None:
+        """Close connections that have been idle for long; the first in the stack are idle longest."""
+        now_s = self._loop.time()
+        for connection in self._idle[:]:
+            if now_s - connection.idle_since_s >= connection.idle_limit_s:
+                connection.close()
+        more = bool(self._open or self._opening)
+        self._retire_timer = self._loop.call_later(RETIRE_EVERY_S, self._retire) if more else None
