@@ -21,10 +21,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+from fastserve.plan import keys
 from fastserve.serving.coalescer import KeyRead, Reader
 
-MAX_KEY_BYTES = 2048
-"""DynamoDB's limit for a partition key, in bytes of UTF-8. The shortest key is one byte."""
+MAX_KEY_BYTES = keys.MAX_KEY_BYTES
+"""In bytes of UTF-8. The shortest key is one byte."""
 
 MAX_ROW_BYTES = 390 * 1024
 """A DynamoDB item has at most 400 KB (409,600 bytes), names and key included; this leaves room for both."""

@@ -1,6 +1,6 @@
 """The hot side of a local store: all reads of a batch in one transaction, in the event loop.
 
-A key costs about a microsecond, less than any hand-over to a thread, so `fetch` is done when it returns.
+A key costs about two microseconds, less than its hand-over to a thread, so `fetch` is done when it returns.
 LMDB's `getmulti` and buffers instead of bytes gain nothing (perf/micro/local_store.py).
 
 Invariants
@@ -30,7 +30,7 @@ from fastserve.store.local.layout import (
 )
 
 MAX_KEYS = 500
-"""Half a millisecond. LMDB has no limit; the more requests share a batch, the more are merged at once."""
+"""A millisecond. LMDB has no limit; the more requests share a batch, the more are merged at once."""
 
 
 class LocalReader:
@@ -60,29 +60,37 @@ class LocalReader:
 
     def _fill(self, transaction: Transaction, reads: Sequence[KeyRead]) -> None:
         get = transaction.get
-        groups = self._groups
+        numbers: tuple[bytes, ...] = ()
+        group: ReadGroup | None = None
         for read in reads:
-            group = read.group
-            known = groups.get(group.index)
-            if known is None or known[0] is not group:  # plans are compiled anew while readers live
-                try:
-                    known = groups[group.index] = (group, self._catalogue.group_numbers(transaction, group))
-                except StoreError as error:
-                    read.error = self._named(error)
-                    continue
             try:
+                if read.group is not group:  # neighbours often share their group
+                    numbers = self._numbers(transaction, read.group)
+                    group = read.group
                 raw_key = read.key.encode()
+            except StoreError as error:
+                read.error = self._named(error)
+                continue
             except UnicodeEncodeError:
-                read.error = self._named(f"key: expected text without lone surrogates, got {shown(read.key)}")
+                problem = f"key: expected text without lone surrogates, got {shown(read.key)}"
+                read.error = self._named(problem)
                 continue
             if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
-                values = [get(number + raw_key) for number in known[1]]
-                read.rows = [None if value is None else value[HEADER_BYTES:] for value in values]
+                read.rows = [
+                    None if (value := get(number + raw_key)) is None else value[HEADER_BYTES:]
+                    for number in numbers
+                ]
             else:
-                keys = [row_key(number, raw_key) for number in known[1]]
-                read.rows = [decode_value(raw_key, get(key)) for key in keys]
+                read.rows = [decode_value(raw_key, get(row_key(number, raw_key))) for number in numbers]
             if not group.own_items:
                 self._decode_items(read)
+
+    def _numbers(self, transaction: Transaction, group: ReadGroup) -> tuple[bytes, ...]:
+        """Return the numbers of the group's tables, from memory if they were found before."""
+        known = self._groups.get(group.index)
+        if known is None or known[0] is not group:  # plans are compiled anew while readers live
+            known = self._groups[group.index] = (group, self._catalogue.group_numbers(transaction, group))
+        return known[1]
 
     def _decode_items(self, read: KeyRead) -> None:
         """Turn stored items into what DynamoDB's answer would hold for them."""

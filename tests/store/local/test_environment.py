@@ -98,6 +98,16 @@ def test_a_folder_that_is_open_is_not_opened_with_another_durability(tmp_path: P
     release(acquire(str(tmp_path), "off"))
 
 
+def test_commits_are_flushed_unless_durability_is_off(tmp_path: Path) -> None:
+    with opened(tmp_path) as store:
+        flags = store._lmdb.flags()
+        assert flags["sync"]
+        assert not flags["metasync"], "the end of a write flushes what the last commit left"
+    store = acquire(str(tmp_path), "off")
+    assert not store._lmdb.flags()["sync"]
+    release(store)
+
+
 def test_a_folder_made_anew_is_another_one(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     with opened(folder) as old:
