@@ -137,16 +137,8 @@ def request_stream(service: str, **load: Any) -> Stream:
 
 def expected_features(service: str, key: str) -> list[float]:
     """Compute one entity's vector the slow way: each feature by itself, number by number."""
-    plan = service_plan(service)
-    values = {
-        place.number: _row_values(place.view.name, service)[row_index(key, POOL_ROWS)]
-        for place in plan.places
-    }
-    features = []
-    for output in plan.outputs:
-        view, row = plan.places[output.place].view, values[output.place]
-        features.append(_feature(view, output.feature, row))
-    return features
+    rows = [pool[row_index(key, POOL_ROWS)] for pool in _pools(service)]
+    return [sum(rows[place][number] for number in numbers) for place, numbers in _terms(service)]
 
 
 def answer_bytes(service: str) -> int:
@@ -155,22 +147,30 @@ def answer_bytes(service: str) -> int:
     return len(orjson.dumps({"result": {"features": features}}))
 
 
-def _feature(view: ViewPlan, feature: str, row: list[float]) -> float:
-    if view.schema is None:
-        return row[[column.name for column in view.layout.columns].index(feature)]
-    found = next(entry for entry in view.schema.features if entry.spec.name == feature)
-    first = sum(component.window.slots for component in view.schema.components[: found.value])
-    live = found.spec.window.live_slots(AS_OF_NS, CLOCK_NS)
-    return sum(row[first + slot] for slot in live)
+@cache
+def _pools(service: str) -> list[list[list[float]]]:
+    """Give the stored numbers of each place's pool of rows."""
+    return [view_values(place.view).tolist() for place in service_plan(service).places]
 
 
 @cache
-def _row_values(view: str, service: str) -> list[list[float]]:
-    (found,) = {
-        place.view.name: place.view for place in service_plan(service).places if place.view.name == view
-    }.values()
-    rows: list[list[float]] = view_values(found).tolist()
-    return rows
+def _terms(service: str) -> list[tuple[int, list[int]]]:
+    """Tell, for each feature in the answer's order, its place and the stored numbers it is the sum of."""
+    plan = service_plan(service)
+    numbers = [_numbers_by_feature(place.view) for place in plan.places]
+    return [(output.place, numbers[output.place][output.feature]) for output in plan.outputs]
+
+
+def _numbers_by_feature(view: ViewPlan) -> dict[str, list[int]]:
+    if view.schema is None:
+        return {column.name: [number] for number, column in enumerate(view.layout.columns)}
+    found, first = {}, 0
+    for feature, component in zip(view.schema.features, view.schema.components, strict=True):
+        # Sums of floats have one component each, so features and components pair up.
+        live = feature.spec.window.live_slots(AS_OF_NS, CLOCK_NS)
+        found[feature.spec.name] = [first + slot for slot in live]
+        first += component.window.slots
+    return found
 
 
 def vector_verifier(configuration: dict[str, Any]) -> Callable[[str, bytes], str | None]:
