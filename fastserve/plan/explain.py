@@ -200,7 +200,7 @@ def _row(plan: ServicePlan, place: Place) -> RowCost:
     return RowCost(
         view=view.name,
         table=view.table,
-        kind="aggregates" if view.schema else "attributes" if view.packed else "attributes, own items",
+        kind="aggregates" if view.schema else "attributes" if view.packed else "attributes, plain",
         join_keys=_key_names(plan, plan.reads[place.read]),
         features=sum(output.place == place.number for output in plan.outputs),
         row_bytes=view.layout.fixed_bytes if view.packed else 0,

@@ -85,7 +85,7 @@ def _rows_table(explanation: Explanation) -> str:
     ]
     headings = [
         "view",
-        "rows of",
+        "kind",
         "join keys",
         "features",
         "row bytes",
@@ -98,7 +98,7 @@ def _rows_table(explanation: Explanation) -> str:
         f"  Items are taken to have keys of {ASSUMED_KEY_BYTES} bytes, and texts, arrays, structs and maps "
         f"of {ASSUMED_VARIABLE_BYTES}.\n  A key without a row costs 0.5 read units."
     )
-    title = "Rows (a read unit is 0.5 per started 4 KB of an item, a write unit 1 per started 1 KB)"
+    title = "Rows (reading an item takes 0.5 units per started 4 KB, writing it 1 per started 1 KB)"
     return f"{title}\n{table}\n{assumed}"
 
 

@@ -1,10 +1,9 @@
 r"""Entity keys as text: what stands in a table's key attribute.
 
 The join-key values of an entity key are joined by ``|``. A string's own ``\`` and ``|`` are escaped by a
-``\``; null is
-``\0`` and the empty string ``\e`` (DynamoDB takes no empty key). Integers and timestamps (nanoseconds since
-the epoch) are
-decimal, booleans ``true`` and ``false``. The text stays readable in a console: the key of user u1 is ``u1``.
+``\``; null is ``\0`` and the empty string ``\e`` (DynamoDB takes no empty key). Integers and timestamps
+(nanoseconds since the epoch) are decimal, booleans ``true`` and ``false``. The text stays readable in a
+console: the key of user u1 is ``u1``.
 
 Invariants
 1. Two different entity keys of one view never have the same text (types are fixed per position).
@@ -14,6 +13,7 @@ Invariants
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -25,6 +25,8 @@ from fastserve.sdk.types import Bool, DataType, String
 SEPARATOR = "|"
 NULL_TEXT = "\\0"
 EMPTY_TEXT = "\\e"
+
+_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 MAX_KEY_BYTES = 2048
 """DynamoDB's limit for a partition key."""
@@ -57,9 +59,7 @@ def text_of(dtype: DataType) -> Callable[[Any], str]:
 
 
 def encode_key(dtypes: Sequence[DataType], values: Sequence[Any]) -> str:
-    """Return the key text of one entity key; ``values`` are Python values in the order of the view's join
-    keys.
-    """
+    """Return the key text of one entity key; ``values`` are in the order of the view's join keys."""
     return SEPARATOR.join(text_of(dtype)(value) for dtype, value in zip(dtypes, values, strict=True))
 
 
@@ -68,6 +68,26 @@ def item_key(attributes: KeyAttributes, texts: Sequence[str]) -> str:
     return orjson.dumps(
         {name: {kind: text} for (name, kind), text in zip(attributes, texts, strict=True)}
     ).decode()
+
+
+def ordinary_key(attributes: KeyAttributes, texts: Sequence[str]) -> str:
+    """Return the `item_key` of an entity key whose values' texts `text_of` made.
+
+    Ordinary tables were not written by us: a text in them stands as it is, without our escapes.
+    """
+    return item_key(
+        attributes,
+        [
+            _unescaped(text) if kind == "S" and "\\" in text else text
+            for (_, kind), text in zip(attributes, texts, strict=True)
+        ],
+    )
+
+
+def _unescaped(text: str) -> str:
+    if text == EMPTY_TEXT:
+        return ""
+    return text if text == NULL_TEXT else _ESCAPE.sub(r"\1", text)
 
 
 def key_json(group: ReadGroup, key: str) -> bytes:

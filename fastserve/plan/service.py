@@ -44,9 +44,7 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """One row in the vector row: the view it belongs to, the read and the slot that fill it, and its first
-    word.
-    """
+    """One row in the vector row: its view, the read and the slot that fill it, and its first word."""
 
     number: int
     view: ViewPlan
@@ -57,9 +55,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One feature of the answer. ``source`` is the row's column (attributes) or the aggregate that it is made
-    of.
-    """
+    """One feature of the answer; ``source`` is the column (attributes) or the aggregate it is made of."""
 
     name: str
     view: str
@@ -136,7 +132,8 @@ def _refuse_shared_tables(views: object) -> None:
         other = owners.setdefault(view.table, view)
         if other is not view:
             raise DefinitionError(
-                f"view {view.name!r}: expected a table of its own, got {view.table!r}, which view {other.name!r} has",
+                f"view {view.name!r}: expected a table of its own, got {view.table!r}, "
+                f"which view {other.name!r} has",
                 view.view.location,
             )
 

@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from fastserve.errors import DefinitionError
-from fastserve.plan.keys import encode_key, item_key
+from fastserve.plan.keys import encode_key, ordinary_key
 from fastserve.plan.reads import PACKED_KEY, KeyAttributes
 from fastserve.sdk.features import Aggregate, Attribute
 from fastserve.sdk.row_format import AttributesFormat
@@ -60,21 +60,17 @@ class ViewPlan:
         return self.view.name
 
     def key_text(self, values: Sequence[Any]) -> str:
-        """Return the text under which the row of these join-key values (in the view's order) is written and
-        read.
-        """
+        """Return the text under which a row is written and read; ``values`` are in the view's order."""
         dtypes = [field.dtype for field in self.key_fields]
         if self.packed:
             return encode_key(dtypes, values)
-        return item_key(
+        return ordinary_key(
             self.key_attributes,
             [encode_key([dtype], [value]) for dtype, value in zip(dtypes, values, strict=True)],
         )
 
     def as_of_ns(self, until_ns: int) -> int:
-        """Return the as_of of rows that hold all events before ``until_ns``: the end of the last complete
-        tile.
-        """
+        """Return the as_of of rows of all events before ``until_ns``: the last complete tile's end."""
         return floor_to(until_ns, self.interval_ns or 1)
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from fastserve.errors import StoreError
-from fastserve.plan.keys import item_key
+from fastserve.plan.keys import ordinary_key
 from fastserve.plan.service import Read, ServicePlan, WorkspacePlan
 from fastserve.plan.views import ViewPlan
 from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead, Reader, Waiter
@@ -124,7 +124,7 @@ def _key_builder(read: Read) -> Callable[[Sequence[str]], str]:
     keys = read.keys
     if not read.group.own_items:
         attributes = read.group.key_attributes
-        return lambda texts: item_key(attributes, [texts[key] for key in keys])
+        return lambda texts: ordinary_key(attributes, [texts[key] for key in keys])
     if len(keys) == 1:
         only = keys[0]
         return lambda texts: texts[only]

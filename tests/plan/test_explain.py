@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fastserve.plan.explain import Explanation, WindowCost, explain
+from fastserve.plan.explain_text import explain_text
+from fastserve.plan.service import WorkspacePlan, plan_workspace
+from fastserve.sdk.repo import load_repo
+from fastserve.tiles.layout import HEADER_BYTES, WORD_BYTES
+
+GOLDEN = Path(__file__).resolve().parent.parent / "golden" / "explain"
+
+
+@pytest.fixture
+def fraud(shop_plan: WorkspacePlan) -> Explanation:
+    return explain(shop_plan.services["fraud:v2"])
+
+
+@pytest.mark.parametrize("service, file", [("fraud:v2", "fraud.txt"), ("users", "users.txt")])
+def test_the_text_is_the_one_on_file(shop_plan: WorkspacePlan, service: str, file: str) -> None:
+    assert explain_text(explain(shop_plan.services[service])) == (GOLDEN / file).read_text(encoding="utf-8")
+
+
+def test_a_vector_s_cost_is_the_sum_of_its_rows(fraud: Explanation) -> None:
+    assert fraud.keys == 5
+    assert fraud.read_units == 5 * 0.5
+    assert fraud.price_per_million_vectors_usd == 2.5 * 0.125
+    assert fraud.row_bytes == sum(row.row_bytes for row in fraud.rows)
+    assert fraud.item_bytes == sum(row.item_bytes for row in fraud.rows)
+
+
+def test_the_price_of_a_read_unit_is_the_reader_s_to_say(shop_plan: WorkspacePlan) -> None:
+    explanation = explain(shop_plan.services["fraud:v2"], price_per_million_read_units_usd=0.2)
+    assert explanation.price_per_million_vectors_usd == 0.5
+    text = explain_text(explanation)
+    assert "0.5 USD per million vectors, at 0.2 USD per million read request units\n" in text
+    assert "us-east-1" not in text
+
+
+def test_an_item_s_bytes_are_its_names_its_key_and_its_values(fraud: Explanation) -> None:
+    profile, spending, _, _, shop = fraud.rows
+    assert profile.item_bytes == len("k") + 24 + len("v") + profile.row_bytes + 24  # a text in it
+    assert spending.item_bytes == len("k") + 24 + len("v") + spending.row_bytes
+    assert shop.item_bytes == len("id") + 24 + len("rating") + 10 + len("updated") + 24
+    assert [row.variable_values for row in fraud.rows] == [1, 0, 0, 0, 0]
+
+
+def test_rows_say_how_long_they_answer(fraud: Explanation) -> None:
+    assert [(row.view, row.horizon, row.ttl) for row in fraud.rows] == [
+        ("profile", None, "30d"),
+        ("spending", "2d", None),
+        ("spending", "2d", None),
+        ("pair", "2d", None),
+        ("shop", None, None),
+    ]
+
+
+def test_units_step_with_an_item_s_size(tmp_path: Path) -> None:
+    def costs(features: int) -> tuple[float, int]:
+        (tmp_path / "repo.py").write_text(
+            "import fastserve as fs\n"
+            'user = fs.Entity("user", join_keys=fs.Field("user_id", fs.String))\n'
+            'source = fs.FileSource("source", path="x.csv", timestamp_field="at")\n'
+            f'features = [fs.Attribute(f"f{{n}}", fs.Float64) for n in range({features})]\n'
+            'view = fs.FeatureView("view", entities=user, source=source, features=features)\n'
+            'service = fs.FeatureService("s", features=[view])\n',
+            encoding="utf-8",
+        )
+        (row,) = explain(plan_workspace(load_repo(tmp_path)).services["s"]).rows
+        return row.read_units, row.write_units
+
+    assert costs(100) == (0.5, 1)
+    assert costs(150) == (0.5, 2)
+    assert costs(500) == (0.5, 4)  # 4,016 bytes of row
+    assert costs(520) == (1.0, 5)
+
+
+def windows_of(explanation: Explanation, view: str) -> list[WindowCost]:
+    return [window for window in explanation.windows if window.view == view]
+
+
+def test_a_view_s_windows_are_told_once_and_fill_its_rows(fraud: Explanation) -> None:
+    day, month = windows_of(fraud, "spending")
+    assert (day.window, day.hop, day.core, day.tails, day.slots) == ("1d", "1h", 0, 24, 24)
+    assert (month.window, month.hop, month.core, month.tails, month.slots) == ("28d", "1d", 1, 2, 3)
+    assert day.components == ("sum(amount)", "count(amount)")  # mean is made of the two
+    spending = fraud.rows[1]
+    fixed = HEADER_BYTES + day.row_bytes + month.row_bytes
+    assert day.row_bytes == 2 * 24 * WORD_BYTES
+    assert fixed <= spending.row_bytes < fixed + 24
+
+
+def test_the_answer_s_order_and_types_are_the_plan_s(shop_plan: WorkspacePlan, fraud: Explanation) -> None:
+    outputs = shop_plan.services["fraud:v2"].outputs
+    assert [(line.name, line.dtype) for line in fraud.outputs] == [(o.name, str(o.dtype)) for o in outputs]
+    assert fraud.outputs[1].made_of == "sum(amount) over 1d of spending"
+
+
+def test_calls_are_counted_as_the_coalescer_cuts_them(tmp_path: Path) -> None:
+    (tmp_path / "repo.py").write_text(
+        "import fastserve as fs\n"
+        'user = fs.Entity("user", join_keys=fs.Field("user_id", fs.String))\n'
+        'source = fs.FileSource("source", path="x.csv", timestamp_field="at")\n'
+        "def view(n):\n"
+        '    feature = fs.Attribute("f", fs.Float64)\n'
+        '    return fs.FeatureView(f"v{n}", entities=user, source=source, features=[feature])\n'
+        "views = [view(n) for n in range(120)]\n"
+        'large = fs.FeatureService("large", features=views)\n'
+        'small = fs.FeatureService("small", features=views[:7])\n',
+        encoding="utf-8",
+    )
+    plan = plan_workspace(load_repo(tmp_path))
+    large = explain(plan.services["large"])
+    # The 113 views that only `large` reads are three groups; the first call holds 7 + 37 + 38 keys.
+    assert sorted(len(read.tables) for read in large.reads) == [7, 37, 38, 38]
+    assert (large.keys, large.calls) == (120, 2)
+    assert explain(plan.services["small"]).calls == 1
+
+
+def test_json_holds_all_of_it_and_the_totals(fraud: Explanation) -> None:
+    document = json.loads(json.dumps(fraud.to_json()))
+    assert document["join_keys"][2] == {"name": "merchant_id", "dtype": "int64"}
+    assert (document["keys"], document["read_units"], document["calls"]) == (5, 2.5, 1)
+    assert document["price_per_million_vectors_usd"] == fraud.price_per_million_vectors_usd
+    assert len(document["outputs"]) == 12
+    assert document["windows"][0]["window"] == "1d"
+    assert document["assumed"]["consistency"] == "eventual"
