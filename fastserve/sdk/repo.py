@@ -145,7 +145,7 @@ def _distinct(definitions: Iterable[Definition]) -> list[Definition]:
 
 
 def _check_all_valid(definitions: Sequence[Definition], collector: Collector, folder: Path) -> None:
-    """Report what the collected faults don't tell: an empty repo, an invalid definition of an earlier load."""
+    """Report what nobody has told: an empty repo, an invalid definition of an earlier load."""
     if collector.errors:
         return
     if not definitions:

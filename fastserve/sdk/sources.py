@@ -48,7 +48,7 @@ class FileSource(Definition):
     def __init__(
         self,
         name: str,
-        path: str | Sequence[str],
+        path: str | Path | Sequence[str | Path],
         format: FileFormat | None = None,
         timestamp_field: str | None = None,
         delimiter: str = ",",
@@ -60,7 +60,8 @@ class FileSource(Definition):
         checks = Checks("FileSource", name)
         self.name = checks.name("name", name, FREE_NAME, FREE_NAME_EXPECTED)
         self._describe(checks, description, tags, owner)
-        written = checks.instances("path", path, str, "path or glob as a str")
+        given: tuple[str | Path, ...] = checks.instances("path", path, (str, Path), "path or glob")
+        written = [str(each) for each in given]
         folder = Path(checks.location.file).parent
         self.paths = tuple(_resolved(checks, path, folder) for path in written)
         self.format = _checked_format(checks, format, written)

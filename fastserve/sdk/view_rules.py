@@ -17,7 +17,7 @@ from fastserve.sdk.durations import format_duration
 from fastserve.sdk.features import Aggregate, Attribute
 from fastserve.sdk.row_format import AttributesFormat
 from fastserve.sdk.sources import PushSource, Source, check_timestamp_column
-from fastserve.sdk.types import Field
+from fastserve.sdk.types import Field, Timestamp
 
 if TYPE_CHECKING:
     from fastserve.sdk.views import FeatureView
@@ -90,6 +90,10 @@ def _features_are_of_one_kind(checks: Checks, view: FeatureView) -> None:
             return
 
 
+def _all_are(kind: type, view: FeatureView) -> bool:
+    return bool(view.features) and all(isinstance(feature, kind) for feature in view.features)
+
+
 def _feature_names_differ(checks: Checks, view: FeatureView) -> None:
     keys = {key.name for key in view.join_keys}
     seen: set[str] = set()
@@ -115,16 +119,19 @@ def _feature_names_differ(checks: Checks, view: FeatureView) -> None:
 
 
 def _columns_agree(checks: Checks, view: FeatureView) -> None:
-    types = {key.name: (key, key) for key in view.join_keys if key.valid}
+    first_by_name = {key.name: key for key in view.join_keys if key.valid}
     for feature in view.features:
         column = feature.column if isinstance(feature, Attribute) else feature.input_column
         if not column.valid:
             continue
-        first, _ = types.setdefault(column.name, (column, column))
-        if first.dtype != column.dtype:
+        first = first_by_name.setdefault(column.name, column)
+        if column.name == view.timestamp_field and column.dtype != Timestamp:
+            expected = "Timestamp, for it is the timestamp_field"
+            checks.wrong(f"column {column.name!r}", expected, column.dtype, feature.location)
+        elif first.dtype != column.dtype:
             checks.wrong(
                 f"column {column.name!r}",
-                f"{first.dtype!r} as on line {first.location.line}",
+                f"{first.dtype!r} as at {first.location}",
                 column.dtype,
                 feature.location,
             )
@@ -161,7 +168,7 @@ def _place(view: FeatureView, column: Field) -> Any:
 
 
 def _attributes_have_no_tiles(checks: Checks, view: FeatureView) -> None:
-    if view.is_aggregate or not view.features:
+    if not _all_are(Attribute, view):
         return
     if view.aggregation_interval is not None:
         checks.wrong("aggregation_interval", "none, as attributes have no tiles", view.aggregation_interval)
@@ -172,22 +179,23 @@ def _attributes_have_no_tiles(checks: Checks, view: FeatureView) -> None:
 
 
 def _aggregates_have_tiles(checks: Checks, view: FeatureView) -> None:
-    if not view.is_aggregate:
+    if not _all_are(Aggregate, view):
         return
     interval = view.aggregation_interval
     if view.timestamp_field is None and view.has_source:
-        checks.wrong(
-            "timestamp_field", "the column with an event's time, here or in the source, for aggregates", None
-        )
+        checks.wrong("timestamp_field", "the column with an event's time, here or in the source", None)
     if interval is None:
-        checks.fault(
-            "aggregation_interval (expected the length of a tile, as 1 hour, for aggregates; got None)"
-        )
+        checks.wrong("aggregation_interval", "the length of a tile, such as timedelta(hours=1)", None)
         return
     if view.ttl is not None:
         checks.wrong("ttl", "none, as windows say which events count", view.ttl)
     if view.row_format != "packed":
         checks.wrong("row_format", '"packed", as aggregates are stored as tiles', view.row_format)
+    if view.batch_schedule is not None and view.batch_schedule > view.horizon:
+        schedule = format_duration(view.batch_schedule)
+        checks.wrong(
+            "horizon", f"at least batch_schedule {schedule}, or rows age before the next", view.horizon
+        )
     if interval < INTERVAL_MIN:
         checks.wrong("aggregation_interval", f"at least {format_duration(INTERVAL_MIN)}", interval)
         return

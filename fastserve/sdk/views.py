@@ -24,7 +24,7 @@ from fastserve.sdk.reference import FeatureViewReference
 from fastserve.sdk.row_format import RowFormat, check_row_format
 from fastserve.sdk.sources import FileSource, PushSource, Source
 from fastserve.sdk.types import DataType, Field
-from fastserve.sdk.view_rules import check_transformation, check_view
+from fastserve.sdk.view_rules import INTERVAL_MIN, check_transformation, check_view
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,6 +132,8 @@ class FeatureView(Definition):
     ) -> None:
         self.ttl = checks.optional_duration("ttl", ttl)
         self.aggregation_interval = checks.optional_duration("aggregation_interval", aggregation_interval)
+        if self.aggregation_interval is None and aggregation_interval is not None:
+            self.aggregation_interval = INTERVAL_MIN  # every window is whole to it: no further message
         edge = checks.choice("leading_edge", leading_edge, ("now", "last_complete_tile"))
         self.leading_edge = "last_complete_tile" if edge == "last_complete_tile" else "now"
         self.horizon = checks.duration("horizon", horizon) or HORIZON_DEFAULT
