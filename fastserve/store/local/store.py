@@ -32,7 +32,7 @@ READ_SLICE_KEYS = 500
 """A millisecond of rows that lie in memory (perf/micro/local_store.py)."""
 WRITE_SLICE_ROWS = 10_000
 WRITE_SLICE_BYTES = 8 << 20
-"""A slice is a commit, a commit is a flush: 100,000 rows of 1 KB took 3.5 s in slices of 1 MB, 2.3 in 4 and 16,
+"""A slice is a commit, a commit a flush: 100,000 rows of 1 KB took 3.5 s in slices of 1 MB, 2.3 in 4 or 16,
 2.8 in 64 MB.
 """
 
