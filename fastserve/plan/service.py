@@ -78,16 +78,10 @@ class ServicePlan:
     reads: tuple[Read, ...]
     places: tuple[Place, ...]
     outputs: tuple[Output, ...]
-
-    @property
-    def constants_word(self) -> int:
-        """The word of the vector row at which the constants start."""
-        return sum(place.view.layout.fixed_words for place in self.places)
-
-    @property
-    def words(self) -> int:
-        """Length of the vector row in 8-byte words."""
-        return self.constants_word + len(CONSTANT_BITS)
+    constants_word: int
+    """The word of the vector row at which the constants start."""
+    words: int
+    """Length of the vector row in 8-byte words."""
 
     @property
     def row_bytes(self) -> int:
@@ -160,6 +154,7 @@ def _plan_service(
         group = by_table[views[reference.view.name].table]
         reads.setdefault(Read(group, _positions(reference, service.join_keys)), len(reads))
     places = _places(reads, {view.table: view for view in views.values()})
+    constants_word = sum(place.view.layout.fixed_words for place in places.values())
     return ServicePlan(
         workspace,
         service.name,
@@ -168,6 +163,8 @@ def _plan_service(
         tuple(reads),
         tuple(places.values()),
         tuple(_outputs(service, views, reads, places, by_table)),
+        constants_word,
+        constants_word + len(CONSTANT_BITS),
     )
 
 

@@ -1,0 +1,162 @@
+"""What a request costs without a socket: HTTP in, coalescing, BatchGetItem out and in, evaluation, HTTP out.
+
+Everything of the hot path runs but the sockets and the store's connection (framing, signature: `perf.micro.dynamodb_client`). So many
+requests as ``--clients`` says come in one turn of the loop, as from that many busy clients.
+
+Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile]`. Figures are CPU microseconds per request, the least of several
+rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import cProfile
+import pstats
+from collections.abc import Callable, Sequence
+from time import process_time_ns
+from typing import Any
+
+import orjson
+
+from fastserve.plan.service import plan_workspace
+from fastserve.sdk.repo import load_repo
+from fastserve.server.application import FeatureApplication
+from fastserve.server.connections import Connections
+from fastserve.server.options import ServerOptions
+from fastserve.server.protocol import HttpProtocol
+from fastserve.serving.coalescer import KeyRead
+from fastserve.serving.engine import Engine
+from fastserve.serving.transport import BASE64_ROWS
+from fastserve.store.dynamodb.batch_get import BatchGetCodec
+from perf.data import ARTICLE, CLOCK_NS, PATH, SHAPES, row_texts
+
+MAX_KEYS = 100
+ROUNDS = 9
+TURNS = 40
+
+
+class FakeTransport(asyncio.Transport):
+    """Takes what is written and keeps the last of it."""
+
+    last: Any = b""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.last = data
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        pass
+
+
+class Ready:
+    """A worker that is always ready."""
+
+    is_ready = True
+
+
+class CannedReader:
+    """Builds every call as the DynamoDB reader does, and fills it with an answer that was made before for the same call."""
+
+    max_keys = MAX_KEYS
+
+    def __init__(self, texts: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]) -> None:
+        self._codec = BatchGetCodec()
+        self._texts = texts
+        self._settle = settle
+        self._answers: dict[bytes, bytes] = {}
+        self.waiting: list[tuple[bytes, Sequence[KeyRead]]] = []
+
+    def fetch(self, reads: Sequence[KeyRead]) -> None:
+        body = self._codec.body(reads)
+        if body not in self._answers:
+            self._answers[body] = self._answer(body)
+        self.waiting.append((self._answers[body], reads))
+
+    def _answer(self, body: bytes) -> bytes:
+        asked = orjson.loads(body)["RequestItems"]
+        rows = {
+            table: [{"k": key["k"], "v": {"B": self._texts[table][hash(key["k"]["S"]) % len(self._texts[table])]}} for key in entry["Keys"]]
+            for table, entry in asked.items()
+        }
+        return orjson.dumps({"Responses": rows, "UnprocessedKeys": {}})
+
+    def answer_all(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for answer, reads in waiting:
+            self._codec.fill(answer, reads)
+            self._settle(reads)
+
+
+class Bench:
+    """A worker's hot path over a canned store, and the clients in front of it."""
+
+    def __init__(self, service: str, clients: int) -> None:
+        plan = plan_workspace(load_repo(SHAPES[service].repo_path))
+        texts = {place.view.table: row_texts(place.view) for place in plan.services[service].places}
+        self._flushes: list[Callable[[], None]] = []
+        engine = Engine(plan, BASE64_ROWS, schedule=self._flushes.append, clock_ns=lambda: CLOCK_NS)
+        engine.attach(lambda settle: self._reader(texts, settle))
+        application = FeatureApplication(plan.workspace, engine, BASE64_ROWS, Ready(), lambda: 0.0, lambda *_: None)
+        shared = Connections(application, ServerOptions(), 0.0, 0)
+        self.transports = [FakeTransport() for _ in range(clients)]
+        self.protocols = [HttpProtocol(shared) for _ in range(clients)]
+        for protocol, transport in zip(self.protocols, self.transports, strict=True):
+            protocol.connection_made(transport)
+        self.requests = [self._request(service, plan.workspace, f"user_{number}") for number in range(clients)]
+
+    def _reader(self, texts: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]) -> CannedReader:
+        self.reader = CannedReader(texts, settle)
+        return self.reader
+
+    @staticmethod
+    def _request(service: str, workspace: str, key: str) -> bytes:
+        params = {"workspaceName": workspace, "featureServiceName": service, "joinKeyMap": {"user_id": key}}
+        body = orjson.dumps({"params": params})
+        head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    def turn(self) -> None:
+        """Let every client ask once and be answered."""
+        for protocol, request in zip(self.protocols, self.requests, strict=True):
+            protocol.data_received(request)
+        for flush in self._flushes:
+            flush()
+        self._flushes.clear()
+        self.reader.answer_all()
+
+    def cpu_us(self) -> float:
+        """Return the least CPU per request."""
+        best = float("inf")
+        for _ in range(ROUNDS):
+            start = process_time_ns()
+            for _ in range(TURNS):
+                self.turn()
+            best = min(best, (process_time_ns() - start) / TURNS / len(self.requests))
+        return best / 1000
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("services", nargs="*", default=[shape.service for shape in ARTICLE])
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--profile", action="store_true")
+    options = parser.parse_args()
+    for service in options.services:
+        bench = Bench(service, options.clients)
+        for _ in range(10):
+            bench.turn()
+        if not bytes(bench.transports[0].last).startswith(b"HTTP/1.1 200"):
+            raise SystemExit(f"{service}: unexpected answer {bytes(bench.transports[0].last)[:200]!r}")
+        print(f"{service:16} {bench.cpu_us():8.2f} us")
+        if options.profile:
+            profile = cProfile.Profile()
+            profile.enable()
+            for _ in range(TURNS * 5):
+                bench.turn()
+            profile.disable()
+            pstats.Stats(profile).sort_stats("tottime").print_stats(35)
+
+
+if __name__ == "__main__":
+    main()
