@@ -37,40 +37,57 @@ class FeatureViewReference(Immutable):
     location: Location
     valid: bool
 
-    def __init__(
+    def __init__(self, view: FeatureView) -> None:
+        location = Checks("view", view.name).location
+        keys = {key.name: key.name for key in view.join_keys}
+        self._fill(view, view.name, view.feature_names, keys, location, valid=view.valid)
+
+    def _fill(  # what `__init__` and `_changed` share
         self,
         view: FeatureView,
-        name: str | None = None,
-        features: list[str] | tuple[str, ...] | None = None,
-        join_key_map: Mapping[str, str] | None = None,
-    ) -> None:
-        self._make(Checks("view", view.name), view, name, features, join_key_map)
-
-    def _make(
-        self, checks: Checks, view: FeatureView, name: object, features: object, join_key_map: object
+        name: str,
+        features: tuple[str, ...],
+        join_key_map: Mapping[str, str],
+        location: Location,
+        *,
+        valid: bool,
     ) -> None:
         self.view = view
-        self.name = view.name if name is None else checks.identifier("with_name", name)
-        self.features = view.feature_names
-        if features is not None and view.valid:
-            self.features = _checked_selection(checks, features, view.feature_names)
-        keys = {field.name: field.name for field in view.join_keys}
-        if join_key_map is not None and view.valid:
-            keys = _checked_key_map(checks, join_key_map, keys)
-        self.join_key_map = MappingProxyType(keys)
-        self.location = checks.location
-        self.valid = checks.valid and view.valid
+        self.name = name
+        self.features = features
+        self.join_key_map = MappingProxyType(dict(join_key_map))
+        self.location = location
+        self.valid = valid
         self._seal()
+
+    def _changed(
+        self,
+        checks: Checks,
+        name: str | None = None,
+        features: tuple[str, ...] | None = None,
+        join_key_map: Mapping[str, str] | None = None,
+    ) -> FeatureViewReference:
+        changed = object.__new__(FeatureViewReference)
+        changed._fill(
+            self.view,
+            self.name if name is None else name,
+            self.features if features is None else features,
+            self.join_key_map if join_key_map is None else join_key_map,
+            checks.location,
+            valid=self.valid and checks.valid,
+        )
+        return changed
 
     def __getitem__(self, features: list[str] | tuple[str, ...]) -> FeatureViewReference:
         """Return a reference that has only these of the features."""
         checks = Checks("view", self.name)
-        kept = _checked_selection(checks, features, self.features) if self.valid else self.features
-        return FeatureViewReference(self.view, self.name, kept, self.join_key_map)
+        kept = _checked_selection(checks, features, self.features) if self.view.valid else None
+        return self._changed(checks, features=kept)
 
     def with_name(self, name: str) -> FeatureViewReference:
         """Return a reference whose features are named ``<name>.<feature>``."""
-        return FeatureViewReference(self.view, name, self.features, self.join_key_map)
+        checks = Checks("view", self.name)
+        return self._changed(checks, name=checks.identifier("with_name", name))
 
     def with_join_key_map(self, join_key_map: Mapping[str, str]) -> FeatureViewReference:
         """Return a reference for which requests name the view's join keys (left) otherwise (right).
@@ -78,12 +95,9 @@ class FeatureViewReference(Immutable):
         Keys that aren't named keep the name they had.
         """
         checks = Checks("view", self.name)
-        keys = (
-            _checked_key_map(checks, join_key_map, dict(self.join_key_map))
-            if self.valid
-            else self.join_key_map
-        )
-        return FeatureViewReference(self.view, self.name, self.features, keys)
+        known = dict(self.join_key_map)
+        keys = _checked_key_map(checks, join_key_map, known) if self.view.valid else None
+        return self._changed(checks, join_key_map=keys)
 
     @property
     def request_keys(self) -> tuple[Field, ...]:

@@ -207,15 +207,15 @@ class FeatureView(Definition):
 
     def __getitem__(self, features: list[str] | tuple[str, ...]) -> FeatureViewReference:
         """Return a reference to only these of the features."""
-        return FeatureViewReference(self, features=features)
+        return FeatureViewReference(self)[features]
 
     def with_name(self, name: str) -> FeatureViewReference:
         """Return a reference whose features are named ``<name>.<feature>``."""
-        return FeatureViewReference(self, name=name)
+        return FeatureViewReference(self).with_name(name)
 
     def with_join_key_map(self, join_key_map: Mapping[str, str]) -> FeatureViewReference:
         """Return a reference for which requests name the view's join keys (left) otherwise (right)."""
-        return FeatureViewReference(self, join_key_map=join_key_map)
+        return FeatureViewReference(self).with_join_key_map(join_key_map)
 
 
 def _checked_source(checks: Checks, value: object) -> Source | None:
@@ -231,4 +231,10 @@ def _checked_start_time(checks: Checks, value: object) -> datetime | None:
     if not isinstance(value, datetime):
         checks.wrong("start_time", "a datetime", value)
         return None
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    if value.tzinfo is None:
+        return value.replace(tzinfo=UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        checks.wrong("start_time", "a datetime that exists in UTC", value)
+        return None

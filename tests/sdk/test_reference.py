@@ -82,6 +82,9 @@ MAP = 'a dict such as {"user_id": "user_a"}'
         ('VIEW["x"]', f"selection (expected {LIST}, got 'x')"),
         ("VIEW[[]]", f"selection (expected {LIST}, got [])"),
         ('VIEW.with_name("a b")', f"with_name (expected {IDENTIFIER}, got 'a b')"),
+        ("VIEW.with_name(None)", f"with_name (expected {IDENTIFIER}, got None)"),
+        ("VIEW.with_join_key_map(None)", f"join key map (expected {MAP}, got None)"),
+        ("VIEW[None]", f"selection (expected {LIST}, got None)"),
         ("VIEW.with_name(5)", f"with_name (expected {IDENTIFIER}, got 5)"),
         (
             'VIEW.with_join_key_map({"c": "d"})',

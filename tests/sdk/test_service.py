@@ -68,9 +68,10 @@ def test_a_wrong_service_says_what_was_expected_and_what_came(arguments: str, me
     assert fault_of(f'FeatureService("s", {arguments})', **NAMES) == f"FeatureService 's': {message}"
 
 
-def test_a_single_view_needs_no_list() -> None:
-    assert fault_of('FeatureService("s p a c e", USERS)', **NAMES).startswith(
-        "FeatureService 's p a c e': name"
+def test_a_services_name_may_hold_a_colon_and_no_space() -> None:
+    assert FeatureService("fraud:v2.1-a_b", [USERS]).name == "fraud:v2.1-a_b"
+    assert fault_of('FeatureService("a b", [USERS])', **NAMES).startswith(
+        "FeatureService 'a b': name (expected a letter"
     )
 
 
