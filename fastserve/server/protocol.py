@@ -170,7 +170,7 @@ class HttpProtocol(asyncio.Protocol):
         partial += data
         if self._flags & STALLED:
             return
-        if self._head is None and partial.find(HEAD_END, searched) < 0:
+        if self._head is None and partial.find(HEAD_END, searched) < 0 and not partial.startswith(CRLF):
             self._check_partial_head(partial)
         elif len(partial) >= self._needed_bytes:
             self._partial = None
