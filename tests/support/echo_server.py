@@ -1,0 +1,75 @@
+"""A server with a tiny application whose paths misbehave on purpose; run as a process by `server_process`.
+
+`/echo` gives the body back, `/pid` the worker's process, `/ready` whether it is ready, `/later?MS` answers after a
+while, `/busy?MS` blocks the loop for it, `/hang` blocks it for ever, `/die` ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+
+from fastserve.errors import StoreError
+from fastserve.server.arbiter import run
+from fastserve.server.exchange import Exchange
+from fastserve.server.options import ServerOptions
+from fastserve.server.worker import WorkerContext
+
+
+class Echo:
+    """The application in one worker."""
+
+    def __init__(self, context: WorkerContext, boot: str) -> None:
+        self._context = context
+        self._boot = boot
+
+    async def start(self) -> None:
+        if self._boot == "fails":
+            raise StoreError("the store is unreachable")
+        if self._boot == "crashes":
+            raise ZeroDivisionError
+        if self._boot == "dies":
+            os._exit(7)
+        if self._boot == "hangs":
+            await asyncio.sleep(3600)
+        if self._boot.startswith("/") and os.path.exists(self._boot):
+            raise StoreError("the file is there")
+
+    async def stop(self) -> None:
+        sys.stderr.write(f"stopped {os.getpid()}\n")
+        sys.stderr.flush()
+
+    def application(self, exchange: Exchange) -> None:
+        delay_s = int(exchange.query or 0) / 1000
+        match exchange.path:
+            case "/echo":
+                exchange.respond(200, exchange.body)
+            case "/pid":
+                exchange.respond(200, b"%d" % os.getpid())
+            case "/ready":
+                is_ready = self._context.state.is_ready
+                exchange.respond(200 if is_ready else 503, json.dumps(self._context.state.totals()).encode())
+            case "/later":
+                asyncio.get_running_loop().call_later(delay_s, exchange.respond, 200, b"later")
+            case "/busy":
+                time.sleep(delay_s)
+                exchange.respond(200, b"%d" % os.getpid())
+            case "/hang":
+                time.sleep(3600)
+            case "/die":
+                os._exit(9)
+            case _:
+                exchange.respond_error(404, "no such path")
+
+
+def main() -> int:
+    settings = json.loads(sys.argv[1])
+    boot = settings.pop("boot", "")
+    return run(ServerOptions(**{"port": 0, **settings}), lambda context: Echo(context, boot))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
