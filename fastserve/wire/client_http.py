@@ -1,8 +1,9 @@
 """Frames HTTP/1.1 answers out of a receive buffer, one outstanding request at a time.
 
 Knows no socket: the owner of the buffer says how much of it is filled.  Answers of the usual shape (one
-Content-Length, no Transfer-Encoding) are taken with a few searches; all others go through a general reading
-of the head, which refuses what two readers could understand differently (RFC 9112, sections 6.1 and 6.3).
+Content-Length, no Transfer-Encoding) that came whole are taken with a few searches; all others go through a
+general reading of the head, which refuses what two readers could understand differently (RFC 9112, sections
+6.1 and 6.3).
 
 1. `AnswerParser.parse` gives an answer exactly when its last byte has come, however the bytes were cut.
 2. Bytes behind an answer belong to nobody: the answer is good, the connection isn't (`keep_alive` is False).
@@ -23,6 +24,9 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_CHUNK_LINE_BYTES = 256
 MAX_LENGTH_DIGITS = 10
 MAX_INTERIM_ANSWERS = 4
+# How a line begins that goes on with the value of the one before it.
+FOLDS = (b" ", b"\t")
+KEPT = b"\r\nconnection: keep-alive\r\n"
 
 _TOKEN = frozenset(b"!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _HEXADECIMAL = frozenset(b"0123456789abcdefABCDEF")
@@ -99,8 +103,13 @@ class AnswerParser:
             WireError: these bytes can't be the beginning of an answer that we accept.
 
         """
-        if self._body_start == 0 and not self._parse_head(buffer, filled):
-            return None
+        if self._body_start == 0:
+            if self._scanned == 0 and filled <= self._max_body_bytes:
+                answer = whole_answer(buffer, filled)
+                if answer is not None:
+                    return answer
+            if not self._parse_head(buffer, filled):
+                return None
         if self._chunks is not None:
             end = self._chunks.advance(buffer, filled)
             return None if end < 0 else self._finish(b"".join(self._chunks.pieces), clean=filled == end)
@@ -122,8 +131,7 @@ class AnswerParser:
         while self._cut_head(buffer, filled):
             if self._status >= 200:
                 self._lower_head = self._head.lower()
-                if not self._usual_shape():
-                    self._general_shape()
+                self._read_head()
                 return True
             # 100 Continue and its kind: an answer is still to come (RFC 9110, section 15.2).
             self._interim += 1
@@ -146,25 +154,7 @@ class AnswerParser:
         self._status = _status(self._head)
         return True
 
-    def _usual_shape(self) -> bool:
-        """Take Content-Length and Connection if nothing in the head needs a closer look."""
-        lower = self._lower_head
-        at = lower.find(b"\r\ncontent-length: ")
-        if at < 0 or b"\r\ntransfer-encoding" in lower or lower.count(b"\r\ncontent-length") != 1:
-            return False
-        if b"\r\n " in lower or b"\r\n\t" in lower or not lower.startswith(b"http/1.1 "):
-            return False
-        connection = lower.find(b"\r\nconnection")
-        if connection >= 0 and not lower.startswith(b": keep-alive\r\n", connection + 12):
-            return False
-        length = lower[at + 18 : lower.find(b"\r\n", at + 18)]
-        if not length.isdigit():
-            return False
-        self._keep_alive = True
-        self._take_length(length)
-        return True
-
-    def _general_shape(self) -> None:
+    def _read_head(self) -> None:
         lengths: set[bytes] = set()
         codings: list[bytes] = []
         self._keep_alive = self._lower_head.startswith(b"http/1.1")
@@ -201,6 +191,29 @@ class AnswerParser:
         if not self._lower_head.startswith(b"http/1.1"):
             raise WireError("expected no Transfer-Encoding in an answer of HTTP/1.0, got one")
         self._chunks = ChunkedBody(self._body_start, self._max_body_bytes)
+
+
+def whole_answer(buffer: bytearray, filled: int) -> Answer | None:
+    """Return the answer if the filled part of the buffer is one of the usual shape, no more and no less.
+
+    The usual shape is status 200, one Content-Length that is exactly what follows the head, no
+    Transfer-Encoding, and no Connection but keep-alive.  None says nothing: `AnswerParser` then looks closer.
+    """
+    end = buffer.find(b"\r\n\r\n", 0, min(filled, MAX_HEAD_BYTES))
+    head = bytes(buffer[: end + 2])
+    if end < 0 or not head.startswith(b"HTTP/1.1 200 "):
+        return None
+    lower = head.lower()
+    length = b"\r\ncontent-length: %d\r\n" % (filled - end - 4)
+    at = lower.find(length)
+    if at < 0 or lower.count(b"\r\ncontent-length") != 1 or b"\r\ntransfer-encoding" in lower:
+        return None
+    if lower.startswith(FOLDS, at + len(length)):
+        return None
+    at = lower.find(b"\r\nconnection")
+    if at >= 0 and (not lower.startswith(KEPT, at) or lower.startswith(FOLDS, at + len(KEPT))):
+        return None
+    return Answer(200, head, lower, memoryview(buffer)[end + 4 : filled], keep_alive=True)
 
 
 class ChunkedBody:

@@ -86,6 +86,10 @@ BAD: dict[str, tuple[bytes, str]] = {
         OK + b"Content-Length: 2\r\n 3\r\n\r\n",
         "expected a header field, got b' 3'",
     ),
+    "folded connection": (
+        OK + b"Content-Length: 0\r\nConnection: keep-alive\r\n\t, close\r\n\r\n",
+        "expected a header field, got b'\\t, close'",
+    ),
     "space before colon": (
         OK + b"Content-Length : 2\r\n\r\n",
         "expected a header field, got b'content-length : 2'",

@@ -29,7 +29,7 @@ def test_no_delay_is_given_once_the_deadline_has_no_room_for_a_try() -> None:
     clock = Clock()
     waits = delays(TRANSIENT, 100.0105, clock, lambda: 0.0)
     assert next(waits) == 0.0
-    clock.now_s = 100.0096
+    clock.now_s = 100.0066
     assert list(waits) == []
 
 

@@ -85,12 +85,13 @@ class Pool:
         for timer in (self._tick_timer, self._retire_timer):
             if timer is not None:
                 timer.cancel()
+        self._tick_timer = self._retire_timer = None
+        self._fail_waiting(CLOSED)
         for task in self._opening:
             task.cancel()
         await asyncio.gather(*self._opening, return_exceptions=True)
         for connection in list(self._open):
             connection.cut(CLOSED)
-        self._fail_waiting(CLOSED)
 
     # What connections call.
 

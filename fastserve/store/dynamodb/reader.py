@@ -21,6 +21,7 @@ from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
 from fastserve.store.dynamodb.batch_get import BatchGetCodec
 from fastserve.store.dynamodb.call import LAWS, Caller
+from fastserve.store.dynamodb.connection import TIMED_OUT
 from fastserve.store.dynamodb.rest import Rest
 from fastserve.store.interface import Settle
 from fastserve.wire.client_http import Answer
@@ -87,13 +88,15 @@ class DynamoDBReader:
 class Batch:
     """Reads that share a call, from the first try to their settling."""
 
-    __slots__ = ("_reader", "_reads", "_rest", "_waits")
+    __slots__ = ("_cause", "_reader", "_reads", "_rest", "_waits")
 
-    def __init__(self, reader: DynamoDBReader, reads: Sequence[KeyRead], rest: Rest | None = None) -> None:
+    def __init__(self, reader: DynamoDBReader, reads: Sequence[KeyRead]) -> None:
         self._reader = reader
         self._reads = reads
-        self._rest = rest
+        self._rest: Rest | None = None
         self._waits: dict[Kind, Iterator[float]] = {}
+        # What made the last try necessary: when time runs out during that try, this is what to tell.
+        self._cause: Failure | None = None
 
     def send(self) -> None:
         """Make a try, for all keys or for what is left of them."""
@@ -137,7 +140,8 @@ class Batch:
         waiting = set(map(id, rest.reads))
         complete = [read for read in _unfailed(self._reads) if id(read) not in waiting]
         asked = self._rest.keys if self._rest is not None else sum(read.group.size for read in self._reads)
-        following = Batch(self._reader, rest.reads, rest)
+        following = Batch(self._reader, rest.reads)
+        following._rest = rest
         if rest.keys < asked:
             caller.budget.give_back()
             following.send_later(SOME_LEFT_OUT, free=True)
@@ -161,14 +165,16 @@ class Batch:
         """Try again after a pause, unless the deadline or the budget says no; then ``failure`` is the end."""
         caller = self._reader.caller
         now_s = caller.clock()
+        if failure is not TIMED_OUT or self._cause is None:
+            self._cause = failure
         late = [read for read in _unfailed(self._reads) if read.deadline_s <= now_s]
         if late:
-            self._fail(late, failure)
+            self._fail(late, self._cause)
             if self._rest is None:  # a call for the rest is read with all the reads that it was made for
                 self._reads = _unfailed(self._reads)
         delay_s = self._next_delay(failure.kind)
         if delay_s is None or not (free or caller.budget.take()):
-            self._fail(self._reads, failure)
+            self._fail(self._reads, self._cause)
         else:
             self._reader.loop.call_later(delay_s, self.send)
 
