@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING
 
@@ -53,23 +54,32 @@ def running(repo: Path, store_url: str, more: Sequence[str] = ()) -> Iterator[tu
         ChildError: it ended, or was not ready in time.
     """
     port = free_port()
-    process = subprocess.Popen(
-        command(repo, store_url, port, more),
-        cwd=ROOT,
-        env={**os.environ, **_ENVIRONMENT},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-    )
-    try:
-        _await_ready(process, port)
-        yield process.pid, port
-    finally:
-        process.terminate()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(
+            command(repo, store_url, port, more),
+            cwd=ROOT,
+            env={**os.environ, **_ENVIRONMENT},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
         try:
-            process.wait(_STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            _await_ready(process, port)
+            yield process.pid, port
+        except ChildError as error:
+            log.seek(0)
+            raise ChildError(f"{error}; it wrote:\n{log.read().decode(errors='replace')}") from None
+        finally:
+            _stop(process)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(_STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def free_port() -> int:

@@ -105,7 +105,9 @@ class StreamLoad:
         keep_body = False
         if self._verify is not None:
             self._until_verified -= 1
-            keep_body = self._until_verified <= 0
+            if self._until_verified <= 0:
+                keep_body = True
+                self._until_verified = self.stream.verify_every
         connection.send(request, keep_body=keep_body)
 
     def on_answer(self, connection: ClientConnection, status: int, body: bytes | None) -> None:
@@ -118,7 +120,6 @@ class StreamLoad:
             else:
                 self._fail(f"status {status}")
         if body is not None:
-            self._until_verified = self.stream.verify_every
             self._check(connection.key, status, body)
         if self.stopped:
             return

@@ -69,7 +69,7 @@ def test_a_closed_loop_counts_verified_answers() -> None:
     (found,) = report["streams"]
     assert report["requests"] > 100
     assert (found["errors"], found["wrong"], found["response_bytes"]) == (0, 0, 5)
-    assert found["verified"] >= report["requests"] // 10
+    assert found["verified"] == pytest.approx(report["requests"] / 10, rel=0.3)
     assert report["processes"]["generator"]["cpu_us_per_request"] > 0
 
 
