@@ -15,10 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from fastserve.config import Settings
 from fastserve.errors import InvariantError
-from fastserve.ingest.registry import read_layouts
+from fastserve.ingest.registry import Registry
 from fastserve.plan.service import WorkspacePlan
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.exchange import Application
+from fastserve.server.memory import keep_freed_memory
 from fastserve.server.worker import Boot, WorkerContext
 from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.serving.engine import Engine
@@ -71,12 +72,13 @@ class FeatureService:
         Raises:
             FastserveError: the store can't be opened or doesn't answer.
         """
+        keep_freed_memory()
         loop = asyncio.get_running_loop()
         self._store = await open_store(
             self._settings.store, read_timeout_s=self._settings.store_timeout_ms / 1000
         )
         transport = row_transport(self._settings.store)
-        layouts: Mapping[str, Mapping[int, RowLayout]] = await read_layouts(self._store, self._plan)
+        layouts = await _known_layouts(self._store, self._plan)
         engine = Engine(
             self._plan,
             transport,
@@ -109,6 +111,14 @@ class FeatureService:
             self._expiry.cancel()
         if self._store is not None:
             await self._store.close()
+
+
+async def _known_layouts(store: OnlineStore, plan: WorkspacePlan) -> Mapping[str, Mapping[int, RowLayout]]:
+    """Return the layouts that older rows may have; nothing where the workspace was never applied to the
+    store.
+    """
+    registry = Registry(store, plan.workspace)
+    return await registry.layouts(list(plan.views)) if await registry.exists() else {}
 
 
 def _clock(fixed_ns: int | None) -> Callable[[], int]:

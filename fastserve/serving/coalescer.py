@@ -147,7 +147,9 @@ class Coalescer:
             by_key = in_flight[read.group.index]
             if by_key.get(read.key) is read:  # not where `forget` let a newer read take its place
                 del by_key[read.key]
-            for waiter in read.waiters:
+            # Emptied, lest read and waiter hold each other and wait for the garbage collector with all their rows.
+            waiters, read.waiters = read.waiters, []
+            for waiter in waiters:
                 waiter.waiting -= 1
                 if waiter.waiting == 0:
                     ready.append(waiter)

@@ -17,13 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from fastserve.errors import StoreError
 from fastserve.plan.keys import ordinary_key
 from fastserve.plan.service import Read, ServicePlan, WorkspacePlan
 from fastserve.plan.views import ViewPlan
 from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead, Reader, Waiter
 from fastserve.serving.transport import RowTransport
-from fastserve.serving.vectors import Columns, OldLayouts, VectorEvaluator
+from fastserve.serving.columns import Columns
+from fastserve.serving.transcode import OldLayouts
+from fastserve.serving.vectors import VectorEvaluator
 
 MAX_LINES_AT_ONCE = 32
 """Lines evaluated in one go: 32 vectors of 5,000 features keep the loop for about 8 ms."""
@@ -74,14 +75,12 @@ class VectorRequest:
         self.started_s = 0.0
         self.reads: list[KeyRead] = []
 
-    def errors(self) -> list[StoreError]:
-        """Return the errors of the request's settled reads."""
-        return [read.error for read in self.reads if read.error is not None]
-
-    @property
-    def unsettled(self) -> bool:
-        """Whether any row has not come."""
-        return any(not read.settled for read in self.reads)
+    def release(self) -> None:
+        """Let go of rows and owner: both hold the request, and a vector's rows are too large to wait for the
+        garbage collector.
+        """
+        self.reads = []
+        del self.owner
 
     def places_without_rows(self) -> dict[tuple[int, int], KeyRead]:
         """Return the reads that failed or have not come, by (line, place) of each row that they lack."""
@@ -212,6 +211,7 @@ class Engine:
         for request in requests:
             last = first + request.lines
             request.owner.on_columns(columns, first, last)
+            request.release()
             first = last
 
     def _evaluate_part(self, request: VectorRequest, first: int) -> None:
@@ -223,6 +223,8 @@ class Engine:
         request.owner.on_columns(columns, 0, last - first)
         if last < request.lines:
             self._schedule(lambda: self._evaluate_part(request, last))
+        else:
+            request.release()
 
     def expire(self, now_s: float) -> None:
         """Finish the requests whose server deadline has passed; requests are in flight in the order of their
@@ -244,6 +246,7 @@ class Engine:
         request.waiting = GAVE_UP
         if not request.budget:
             request.owner.on_timeout()
+            request.release()
         elif request.lines > MAX_LINES_AT_ONCE:
             self._evaluate_part(request, 0)
         else:
