@@ -25,7 +25,7 @@ import numpy as np
 import orjson
 
 from fastserve.plan.service import Output, ServicePlan
-from fastserve.serving.vectors import Columns, output_storage
+from fastserve.serving.columns import Columns, output_storage
 from fastserve.tiles.layout import NULL_BOOL, NULL_FLOAT32_BITS, NULL_FLOAT64_BITS, NULL_INT64, Storage
 from fastserve.tiles.times import format_time
 

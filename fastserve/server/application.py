@@ -38,7 +38,7 @@ from fastserve.plan.service import MAX_STORE_BYTES, ServicePlan
 from fastserve.server.exchange import Exchange
 from fastserve.serving.engine import Engine, ServiceRuntime, VectorRequest
 from fastserve.serving.transport import RowTransport
-from fastserve.serving.vectors import Columns
+from fastserve.serving.columns import Columns
 
 LOGGER = logging.getLogger("fastserve")
 

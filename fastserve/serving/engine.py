@@ -21,9 +21,9 @@ from fastserve.plan.keys import ordinary_key
 from fastserve.plan.service import Read, ServicePlan, WorkspacePlan
 from fastserve.plan.views import ViewPlan
 from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead, Reader, Waiter
-from fastserve.serving.transport import RowTransport
 from fastserve.serving.columns import Columns
 from fastserve.serving.transcode import OldLayouts
+from fastserve.serving.transport import RowTransport
 from fastserve.serving.vectors import VectorEvaluator
 
 MAX_LINES_AT_ONCE = 32

@@ -1,0 +1,193 @@
+"""Columns of feature values, and where in a batch's matrix each feature stands.
+
+Knows the plan and the merged aggregates, nothing of how rows came or were repaired.
+
+Invariants
+1. Within a kind, values stand in the order of the plan's outputs; null is the layout's in-band marker.
+2. A count that was made of no row, because the row failed or has not come, is null whatever the request asks
+   for: zero would be a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastserve.plan.service import Output, ServicePlan
+from fastserve.tiles.aggregates import AggregateFeature
+from fastserve.tiles.layout import (
+    NULL_FLOAT32_BITS,
+    NULL_FLOAT64_BITS,
+    NULL_INT64,
+    Column,
+    Storage,
+    storage_of,
+)
+from fastserve.tiles.merge import MergePlan, Words
+
+Array = npt.NDArray[Any]
+Merged = tuple[npt.NDArray[np.float64], Words]
+"""The merged aggregates of a batch: floats and integers, one line per request."""
+
+ZeroCounts = Sequence[Collection[int] | None]
+"""Per line: None where an empty count is null, else the places whose counts stay null all the same."""
+
+NULL_FLOAT32 = np.array([NULL_FLOAT32_BITS], "<i4").view("<f4")[0]
+
+
+@dataclass(slots=True)
+class RowReport:
+    """What was unusual about a batch's rows: for metrics and statuses.
+
+    ``unreadable`` has the reason by (line, place).
+    """
+
+    unreadable: dict[tuple[int, int], str] = field(default_factory=dict)
+    expired: int = 0
+    transcoded: int = 0
+
+
+@dataclass(slots=True)
+class Columns:
+    """Feature values of a batch, by storage kind, one line per request.
+
+    ``floats`` (float64), ``ints`` (int64), ``times`` (int64 ns), ``singles`` (float32), ``bools`` (uint8, 2
+    is null) and ``texts`` (lists of JSON bytes) are in the order of the plan's outputs of that kind.
+    ``effective_ns`` has shape (requests, places), the smallest int64 where there is no usable row. ``exact``
+    maps (line, output number) to values that look like a null marker and aren't. ``odd`` is true when a float
+    may be a NaN or infinity that is not null.
+    """
+
+    floats: npt.NDArray[np.float64]
+    ints: Words
+    times: Words
+    singles: npt.NDArray[np.float32]
+    bools: npt.NDArray[np.uint8]
+    texts: list[list[bytes]]
+    effective_ns: Words
+    odd: bool
+    exact: dict[tuple[int, int], int]
+    report: RowReport
+
+
+def output_storage(output: Output) -> Storage:
+    """Return the kind of column in which an output's values come."""
+    return storage_of(output.dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class _Gather:
+    """How one kind of column is read.
+
+    ``look_ups`` are elements of the matrix's lines, ``order`` goes over those and the merged aggregates
+    behind them (None: as read).
+    """
+
+    look_ups: npt.NDArray[np.intp]
+    order: npt.NDArray[np.intp] | None
+
+
+class ColumnIndex:
+    """Where each output's value stands: in the matrix, or in the merged aggregates."""
+
+    def __init__(self, plan: ServicePlan, merge: MergePlan | None) -> None:
+        aggregates = _aggregate_columns(plan, merge)
+        kinds = [output_storage(output) for output in plan.outputs]
+        gathers = {
+            storage: _gather(plan, kinds, storage, aggregates)
+            for storage in Storage
+            if storage is not Storage.JSON
+        }
+        self._f8 = gathers[Storage.F8]
+        self._i8 = gathers[Storage.I8]
+        self._time = gathers[Storage.TIME]
+        self._f4 = gathers[Storage.F4]
+        self._bool = gathers[Storage.BOOL]
+        self._counts = 0 if merge is None else merge.counts
+        self._counts_of_place: dict[int, list[int]] = {}
+        for output, column in zip(plan.outputs, aggregates, strict=True):
+            if column is not None and not column[0] and column[1] < self._counts:
+                self._counts_of_place.setdefault(output.place, []).append(column[1])
+
+    def read(
+        self, matrix: Words, merged: Merged, zero_counts: ZeroCounts | None, report: RowReport
+    ) -> tuple[Array, Array, Array, Array, Array]:
+        """Return floats, ints, times, singles and bools; counts in ``merged`` are changed in place."""
+        floats, ints = merged
+        if self._counts:
+            self._put_null_counts(ints, zero_counts, report)
+        return (
+            _column(self._f8, Storage.F8, matrix, floats),
+            _column(self._i8, Storage.I8, matrix, ints),
+            _column(self._time, Storage.TIME, matrix, ints),
+            self._singles(matrix, floats),
+            _column(self._bool, Storage.BOOL, matrix, ints),
+        )
+
+    def _singles(self, matrix: Words, floats: Array) -> Array:
+        if self._f4.order is not None:
+            with np.errstate(over="ignore"):  # of float64 sums beside them, which nobody reads from here
+                singles = floats.astype("<f4")
+            np.copyto(singles, NULL_FLOAT32, where=floats.view("<i8") == NULL_FLOAT64_BITS)
+            floats = singles
+        return _column(self._f4, Storage.F4, matrix, floats)
+
+    def _put_null_counts(self, ints: Words, zero_counts: ZeroCounts | None, report: RowReport) -> None:
+        counts = ints[:, : self._counts]
+        empty = counts == 0
+        if zero_counts is not None:
+            empty &= np.array([lacking is None for lacking in zero_counts], np.bool_)[:, None]
+            lacking_rows = [
+                (line, place) for line, places in enumerate(zero_counts) for place in places or ()
+            ]
+            for line, place in (*lacking_rows, *report.unreadable):
+                empty[line, self._counts_of_place.get(place, [])] = True
+        np.copyto(counts, NULL_INT64, where=empty)
+
+
+def _gather(
+    plan: ServicePlan, kinds: list[Storage], storage: Storage, aggregates: list[tuple[bool, int] | None]
+) -> _Gather:
+    look_ups: list[int] = []
+    order: list[tuple[bool, int]] = []
+    for output, kind, aggregate in zip(plan.outputs, kinds, aggregates, strict=True):
+        if kind is not storage:
+            continue
+        if aggregate is not None:
+            order.append((True, aggregate[1]))
+        elif isinstance(output.source, Column):
+            byte = plan.places[output.place].word * 8 + output.source.offset
+            order.append((False, len(look_ups)))
+            look_ups.append(byte // storage.width_bytes)
+    final = [place + len(look_ups) if merged else place for merged, place in order]
+    needs_merged = any(merged for merged, _ in order)
+    return _Gather(np.array(look_ups, np.intp), np.array(final, np.intp) if needs_merged else None)
+
+
+def _column(gather: _Gather, storage: Storage, matrix: Words, merged: Array) -> Array:
+    if gather.order is None:
+        return matrix.view(storage.numpy_type).take(gather.look_ups, axis=1)
+    if not gather.look_ups.size:
+        return merged.take(gather.order, axis=1)
+    looked_up = matrix.view(storage.numpy_type).take(gather.look_ups, axis=1)
+    return np.concatenate([looked_up, merged], axis=1).take(gather.order, axis=1)
+
+
+def _aggregate_columns(plan: ServicePlan, merge: MergePlan | None) -> list[tuple[bool, int] | None]:
+    """Return for each output its column in the merged floats (true) or integers; None for look-ups."""
+    columns: list[tuple[bool, int] | None] = [None] * len(plan.outputs)
+    if merge is None:
+        return columns
+    for position, place in enumerate(merge.place_numbers.tolist()):
+        numbers = [
+            number
+            for number, output in enumerate(plan.outputs)
+            if output.place == place and isinstance(output.source, AggregateFeature)
+        ]
+        for number, feature in zip(numbers, merge.feature_places[position], strict=True):
+            columns[number] = (feature.is_float, feature.index)
+    return columns
