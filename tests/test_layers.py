@@ -107,6 +107,8 @@ def complaint(found: Import) -> str | None:
 def upward(found: Import, layer: str, target: str) -> str | None:
     if layer == "__init__":  # the public names of the SDK
         return None if target in {"errors", "sdk"} else f"{found}: the package's own file names the SDK only"
+    if layer == "__main__":  # `python -m fastserve` is the command line
+        return None if target == "cli" else f"{found}: the package's entry names the command line only"
     if target not in LAYERS:
         return f"{found}: the package's public names are for its users, or there is no such layer"
     if LAYERS.index(target) > LAYERS.index(layer):

@@ -1,0 +1,90 @@
+"""`fastserve check`: whether a feature repo is right, what is in it, and whether a store fits it.
+
+A store fits when every view has its table with the right key and was applied. Changed definitions are told
+and let pass: rows of older layouts stay readable, and `apply` is how they get newer.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fastserve.cli.flags import Subparsers, add_command, add_settings, load_settings
+from fastserve.config import Settings
+from fastserve.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from fastserve.cli.workspace import Workspace
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(commands, "check", run, "look for errors in a feature repo, and in a store for it")
+    add_settings(parser, ("repo", "workspace", "store"))
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Check the repo, and the store if one is named in any way."""
+    import asyncio
+
+    from fastserve.cli.workspace import load_workspace
+
+    settings = load_settings(arguments, environ)
+    workspace = load_workspace(settings)
+    print(summary(workspace))
+    if settings.store != Settings().store or arguments.store is not None:
+        asyncio.run(_check_store(workspace, settings.store))
+    return 0
+
+
+def summary(workspace: Workspace) -> str:
+    """Return what is in the repo: a line for each service, and the totals."""
+    from fastserve.plan.text_table import text_table
+
+    repo, plan = workspace.repo, workspace.plan
+    counts = ", ".join(
+        _counted(len(found), one, many)
+        for found, one, many in (
+            (repo.entities, "entity", "entities"),
+            (repo.sources, "source", "sources"),
+            (repo.views, "view", "views"),
+            (repo.services, "service", "services"),
+        )
+    )
+    rows = [
+        [
+            service.name,
+            str(len(service.outputs)),
+            str(service.key_count),
+            ", ".join(field.name for field in service.join_keys),
+        ]
+        for service in plan.services.values()
+    ]
+    headings = ["service", "features", "keys per vector", "join keys"]
+    table = [text_table(headings, rows, set(headings[1:3]))] if rows else []
+    return "\n".join([f"Workspace {plan.workspace}: {counts}", *table])
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
+
+
+async def _check_store(workspace: Workspace, url: str) -> None:
+    from fastserve.ingest.apply import plan_apply
+    from fastserve.store.url import open_store
+
+    store = await open_store(url)
+    try:
+        plan = await plan_apply(workspace.repo, store, workspace=workspace.plan.workspace)
+    finally:
+        await store.close()
+    wrong = [f"table {table.name}: there is no such table" for table in plan.tables]
+    wrong += [str(change) for change in plan.changes if change.state in {"new", "incompatible"}]
+    if wrong:
+        lines = [f"{url} doesn't fit the repo; `fastserve apply` makes what is missing:", *wrong]
+        raise DefinitionError("\n  ".join(lines))
+    for change in plan.changes:
+        if change.state == "changed":
+            print(f"{change}; `fastserve apply` takes it over")
+    print(f"{url} fits.")

@@ -1,0 +1,51 @@
+"""`fastserve explain SERVICE`: what a vector costs, before anybody pays for it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Mapping
+
+from fastserve.cli.flags import Subparsers, add_command, add_settings, load_settings
+from fastserve.errors import shown
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(commands, "explain", run, "print what a vector of a service costs and is made of")
+    parser.add_argument("service", metavar="SERVICE", help="name of the feature service")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.add_argument(
+        "--price-per-million-read-units",
+        metavar="USD",
+        type=_price,
+        help="price of a million read request units (default: that of us-east-1, on demand)",
+    )
+    add_settings(parser, ("repo", "workspace", "store"))
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Explain one service."""
+    from fastserve.cli.workspace import load_workspace
+    from fastserve.plan.explain import PRICE_PER_MILLION_READ_UNITS_USD, explain
+    from fastserve.plan.explain_text import explain_text
+
+    price = arguments.price_per_million_read_units
+    plan = load_workspace(load_settings(arguments, environ)).service(arguments.service)
+    explanation = explain(plan, PRICE_PER_MILLION_READ_UNITS_USD if price is None else price)
+    if arguments.json:
+        print(json.dumps(explanation.to_json(), indent=2, ensure_ascii=False))
+    else:
+        print(explain_text(explanation), end="")
+    return 0
+
+
+def _price(text: str) -> float:
+    try:
+        price = float(text)
+    except ValueError:
+        price = math.nan
+    if not 0 <= price < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a price in USD, such as 0.125, got {shown(text)}")
+    return price

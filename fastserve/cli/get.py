@@ -1,0 +1,205 @@
+"""`fastserve get SERVICE key=value…`: one vector over the HTTP API, as a table.
+
+Values go out as the strings they are: the API takes int64 as text, and a client that guesses types guesses
+wrong. It uses nothing of the server's code, so that it shows what any client would see.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastserve.cli.flags import (
+    API_KEY_VARIABLE,
+    URL_VARIABLE,
+    Subparsers,
+    add_command,
+    add_settings,
+    load_settings,
+    pairs,
+)
+from fastserve.errors import FastserveError, shown
+from fastserve.plan.text_table import text_table
+
+GET_FEATURES = "/api/v1/feature-service/get-features"
+URL_DEFAULT = "http://127.0.0.1:8080"
+TIMEOUT_S = 30.0
+SHOWN_AT_MOST = 80
+METADATA = (
+    "includeNames",
+    "includeDataTypes",
+    "includeServingStatus",
+    "includeEffectiveTimes",
+    "includeSloInfo",
+)
+
+
+class GetError(FastserveError):
+    """No server, or an answer that isn't a vector."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request for a vector."""
+
+    workspace: str | None  # None is the server's
+    service: str
+    join_keys: Mapping[str, str]
+    request_context: Mapping[str, str]
+
+    def body(self, metadata: Sequence[str] = METADATA) -> str:
+        """Return the request's JSON."""
+        params: dict[str, Any] = {} if self.workspace is None else {"workspaceName": self.workspace}
+        params |= {"featureServiceName": self.service, "joinKeyMap": dict(self.join_keys)}
+        if self.request_context:
+            params["requestContextMap"] = dict(self.request_context)
+        if metadata:
+            params["metadataOptions"] = dict.fromkeys(metadata, True)
+        return json.dumps({"params": params}, ensure_ascii=False)
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(commands, "get", run, "ask a running server for one vector and print it")
+    parser.add_argument("service", metavar="SERVICE", help="name of the feature service")
+    parser.add_argument("keys", metavar="KEY=VALUE", nargs="*", help="join keys and their values")
+    parser.add_argument(
+        "--url", metavar="URL", help=f"the server (default: the variable {URL_VARIABLE}, or {URL_DEFAULT})"
+    )
+    parser.add_argument(
+        "--request-context", metavar="NAME=VALUE", action="append", default=[], help="a request-time value"
+    )
+    parser.add_argument("--json", action="store_true", help="print the server's answer as it came")
+    parser.add_argument(
+        "--api-key",
+        metavar="KEY",
+        help=f"API key (better: the variable {API_KEY_VARIABLE}, which `ps` doesn't show)",
+    )
+    add_settings(parser, ("workspace",))
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Ask and print."""
+    settings = load_settings(arguments, environ)
+    question = Question(
+        settings.workspace,
+        arguments.service,
+        pairs("join key", arguments.keys),
+        pairs("request context", arguments.request_context),
+    )
+    url = arguments.url or environ.get(URL_VARIABLE) or URL_DEFAULT
+    answer = ask(url, question, arguments.api_key or environ.get(API_KEY_VARIABLE))
+    print(answer if arguments.json else answer_text(answer))
+    return 0
+
+
+def ask(url: str, question: Question, api_key: str | None = None) -> str:
+    """Return the body of the answer, which is a vector's.
+
+    Raises:
+        GetError: no server, or it says no.
+    """
+    from http.client import HTTPException
+
+    connection, prefix = _connection(url)
+    headers = {"Content-Type": "application/json"}
+    if api_key:
+        headers["Authorization"] = f"Tecton-key {api_key}"
+    try:
+        connection.request("POST", prefix + GET_FEATURES, question.body().encode(), headers)
+        response = connection.getresponse()
+        body = str(response.read(), "utf-8", "replace")
+    except ConnectionRefusedError:
+        raise GetError(
+            f"no server at {url}; start one with `fastserve serve --repo DIR` or `fastserve demo`, "
+            f"or name another with --url"
+        ) from None
+    except (OSError, HTTPException) as error:
+        raise GetError(f"no answer from {url}: {str(error) or type(error).__name__}") from None
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise GetError(f"the server answered {response.status}: {_error_text(body)}")
+    return body
+
+
+def _connection(url: str) -> tuple[Any, str]:
+    """Return a connection to the server and the path before the API's own."""
+    from http.client import HTTPConnection, HTTPSConnection
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    kinds = {"http": HTTPConnection, "https": HTTPSConnection}
+    if parts.scheme not in kinds or not parts.hostname:
+        raise GetError(f"URL: expected http://HOST:PORT or https://HOST, got {shown(url)}")
+    return kinds[parts.scheme](parts.hostname, port, timeout=TIMEOUT_S), parts.path.rstrip("/")
+
+
+def _error_text(body: str) -> str:
+    try:
+        message = json.loads(body)["message"]
+    except (ValueError, KeyError, TypeError):
+        return shown(body)
+    return str(message)
+
+
+def answer_text(body: str) -> str:
+    """Return an answer as a table with a line below that says what it took.
+
+    Raises:
+        GetError: it isn't a vector.
+    """
+    try:
+        answer = json.loads(body)
+        values = answer["result"]["features"]
+        about = answer["metadata"]["features"]
+        rows = [_row(value, feature) for value, feature in zip(values, about, strict=True)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise GetError(
+            f"expected a vector, got an answer that is none ({shown(error)}): {shown(body)}"
+        ) from None
+    table = text_table(["feature", "value", "type", "status", "effective time"], rows, {"value"})
+    return "\n".join([table, *_took(len(rows), answer["metadata"].get("sloInfo"))])
+
+
+def _row(value: object, feature: Mapping[str, Any]) -> list[str]:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return [
+        feature["name"],
+        text if len(text) <= SHOWN_AT_MOST else f"{text[: SHOWN_AT_MOST - 1]}…",
+        type_text(feature["dataType"]),
+        feature.get("status", ""),
+        feature.get("effectiveTime") or "",
+    ]
+
+
+def type_text(dtype: Mapping[str, Any]) -> str:
+    """Return the API's data type as it is read aloud: ``array<int64>``."""
+    kind = dtype["type"]
+    if kind == "array":
+        return f"array<{type_text(dtype['elementType'])}>"
+    if kind == "map":
+        return f"map<{type_text(dtype['keyType'])}, {type_text(dtype['valueType'])}>"
+    if kind == "struct":
+        fields = ", ".join(f"{field['name']}: {type_text(field['dataType'])}" for field in dtype["fields"])
+        return f"struct<{fields}>"
+    return str(kind)
+
+
+def _took(features: int, slo: Mapping[str, Any] | None) -> list[str]:
+    counted = f"{features} feature{'' if features == 1 else 's'}"
+    if not slo:
+        return [counted]
+    parts = [counted]
+    if "serverTimeSeconds" in slo:
+        parts.append(f"{slo['serverTimeSeconds'] * 1000:.2f} ms in the server")
+    if "storeResponseSizeBytes" in slo:
+        parts.append(f"{slo['storeResponseSizeBytes']:,} bytes from the store")
+    return [", ".join(parts)]

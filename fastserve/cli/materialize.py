@@ -1,0 +1,158 @@
+"""`fastserve materialize VIEW…`: a repo's files into rows of a store."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from fastserve.cli.flags import (
+    Subparsers,
+    add_command,
+    add_settings,
+    count_argument,
+    load_settings,
+    time_argument,
+)
+from fastserve.config import Settings
+from fastserve.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from fastserve.ingest.materialize import MaterializeReport
+    from fastserve.sdk.repo import Repo
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands, "materialize", run, "compute rows of views from their files and write them"
+    )
+    parser.add_argument("views", metavar="VIEW", nargs="*", help="names of feature views")
+    parser.add_argument("--all", action="store_true", help="all views that have files")
+    parser.add_argument(
+        "--input", metavar="FILE", nargs="+", help="files or globs to read in place of the source's own"
+    )
+    parser.add_argument(
+        "--until",
+        metavar="TIME",
+        type=time_argument,
+        help="take events before this time, such as 2013-12-30T12:00:00Z or a date (default: now)",
+    )
+    parser.add_argument(
+        "--max-bad-rows",
+        metavar="N",
+        type=count_argument(0),
+        help="write nothing of a view that has more bad rows (default: 5 %% of its rows)",
+    )
+    parser.add_argument(
+        "--parallel", metavar="N", type=count_argument(1), help="processes to use (default: one per CPU)"
+    )
+    add_settings(parser, ("repo", "store", "workspace"))
+
+
+def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
+    """Materialize the views that were named."""
+    import asyncio
+
+    until_ns = time.time_ns() if arguments.until is None else nanoseconds(arguments.until)
+    settings = load_settings(arguments, environ)
+    asyncio.run(_materialize(settings, arguments, until_ns))
+    return 0
+
+
+def nanoseconds(moment: datetime) -> int:
+    """Return a time in nanoseconds since the epoch, exactly."""
+    return (moment - EPOCH) // timedelta(microseconds=1) * 1000
+
+
+async def _materialize(settings: Settings, arguments: argparse.Namespace, until_ns: int) -> None:
+    from fastserve.cli.workspace import load_workspace
+    from fastserve.ingest.materialize import materialize
+    from fastserve.store.url import open_store
+
+    workspace = load_workspace(settings)
+    views = _chosen(workspace.repo, arguments.views, everything=arguments.all)
+    store = await open_store(settings.store)
+    try:
+        reports = await materialize(
+            workspace.repo,
+            views,
+            store,
+            until_ns=until_ns,
+            inputs=arguments.input,
+            max_bad_rows=arguments.max_bad_rows,
+            parallel=arguments.parallel or cpus(),
+            workspace=workspace.plan.workspace,
+        )
+    finally:
+        await store.close()
+    print(report_text(reports))
+
+
+def _chosen(repo: Repo, named: Sequence[str], *, everything: bool) -> list[str]:
+    """Return the views to materialize.
+
+    Raises:
+        DefinitionError: none was named, or some in two ways.
+    """
+    with_files = [view.name for view in repo.views.values() if view.batch_source is not None]
+    if everything and named:
+        raise DefinitionError("materialize: expected names of views or --all, got both")
+    if not everything and not named:
+        listed = ", ".join(with_files) or "none, for no view has files"
+        raise DefinitionError(f"materialize: expected names of views, or --all for {listed}; got neither")
+    return with_files if everything else list(dict.fromkeys(named))
+
+
+def cpus() -> int:
+    """Return how many CPUs this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def report_text(reports: Sequence[MaterializeReport]) -> str:
+    """Return what became of the views: a table, then the first of the rows that were bad."""
+    from fastserve.plan.text_table import text_table
+
+    headings = ["view", "rows read", "bad", "outside", "keys", "bytes", "seconds", "as of"]
+    rows = [
+        [
+            report.view,
+            f"{report.rows_read:,}",
+            f"{report.rows_bad:,}",
+            f"{report.rows_outside:,}",
+            f"{report.keys:,}",
+            f"{report.bytes:,}",
+            f"{report.seconds:.1f}",
+            time_text(report.as_of_ns),
+        ]
+        for report in reports
+    ]
+    lines = [text_table(headings, rows, set(headings[1:7]))]
+    for report in reports:
+        lines += _remarks(report)
+    return "\n".join(lines)
+
+
+def _remarks(report: MaterializeReport) -> list[str]:
+    lines = []
+    if report.rows_bad:
+        lines.append(f"{report.view}: {report.rows_bad:,} bad rows were left out, the first of them:")
+        lines += [f"  {sample}" for sample in report.bad_samples]
+    if report.spoilt_keys:
+        keys = ", ".join(report.spoilt_samples)
+        lines.append(
+            f"{report.view}: {report.spoilt_keys:,} keys have a sum beyond int64, which is null: {keys}"
+        )
+    if report.resumed:
+        lines.append(f"{report.view}: {report.resumed:,} partitions had been written by an earlier run")
+    return lines
+
+
+def time_text(time_ns: int) -> str:
+    """Return a time as RFC 3339, to the microsecond where it isn't a whole second."""
+    return (EPOCH + timedelta(microseconds=time_ns // 1000)).isoformat().replace("+00:00", "Z")
