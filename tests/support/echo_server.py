@@ -1,7 +1,7 @@
 """A server with a tiny application whose paths misbehave on purpose; run as a process by `server_process`.
 
-`/echo` gives the body back, `/pid` the worker's process, `/ready` whether it is ready, `/later?MS` answers after a
-while, `/busy?MS` blocks the loop for it, `/hang` blocks it for ever, `/die` ends the process.
+`/echo` gives the body back, `/pid` the worker's process, `/ready` whether it is ready, `/later?MS` answers
+after a while, `/busy?MS` blocks the loop for it, `/hang` blocks it for ever, `/die` ends the process.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 from fastserve.errors import StoreError
 from fastserve.server.arbiter import run
@@ -35,7 +36,7 @@ class Echo:
             os._exit(7)
         if self._boot == "hangs":
             await asyncio.sleep(3600)
-        if self._boot.startswith("/") and os.path.exists(self._boot):
+        if self._boot.startswith("/") and is_there(self._boot):
             raise StoreError("the file is there")
 
     async def stop(self) -> None:
@@ -58,11 +59,17 @@ class Echo:
                 time.sleep(delay_s)
                 exchange.respond(200, b"%d" % os.getpid())
             case "/hang":
+                sys.stderr.write("hanging\n")
+                sys.stderr.flush()
                 time.sleep(3600)
             case "/die":
                 os._exit(9)
             case _:
                 exchange.respond_error(404, "no such path")
+
+
+def is_there(path: str) -> bool:
+    return Path(path).exists()
 
 
 def main() -> int:
