@@ -1,0 +1,366 @@
+"""The batch job: a view's files, through its transformation and tiling, into the online store.
+
+For each view: find the files, check every row, partition the good ones by entity key (`shuffle`), then sort,
+tile and encode partition after partition (`partition`, in processes where there is much to do) and put the
+rows. A view whose files hold too many bad rows is not written at all. Starting an interrupted job again skips
+the partitions that the store already has; running a finished one again writes the same rows.
+
+Invariants
+1. Nothing is written before every row was read and checked.
+2. What was materialized is recorded only after the last row was written.
+3. Memory is bounded by `memory_mb` and some 300 MB, whatever the size of the files; the rest is on disk, in a
+   folder that goes with the job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+
+from fastserve.errors import DefinitionError, shown
+from fastserve.ingest.apply import table_spec
+from fastserve.ingest.badrows import BadRow, BadRows
+from fastserve.ingest.checking import Reading
+from fastserve.ingest.files import InputFile, connect, find_files
+from fastserve.ingest.jobs import JobRecords, fingerprint
+from fastserve.ingest.partition import PartitionJob, PartitionResult, make_rows, read_rows
+from fastserve.ingest.progress import Progress, make_progress
+from fastserve.ingest.registry import Materialized, Registry
+from fastserve.ingest.shuffle import (
+    Partitions,
+    TimeBounds,
+    checked_columns,
+    feature_columns,
+    partition_sql,
+    partitions_for,
+)
+from fastserve.ingest.transform import view_relations
+from fastserve.plan.views import ViewPlan, plan_view
+from fastserve.sdk.repo import Repo
+from fastserve.sdk.sources import FileSource
+from fastserve.store.interface import OnlineStore
+from fastserve.tiles.write import earliest_ns
+
+MEMORY_MB = 1024
+ROWS_FOR_PROCESSES = 500_000
+"""Below so many rows a process takes longer to start than the work does."""
+PUT_ROWS = 5_000
+PUT_BYTES = 8 << 20
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class MaterializeReport:
+    """What became of one view.
+
+    ``rows_outside`` were good, but at or after ``until`` or before every window. ``bad_samples`` are the
+    first of the bad rows. ``spoilt_keys`` have an integer sum beyond int64, which is null. ``resumed``
+    partitions had been written by an earlier run of the same job.
+    """
+
+    view: str
+    until_ns: int
+    as_of_ns: int
+    rows_read: int
+    rows_bad: int
+    rows_outside: int
+    keys: int
+    bytes: int
+    seconds: float
+    bad_samples: tuple[BadRow, ...] = ()
+    spoilt_keys: int = 0
+    spoilt_samples: tuple[str, ...] = ()
+    resumed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobSettings:
+    """How a job runs: what every view of it shares."""
+
+    until_ns: int
+    inputs: Sequence[str] | None
+    max_bad_rows: int | None
+    parallel: int
+    memory_mb: int
+    scratch: Path
+
+
+async def materialize(
+    repo: Repo,
+    views: Sequence[str],
+    store: OnlineStore,
+    *,
+    until_ns: int,
+    inputs: Sequence[str] | None = None,
+    max_bad_rows: int | None = None,
+    progress: bool = True,
+    parallel: int = 1,
+    memory_mb: int = MEMORY_MB,
+    workspace: str | None = None,
+    scratch: str | Path | None = None,
+) -> list[MaterializeReport]:
+    """Materialize views, one after the other, from all events before ``until_ns``.
+
+    ``inputs`` are read in place of the sources' files; then all views must have one source. ``max_bad_rows``
+    None tolerates 5 % of a view's rows (`badrows.TOLERATED_SHARE`), 0 none. ``scratch`` is where temporary
+    files go.
+
+    Raises:
+        DefinitionError: an unknown view, one without files, a table that isn't there, files that can't be
+        read, too many bad rows (`BadRowsError`). StoreError: the store failed; running the job again goes on
+        where it ended.
+    """
+    workspace = workspace or repo.workspace
+    plans = [_plan(repo, name, workspace, store.table_prefix) for name in views]
+    _check_one_source(plans, inputs)
+    registry = Registry(store, workspace)
+    await _check_tables(plans, registry, store)
+    shows = make_progress(wanted=progress)
+    try:
+        with tempfile.TemporaryDirectory(prefix="fastserve-", dir=scratch) as folder:
+            settings = JobSettings(until_ns, inputs, max_bad_rows, max(1, parallel), memory_mb, Path(folder))
+            jobs = [_ViewJob(plan, store, registry, settings, shows) for plan in plans]
+            return [await job.run() for job in jobs]
+    finally:
+        shows.close()
+
+
+def _plan(repo: Repo, name: str, workspace: str, prefix: str) -> ViewPlan:
+    view = repo.views.get(name)
+    if view is None:
+        known = ", ".join(list(repo.views)[:20]) or "none, for the repo has none"
+        raise DefinitionError(f"view: expected one of {known}, got {shown(name)}")
+    if view.batch_source is None:
+        raise DefinitionError(
+            f"FeatureView {name!r}: expected a source with files to materialize, got the PushSource "
+            f"{view.source.name!r} without a batch_source",
+            view.location,
+        )
+    return plan_view(view, workspace, prefix)
+
+
+def _source(plan: ViewPlan) -> FileSource:
+    source = plan.view.batch_source
+    if source is None:
+        raise DefinitionError(f"FeatureView {plan.name!r}: expected a source with files, got none")
+    return source
+
+
+def _check_one_source(plans: Sequence[ViewPlan], inputs: Sequence[str] | None) -> None:
+    sources = {_source(plan).name for plan in plans}
+    if inputs is not None and len(sources) > 1:
+        listed = ", ".join(sorted(sources))
+        raise DefinitionError(f"--input: expected views of one source, got views of {len(sources)}: {listed}")
+
+
+async def _check_tables(plans: Sequence[ViewPlan], registry: Registry, store: OnlineStore) -> None:
+    """Check that `fastserve apply` has been here.
+
+    Raises:
+        DefinitionError: a table isn't there or has another key.
+    """
+    found = await store.describe_tables([registry.table, *(plan.table for plan in plans)])
+    missing = [name for name, spec in found.items() if spec is None]
+    if missing:
+        raise DefinitionError(
+            f"table {missing[0]}: expected it in the store, found none: run `fastserve apply` first"
+        )
+    for plan in plans:
+        if found[plan.table] != table_spec(plan):
+            raise DefinitionError(
+                f"table {plan.table}: expected the key of view {plan.name!r}, found another: "
+                "`fastserve apply` says which"
+            )
+
+
+class _ViewJob:
+    """One view's way from files to rows."""
+
+    def __init__(
+        self, plan: ViewPlan, store: OnlineStore, registry: Registry, settings: JobSettings, shows: Progress
+    ) -> None:
+        self._plan = plan
+        self._store = store
+        self._registry = registry
+        self._settings = settings
+        self._shows = shows
+        self._folder = settings.scratch / plan.name
+        self._as_of_ns = plan.as_of_ns(settings.until_ns) if plan.schema is not None else settings.until_ns
+        self._bad = BadRows(plan.name, settings.max_bad_rows)
+
+    async def run(self) -> MaterializeReport:
+        """Do it all; return what it came to."""
+        began = time.perf_counter()
+        source = _source(self._plan)
+        files = await asyncio.to_thread(find_files, source, self._settings.inputs, self._settings.scratch)
+        partitions = partitions_for(sum(file.plain_bytes for file in files))
+        rows_read, staged = await self._staged(files, partitions)
+        if self._plan.packed:
+            await self._registry.record_schema(self._plan)
+        name = fingerprint(self._plan, files, self._settings.until_ns, partitions)
+        records = JobRecords(self._registry, name, partitions)
+        done = await records.done()
+        results = await self._written(staged, records, done)
+        keys = sum(result.keys for result in results) + sum(keys for keys, _ in done.values())
+        size = sum(result.bytes for result in results) + sum(size for _, size in done.values())
+        await self._record(rows_read, keys, size)
+        await records.clear()
+        return MaterializeReport(
+            view=self._plan.name,
+            until_ns=self._settings.until_ns,
+            as_of_ns=self._as_of_ns,
+            rows_read=rows_read,
+            rows_bad=self._bad.count,
+            rows_outside=staged.outside,
+            keys=keys,
+            bytes=size,
+            seconds=time.perf_counter() - began,
+            bad_samples=tuple(self._bad.samples),
+            spoilt_keys=sum(result.spoilt_count for result in results),
+            spoilt_samples=tuple(key for result in results for key in result.spoilt)[:10],
+            resumed=len(done),
+        )
+
+    async def _record(self, rows_read: int, keys: int, size: int) -> None:
+        record = Materialized(
+            view=self._plan.name,
+            until_ns=self._settings.until_ns,
+            as_of_ns=self._as_of_ns,
+            schema_id=self._plan.layout.schema_id,
+            rows_read=rows_read,
+            rows_bad=self._bad.count,
+            keys=keys,
+            bytes=size,
+        )
+        await self._registry.record_materialized(record)
+
+    # --- reading --------------------------------------------------------------------------------------------
+
+    async def _staged(self, files: Sequence[InputFile], partitions: int) -> tuple[int, Partitions]:
+        stop = threading.Event()
+        try:
+            return await asyncio.to_thread(self._stage, files, partitions, stop)
+        finally:
+            stop.set()  # a cancelled job's thread goes on until it looks
+
+    def _stage(self, files: Sequence[InputFile], count: int, stop: threading.Event) -> tuple[int, Partitions]:
+        """Read, check and partition; runs in a thread.
+
+        Raises:
+            BadRowsError: too many bad rows.
+        """
+        view, settings = self._plan.view, self._settings
+        partitions = Partitions(self._folder / "partitions", count, self._bounds())
+        connection = connect(self._folder, settings.memory_mb // 2, settings.parallel)
+        self._shows.step(f"{view.name}: reading", "rows")
+        try:
+            reading = Reading(connection, self._bad, self._shows, stop)
+            rows_read = 0
+            extra = [partition_sql(self._plan, count)]
+            for relation in view_relations(reading, view, _source(self._plan), files, self._folder):
+                before = reading.rows
+                partitions.add(reading.batches(relation, checked_columns(self._plan, relation), extra))
+                rows_read += reading.rows - before
+            self._bad.check(reading.rows)
+        finally:
+            connection.close()
+            partitions.close()
+        return rows_read, partitions
+
+    def _bounds(self) -> TimeBounds:
+        """Return the times of events that any row of this job can hold."""
+        start = self._plan.view.start_time
+        floors = [] if start is None else [int(start.timestamp()) * NS_PER_S + start.microsecond * 1000]
+        if self._plan.schema is not None:
+            floors.append(earliest_ns(self._plan.schema, self._as_of_ns))
+        return TimeBounds(max(floors, default=None), self._as_of_ns)
+
+    # --- writing --------------------------------------------------------------------------------------------
+
+    async def _written(
+        self, staged: Partitions, records: JobRecords, done: dict[int, tuple[int, int]]
+    ) -> list[PartitionResult]:
+        """Make and put the rows of all partitions that aren't done, several at a time."""
+        waiting = [p for p in range(staged.count) if p not in done and staged.path(p) is not None]
+        self._shows.step(f"{self._plan.name}: writing", "partitions", len(waiting))
+        limit = asyncio.Semaphore(self._settings.parallel)
+        executor = self._executor(staged.rows)
+
+        async def one(partition: int, source: Path) -> PartitionResult:
+            async with limit:
+                result = await self._make_and_put(partition, source, executor)
+                await records.record(partition, result.keys, result.bytes)
+                self._shows.advance(1)
+                return result
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                paths = [(partition, staged.path(partition)) for partition in waiting]
+                tasks = [
+                    group.create_task(one(partition, path)) for partition, path in paths if path is not None
+                ]
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+        return [task.result() for task in tasks]
+
+    def _executor(self, rows: int) -> Executor:
+        parallel = self._settings.parallel
+        if parallel == 1 or rows < ROWS_FOR_PROCESSES:
+            return ThreadPoolExecutor(parallel, "fastserve-partition")
+        # Not forked: this process has DuckDB's and the store's threads.
+        return ProcessPoolExecutor(parallel, multiprocessing.get_context("spawn"))
+
+    async def _make_and_put(self, partition: int, source: Path, executor: Executor) -> PartitionResult:
+        job = self._partition_job(partition, source)
+        result = await asyncio.get_running_loop().run_in_executor(executor, make_rows, job)
+        put = self._put_packed if self._plan.packed else self._put_items
+        await put(job.target)
+        await asyncio.to_thread(_remove, source, job.target)  # other partitions need the space
+        return result
+
+    def _partition_job(self, partition: int, source: Path) -> PartitionJob:
+        plan = self._plan
+        return PartitionJob(
+            source=source,
+            target=self._folder / f"{partition}.rows",
+            scratch=self._folder / f"sort-{partition}",
+            key_fields=plan.key_fields,
+            key_attributes=plan.key_attributes,
+            packed=plan.packed,
+            columns=tuple(feature_columns(plan)),
+            layout=plan.layout,
+            schema=plan.schema,
+            timestamp_attribute=plan.timestamp_attribute,
+            has_time=plan.view.timestamp_field is not None,
+            effective_ns=self._as_of_ns,
+            memory_mb=max(128, self._settings.memory_mb // 2 // self._settings.parallel),
+        )
+
+    async def _put_packed(self, path: Path) -> None:
+        for keys, rows in read_rows(path):
+            at_once = max(1, min(PUT_ROWS, PUT_BYTES // (1 + max(map(len, rows)))))
+            for low in range(0, len(keys), at_once):
+                pairs = zip(keys[low : low + at_once], rows[low : low + at_once], strict=True)
+                await self._store.put_rows(self._plan.table, list(pairs))
+
+    async def _put_items(self, path: Path) -> None:
+        for _, rows in read_rows(path):
+            for low in range(0, len(rows), PUT_ROWS):
+                items = [orjson.loads(row) for row in rows[low : low + PUT_ROWS]]
+                await self._store.put_items(self._plan.table, items)
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)

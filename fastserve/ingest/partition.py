@@ -1,0 +1,276 @@
+"""One partition of a view to rows: sorted by entity key and time, tiled or picked, encoded, kept in a file.
+
+Runs in a process of its own where there is much to do, so what it needs comes as plain data (`PartitionJob`)
+and what it makes goes into a file, which the job's own process puts into the store. Knows no store.
+
+Invariants
+1. The rows depend on the partition's events alone: doing it again gives the same bytes.
+2. Memory is bounded by a few batches and DuckDB's limit, also when one entity has all the events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fastserve.ingest.columns import literal, quoted
+from fastserve.ingest.files import connect
+from fastserve.ingest.shuffle import TIME, key_column, sort_columns
+from fastserve.ingest.values import item_values, json_texts, python_values, single_array
+from fastserve.plan.keys import encode_key
+from fastserve.plan.reads import KeyAttributes
+from fastserve.sdk.types import Bool, DataType, Field, String
+from fastserve.tiles.aggregates import CompactedSchema, Op
+from fastserve.tiles.layout import RowLayout, Storage, storage_of
+from fastserve.tiles.rows import RowBuilder
+from fastserve.tiles.times import format_time
+from fastserve.tiles.write import (
+    EventColumn,
+    Events,
+    Words,
+    encode_words,
+    merge_words,
+    spoilt_rows,
+    tile_events,
+)
+
+BATCH_EVENTS = 100_000
+CHUNK_WORDS = 4 << 20
+"""At most so many numbers of compacted rows are held at once (32 MB): a batch is cut accordingly."""
+SPOILT_SAMPLES = 10
+ROWS_SCHEMA = pa.schema([("key", pa.string()), ("row", pa.binary())])
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionJob:
+    """All that is needed to make a partition's rows. ``schema`` is None for views of attributes.
+
+    ``effective_ns`` is the as_of of compacted rows, and the time of attribute rows without a timestamp of
+    their own.
+    """
+
+    source: Path
+    target: Path
+    scratch: Path
+    key_fields: tuple[Field, ...]
+    key_attributes: KeyAttributes
+    packed: bool
+    columns: tuple[Field, ...]
+    layout: RowLayout
+    schema: CompactedSchema | None
+    timestamp_attribute: str | None
+    has_time: bool
+    effective_ns: int
+    memory_mb: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionResult:
+    """What a partition came to; ``spoilt`` are keys with an int64 sum that left its range (the first few)."""
+
+    keys: int
+    bytes: int
+    spoilt_count: int
+    spoilt: tuple[str, ...]
+
+
+def make_rows(job: PartitionJob) -> PartitionResult:
+    """Make the rows of a partition into the file ``job.target``."""
+    connection = connect(job.scratch, job.memory_mb, threads=1)
+    maker = _Aggregates(job) if job.schema is not None else _Attributes(job)
+    keys = size = 0
+    try:
+        with pa.OSFile(str(job.target), "wb") as file, pa.ipc.new_stream(file, ROWS_SCHEMA) as writer:
+            for texts, rows in maker.rows(_sorted_tables(job, connection)):
+                keys += len(texts)
+                size += sum(map(len, rows))
+                writer.write_batch(
+                    pa.record_batch([pa.array(texts), pa.array(rows, pa.binary())], schema=ROWS_SCHEMA)
+                )
+    finally:
+        connection.close()
+    return PartitionResult(keys, size, maker.spoilt_count, tuple(maker.spoilt))
+
+
+def read_rows(path: Path) -> Iterator[tuple[list[str], list[bytes]]]:
+    """Yield the keys and rows that `make_rows` left in a file."""
+    with pa.OSFile(str(path), "rb") as file, pa.ipc.open_stream(file) as reader:
+        for batch in reader:
+            yield batch.column("key").to_pylist(), batch.column("row").to_pylist()
+
+
+def _sorted_tables(job: PartitionJob, connection: Any) -> Iterator[Any]:
+    order = [name for name in sort_columns(len(job.key_fields)) if name != TIME or job.has_time]
+    columns = ", ".join(map(quoted, order))
+    sql = f"SELECT * FROM read_parquet({literal(str(job.source))}) ORDER BY {columns}"
+    yield from connection.sql(sql).to_arrow_reader(BATCH_EVENTS)
+
+
+def _starts(keys: list[Any]) -> npt.NDArray[np.intp]:
+    """Return where a new entity begins, given the sorted join-key columns of at least one row; no nulls."""
+    changes = np.zeros(len(keys[0]), np.bool_)
+    changes[0] = True
+    for column in keys:
+        differs = pc.not_equal(column.slice(1), column.slice(0, len(column) - 1))
+        changes[1:] |= differs.to_numpy(zero_copy_only=False)
+    return np.flatnonzero(changes)
+
+
+class _Maker:
+    """What both kinds of views share: entity keys as texts, entities that go over a batch's end."""
+
+    def __init__(self, job: PartitionJob) -> None:
+        self.job = job
+        self.spoilt_count = 0
+        self.spoilt: list[str] = []
+
+    def keys(self, table: Any) -> tuple[list[Any], npt.NDArray[np.intp]]:
+        """Return the join-key columns and where entities begin."""
+        columns = [single_array(table.column(key_column(place))) for place in range(len(self.job.key_fields))]
+        return columns, _starts(columns)
+
+    def key_texts(self, columns: list[Any], at: npt.NDArray[np.intp]) -> list[str]:
+        """Return the key texts of the entities whose rows stand at these places."""
+        dtypes = [field.dtype for field in self.job.key_fields]
+        places = pa.array(at)
+        values = [python_values(d, column.take(places)) for d, column in zip(dtypes, columns, strict=True)]
+        if len(dtypes) == 1:
+            return [encode_key(dtypes, (value,)) for value in values[0]]
+        return [encode_key(dtypes, row) for row in zip(*values, strict=True)]
+
+
+class _Aggregates(_Maker):
+    """Tiles the events of each entity; an entity cut by a batch's end is carried over and merged."""
+
+    def __init__(self, job: PartitionJob) -> None:
+        super().__init__(job)
+        assert job.schema is not None  # noqa: S101 - for the type checker: `make_rows` looks first
+        self._schema = job.schema
+        self._numeric = {c.column for c in job.schema.components if c.op is not Op.COUNT}
+        self._entities_at_once = max(1, CHUNK_WORDS // job.layout.fixed_words)
+
+    def rows(self, tables: Iterator[Any]) -> Iterator[tuple[list[str], list[bytes]]]:
+        """Yield keys and rows, every entity once."""
+        carried: tuple[str, Words] | None = None
+        for table in tables:
+            for keys, words in self._tiled(table):
+                if carried is not None and carried[0] == keys[0]:
+                    words[:1] = merge_words(self._schema, carried[1], words[:1])
+                elif carried is not None:
+                    yield self._encoded([carried[0]], carried[1])
+                carried = keys[-1], words[-1:].copy()
+                if len(keys) > 1:
+                    yield self._encoded(keys[:-1], words[:-1])
+        if carried is not None:
+            yield self._encoded([carried[0]], carried[1])
+
+    def _tiled(self, table: Any) -> Iterator[tuple[list[str], Words]]:
+        keys, starts = self.keys(table)
+        texts = self.key_texts(keys, starts)
+        ends = np.append(starts[1:], len(table))
+        times = single_array(table.column(TIME)).to_numpy()
+        columns = {field.name: self._event_column(table, field) for field in self.job.columns}
+        for first in range(0, len(starts), self._entities_at_once):
+            last = min(first + self._entities_at_once, len(starts))
+            low, high = int(starts[first]), int(ends[last - 1])
+            bounds = np.append(starts[first:last], high) - low
+            parts = {name: _slice(column, low, high) for name, column in columns.items()}
+            events = Events(bounds, times[low:high], parts)
+            yield texts[first:last], tile_events(self._schema, events, self.job.effective_ns)
+
+    def _event_column(self, table: Any, field: Field) -> EventColumn:
+        array = single_array(table.column(field.name))
+        valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
+        if field.name not in self._numeric:
+            return EventColumn(None, valid)
+        return EventColumn(pc.fill_null(array, 0).to_numpy(), valid)
+
+    def _encoded(self, texts: list[str], words: Words) -> tuple[list[str], list[bytes]]:
+        spoilt = spoilt_rows(self._schema, words)
+        self.spoilt_count += len(spoilt)
+        self.spoilt += [texts[place] for place in spoilt[: SPOILT_SAMPLES - len(self.spoilt)]]
+        return texts, encode_words(self._schema, words, self.job.effective_ns)
+
+
+def _slice(column: EventColumn, low: int, high: int) -> EventColumn:
+    values = None if column.values is None else column.values[low:high]
+    return EventColumn(values, None if column.valid is None else column.valid[low:high])
+
+
+class _Attributes(_Maker):
+    """Takes the last row of each entity; an entity that may go on in the next batch is carried over."""
+
+    def rows(self, tables: Iterator[Any]) -> Iterator[tuple[list[str], list[bytes]]]:
+        """Yield keys and rows, every entity once."""
+        carried = None
+        for batch in tables:
+            table = pa.Table.from_batches([batch])
+            if carried is not None:
+                table = pa.concat_tables([carried, table])
+            keys, starts = self.keys(table)
+            lasts = np.append(starts[1:], table.num_rows) - 1
+            carried = table.slice(table.num_rows - 1)
+            if len(lasts) > 1:
+                yield self._encoded(keys, table, lasts[:-1])
+        if carried is not None:
+            keys, _ = self.keys(carried)
+            yield self._encoded(keys, carried, np.zeros(1, np.intp))
+
+    def _encoded(
+        self, keys: list[Any], table: Any, at: npt.NDArray[np.intp]
+    ) -> tuple[list[str], list[bytes]]:
+        texts = self.key_texts(keys, at)
+        picked = table.take(pa.array(at))
+        if not self.job.packed:
+            return texts, self._items(picked)
+        return texts, self._packed(picked)
+
+    def _times(self, picked: Any) -> npt.NDArray[np.int64]:
+        if self.job.has_time:
+            times: npt.NDArray[np.int64] = single_array(picked.column(TIME)).to_numpy()
+            return times
+        return np.full(picked.num_rows, self.job.effective_ns, np.int64)
+
+    def _packed(self, picked: Any) -> list[bytes]:
+        builder = RowBuilder(self.job.layout, picked.num_rows)
+        builder.set_effective_ns(self._times(picked))
+        for field in self.job.columns:
+            array = single_array(picked.column(field.name))
+            if storage_of(field.dtype) is Storage.JSON:
+                builder.set_json(field.name, json_texts(field.dtype, array))
+            else:
+                nulls = array.is_null().to_numpy(zero_copy_only=False)
+                empty = False if field.dtype == Bool else 0
+                builder.set_numbers(
+                    field.name, pc.fill_null(array, empty).to_numpy(zero_copy_only=False), nulls
+                )
+        return builder.build()
+
+    def _items(self, picked: Any) -> list[bytes]:
+        """Return ordinary items as JSON: the key, an attribute per feature, the time if it is wanted."""
+        attributes: dict[str, list[Any]] = {}
+        for place, field in enumerate(self.job.key_fields):
+            values = python_values(field.dtype, picked.column(key_column(place)))
+            attributes[self.job.key_attributes[place][0]] = _key_values(field.dtype, values)
+        for field in self.job.columns:
+            attributes[field.name] = item_values(field.dtype, picked.column(field.name))
+        if self.job.timestamp_attribute is not None:
+            attributes[self.job.timestamp_attribute] = list(map(format_time, self._times(picked).tolist()))
+        names = list(attributes)
+        rows = zip(*attributes.values(), strict=True)
+        return [orjson.dumps(dict(zip(names, row, strict=True))) for row in rows]
+
+
+def _key_values(dtype: DataType, values: list[Any]) -> list[Any]:
+    """Return join-key values as a table's key attributes hold them: text or a number."""
+    if dtype == String:
+        return values
+    return ["true" if value else "false" for value in values] if dtype == Bool else values

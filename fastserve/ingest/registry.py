@@ -1,0 +1,201 @@
+"""The records beside the rows: what was applied, which layouts rows have, what was materialized when.
+
+They lie in one table of the online store, ``<prefix><workspace>.fastserve``, each a JSON text under a key
+that can be computed. Whoever applies, materializes or serves reads and writes them through here.
+
+    key                            record
+    views                          the names of all views ever applied
+    view/<view>                    how the view was defined when it was applied (`ingest.apply`)
+    schema/<view>/<schema id>      a layout that rows of the view may have, the id as 8 hexadecimal digits
+    schemas/<view>                 the ids of these layouts
+    materialized/<view>            until when, with which as_of and schema
+    job/<fingerprint>/<partition>  that a partition of an unfinished job is written (`ingest.jobs`)
+
+Invariants
+1. A layout is recorded before the first row that has it is written, and never forgotten: rows outlive
+   definitions.
+2. A record that can't be understood is a StoreError, never passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+
+from fastserve.errors import InvariantError, StoreError, shown
+from fastserve.plan.views import ViewPlan
+from fastserve.sdk.types import SCALARS, Array, DataType, Field, Map, Struct
+from fastserve.store.interface import OnlineStore, TableSpec
+from fastserve.tiles.layout import RowLayout, make_layout
+
+VIEWS_KEY = "views"
+ROW_MULTIPLE_BYTES = 3
+"""What stands in a table's rows is a multiple of 3 bytes long, so that its base64 text has no padding;
+JSON may be followed by spaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Materialized:
+    """What was last materialized of a view. Times are nanoseconds since the epoch."""
+
+    view: str
+    until_ns: int
+    as_of_ns: int
+    schema_id: int
+    rows_read: int
+    rows_bad: int
+    keys: int
+    bytes: int
+
+
+def registry_table(table_prefix: str, workspace: str) -> str:
+    """Return the physical name of the table with a workspace's records."""
+    return f"{table_prefix}{workspace}.fastserve"
+
+
+class Registry:
+    """The records of one workspace in one store. Every method raises `StoreError` when the store fails."""
+
+    def __init__(self, store: OnlineStore, workspace: str) -> None:
+        self._store = store
+        self.table = registry_table(store.table_prefix, workspace)
+
+    async def exists(self) -> bool:
+        """Whether the workspace was ever applied to the store."""
+        return (await self._store.describe_tables([self.table]))[self.table] is not None
+
+    async def create(self) -> None:
+        """Create the table of records where there is none."""
+        await self._store.create_table(TableSpec(self.table))
+
+    async def views(self) -> list[str]:
+        """Return the names of all views that were ever applied."""
+        names = await self.read_one(VIEWS_KEY)
+        return [] if names is None else [str(name) for name in names]
+
+    async def definitions(self, views: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+        """Return how each view was defined when it was applied, None where it never was."""
+        found = await self.read([f"view/{view}" for view in views])
+        return dict(zip(views, found, strict=True))
+
+    async def record_definitions(self, definitions: Mapping[str, Mapping[str, Any]]) -> None:
+        """Record how views are defined now."""
+        names = sorted({*await self.views(), *definitions})
+        await self.write(
+            {f"view/{name}": record for name, record in definitions.items()} | {VIEWS_KEY: names}
+        )
+
+    async def record_schema(self, view: ViewPlan) -> None:
+        """Record the layout that rows of the view are about to be written with."""
+        ids = await self.read_one(f"schemas/{view.name}") or []
+        schema_id = view.layout.schema_id
+        if schema_id in ids:
+            return
+        await self.write({schema_key(view.name, schema_id): {"columns": view.layout.describe()}})
+        await self.write({f"schemas/{view.name}": [*ids, schema_id]})
+
+    async def layouts(self, views: Sequence[str]) -> dict[str, dict[int, RowLayout]]:
+        """Return every layout that rows of these views may have, by view and schema id."""
+        lists = await self.read([f"schemas/{view}" for view in views])
+        places = [(view, int(i)) for view, ids in zip(views, lists, strict=True) for i in ids or ()]
+        records = await self.read([schema_key(view, schema_id) for view, schema_id in places])
+        layouts: dict[str, dict[int, RowLayout]] = {view: {} for view in views}
+        for (view, schema_id), record in zip(places, records, strict=True):
+            if record is None:
+                raise StoreError(
+                    f"table {self.table}: {schema_key(view, schema_id)}: expected a record, got none"
+                )
+            layouts[view][schema_id] = described_layout(record["columns"], schema_id)
+        return layouts
+
+    async def materialized(self, views: Sequence[str]) -> dict[str, Materialized | None]:
+        """Return what was last materialized of each view, None where nothing was."""
+        records = await self.read([f"materialized/{view}" for view in views])
+        return {
+            view: None if record is None else Materialized(**record)
+            for view, record in zip(views, records, strict=True)
+        }
+
+    async def record_materialized(self, record: Materialized) -> None:
+        """Record that all rows of a view are written."""
+        await self.write({f"materialized/{record.view}": asdict(record)})
+
+    # --- records as they are --------------------------------------------------------------------------------
+
+    async def read_one(self, key: str) -> Any:
+        """Return the record under ``key``, None where there is none."""
+        return (await self.read([key]))[0]
+
+    async def read(self, keys: Sequence[str]) -> list[Any]:
+        """Return the records under ``keys`` in that order, None where there is none."""
+        rows = await self._store.get_rows(self.table, keys) if keys else []
+        return [None if row is None else self._decoded(key, row) for key, row in zip(keys, rows, strict=True)]
+
+    def _decoded(self, key: str, row: bytes) -> Any:
+        try:
+            return orjson.loads(row)
+        except orjson.JSONDecodeError:
+            message = f"table {self.table}: {key}: expected a record in JSON, got {shown(row)}"
+            raise StoreError(message) from None
+
+    async def write(self, records: Mapping[str, Any]) -> None:
+        """Write records, each over what was under its key."""
+        rows = []
+        for key, record in records.items():
+            text = orjson.dumps(record)
+            rows.append((key, text + b" " * (-len(text) % ROW_MULTIPLE_BYTES)))
+        await self._store.put_rows(self.table, rows)
+
+    async def delete(self, keys: Sequence[str]) -> None:
+        """Delete records; absent ones are no error."""
+        if keys:
+            await self._store.delete_rows(self.table, keys)
+
+
+def schema_key(view: str, schema_id: int) -> str:
+    """Return where a layout is recorded."""
+    return f"schema/{view}/{schema_id:08x}"
+
+
+def described_layout(columns: Sequence[tuple[str, Mapping[str, Any]]], schema_id: int) -> RowLayout:
+    """Return the layout of which ``columns`` is the description.
+
+    Raises:
+        StoreError: the description isn't that of a layout with this schema id.
+    """
+    try:
+        layout = make_layout([(name, described_type(dtype)) for name, dtype in columns])
+    except (InvariantError, KeyError, TypeError, ValueError):
+        raise StoreError(
+            f"schema {schema_id:08x}: expected columns with their types, got {shown(columns)}"
+        ) from None
+    if layout.schema_id != schema_id:
+        raise StoreError(
+            f"schema {schema_id:08x}: expected its own columns, got those of {layout.schema_id:08x}"
+        )
+    return layout
+
+
+_SCALARS = {dtype.name: dtype for dtype in SCALARS}
+
+
+def described_type(described: Mapping[str, Any]) -> DataType:
+    """Return the type whose ``to_api()`` this is.
+
+    Raises:
+        InvariantError: it isn't any type's.
+        KeyError: it lacks a part.
+    """
+    kind = described["type"]
+    if kind == "array":
+        return Array(described_type(described["elementType"]))
+    if kind == "map":
+        return Map(described_type(described["keyType"]), described_type(described["valueType"]))
+    if kind == "struct":
+        return Struct([Field(f["name"], described_type(f["dataType"])) for f in described["fields"]])
+    if kind in _SCALARS:
+        return _SCALARS[kind]
+    raise InvariantError(f"no type is called {shown(kind)}")
