@@ -12,8 +12,8 @@ Whichever turns first would take all, so a worker first looks at the connection 
 
 Measured, 64 connections on 4 workers, 2 cores, least and most: one after another 14 and 18, first answer
 after 0.2 ms (median) and 1 ms (longest); opened all at once 13 and 18, longest 15 ms (one worker alone: 4
-to 10); with one worker kept in turns of 5 ms 11 and 18, longest 20 to 60 ms, most of it that worker's own turns.
-Stepping back for 1 ms whatever the distance, and then taking twice as many each time, gave 5 and 29.
+to 10); with one worker kept in turns of 5 ms 11 and 18, longest 20 to 60 ms, most of it that worker's own
+turns. Stepping back for 1 ms whatever the distance, and then taking twice as many each time, gave 5 and 29.
 
 Invariants:
 1. No connection waits for balance much longer than `PATIENCE_S`, and at all only while the least loaded
