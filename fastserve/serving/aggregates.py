@@ -1,7 +1,7 @@
 """The aggregates of a batch, by whichever way of merging its rows allow.
 
-When all rows share one ``as_of`` per view and have done so for a few batches, index arrays are prepared for it
-(an *epoch*) and `MergePlan.fast` serves until a window's start moves; otherwise `MergePlan.masked` does.
+When all rows share one ``as_of`` per view and have done so for a few batches, index arrays are prepared for
+it (an *epoch*) and `MergePlan.fast` serves until a window's start moves; otherwise `MergePlan.masked` does.
 
 Invariants
 1. Rows past their horizon or from the future are nulled before they are merged, whichever way is taken.

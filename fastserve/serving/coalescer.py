@@ -1,9 +1,8 @@
 """The coalescer's core: one read on the wire for all requests that wait for the same key.
 
 It collects the keys that in-flight requests ask for, drops what is asked twice, joins what is already on the
-wire
-and hands full or end-of-turn batches to a store's ``fetch``. It knows no store, no clock and no loop: when to
-flush is decided by the ``schedule`` it is given.
+wire and hands full or end-of-turn batches to a store's ``fetch``. It knows no store, no clock and no loop:
+when to flush is decided by the ``schedule`` it is given.
 
 Invariants
 1. At most one unsettled `KeyRead` exists for a (read group, key) pair; later askers wait for that one.
@@ -35,8 +34,7 @@ class KeyRead:
     """One entity key of one read group on its way to the store and back.
 
     ``rows`` has one place per table of the group: base64 text, bytes, or None where the table has no such
-    row. It is
-    meaningful once ``settled`` is true and ``error`` is None.
+    row. It is meaningful once ``settled`` is true and ``error`` is None.
     """
 
     __slots__ = ("deadline_s", "error", "group", "key", "rows", "settled", "waiters")
@@ -63,9 +61,8 @@ class Reader(Protocol):
 class Coalescer:
     """Collects reads, hands them to ``fetch`` in batches, wakes waiters.
 
-    ``schedule(flush)`` must call ``flush`` soon, typically at the end of the loop's turn.
-    ``on_ready(waiters)`` is
-    called with the waiters whose last read was just settled.
+    ``schedule(flush)`` must call ``flush`` soon, typically at the end of the loop's turn; it must not call it
+    at once. ``on_ready(waiters)`` is called with the waiters whose last read was just settled.
     """
 
     __slots__ = (
@@ -87,7 +84,7 @@ class Coalescer:
         max_keys: int,
         fetch: Callable[[Sequence[KeyRead]], None],
         schedule: Callable[[Callable[[], None]], object],
-        on_ready: Callable[[list[Waiter]], None],
+        on_ready: Callable[[list[Any]], None],
     ) -> None:
         self._in_flight: list[dict[str, KeyRead]] = [{} for _ in range(groups)]
         self._max_keys = max_keys
@@ -101,8 +98,10 @@ class Coalescer:
         self.joined = 0
 
     def read(self, group: ReadGroup, key: str, waiter: Waiter, deadline_s: float) -> KeyRead:
-        """Ask for ``key`` in all tables of ``group`` on behalf of ``waiter``, whose count the caller has
-        raised.
+        """Ask for ``key`` in all tables of ``group`` on behalf of ``waiter``.
+
+        The caller has raised the waiter's count. The read that is returned isn't settled yet, also where
+        ``fetch`` settles at once: a batch is sent by the read that no longer fits into it, or by the flush.
         """
         in_flight = self._in_flight[group.index]
         read = in_flight.get(key)
@@ -138,7 +137,7 @@ class Coalescer:
 
     def settle(self, reads: Sequence[KeyRead]) -> None:
         """Take in reads that the store is done with: rows or an error are in them."""
-        ready: list[Waiter] = []
+        ready: list[Any] = []
         in_flight = self._in_flight
         for read in reads:
             if read.settled:
@@ -147,7 +146,7 @@ class Coalescer:
             by_key = in_flight[read.group.index]
             if by_key.get(read.key) is read:  # not where `forget` let a newer read take its place
                 del by_key[read.key]
-            # Emptied, lest read and waiter hold each other and wait for the garbage collector with all their rows.
+            # Emptied, lest read and waiter hold each other, and all rows, until the garbage collector comes.
             waiters, read.waiters = read.waiters, []
             for waiter in waiters:
                 waiter.waiting -= 1
@@ -157,8 +156,13 @@ class Coalescer:
             self._on_ready(ready)
 
     def forget(self, group: ReadGroup, key: str) -> None:
-        """Let no later asker join the read of ``key`` that is on the wire: its row has just been written."""
-        self._in_flight[group.index].pop(key, None)
+        """Let no later asker join the read of ``key`` that is on the wire: its row has just been written.
+
+        A read that has yet to be sent will find the row, and a batch must not hold its key twice.
+        """
+        read = self._in_flight[group.index].get(key)
+        if read is not None and read not in self._pending:
+            del self._in_flight[group.index][key]
 
     def in_flight(self) -> int:
         """Return how many reads are not settled."""

@@ -140,7 +140,7 @@ class ColumnIndex:
         counts = ints[:, : self._counts]
         empty = counts == 0
         if zero_counts is not None:
-            empty &= np.array([lacking is None for lacking in zero_counts], np.bool_)[:, None]
+            empty &= np.array([places is None for places in zero_counts], np.bool_)[:, None]
             lacking_rows = [
                 (line, place) for line, places in enumerate(zero_counts) for place in places or ()
             ]

@@ -1,8 +1,7 @@
 """How rows come from a store: as base64 text (DynamoDB's JSON) or as bytes (the embedded store, Redis).
 
 The vector rows of a batch are joined in the form in which they came and decoded at once. Both forms have one
-small set of functions, so that
-what is above them is written once.
+small set of functions, so that what is above them is written once.
 
 Invariants
 1. ``join`` of wrapped rows is the concatenation of the rows.
@@ -23,8 +22,9 @@ from fastserve.tiles.layout import RowLayout
 
 @dataclass(frozen=True, slots=True)
 class RowTransport:
-    """One form of rows. ``join`` raises TypeError for an absent row (None) among them, ValueError for text
-    that isn't base64.
+    """One form of rows.
+
+    ``join`` raises TypeError for an absent row (None) among them, ValueError for text that isn't base64.
     """
 
     join: Callable[[Sequence[Any]], bytes]
@@ -49,7 +49,7 @@ BASE64_ROWS = RowTransport(
 RAW_ROWS = RowTransport(
     join=b"".join,
     wrap=lambda row: row,
-    unwrap=lambda row: bytes(row),
+    unwrap=bytes,
     fixed_length=lambda layout: layout.fixed_bytes,
     bytes_per_unit=1.0,
 )

@@ -1,0 +1,91 @@
+"""One service as the application sees it: its join keys checked, its encoders, what never varies.
+
+Invariants
+1. Every fault of a caller's is a `RequestError` that names the key or field, and in a batch the row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from fastserve.api.encode import FeaturesEncoder
+from fastserve.api.metadata import MetadataEncoder, service_metadata
+from fastserve.api.values import key_text
+from fastserve.errors import RequestError, shown
+from fastserve.plan.service import MAX_STORE_BYTES, ServicePlan
+from fastserve.serving.requests import ServiceRuntime
+from fastserve.serving.transport import RowTransport
+
+
+class ServiceHandler:
+    """What answers requests for one service: key checks, encoders, static texts."""
+
+    __slots__ = (
+        "_bytes_per_unit",
+        "encoder",
+        "key_count",
+        "keys",
+        "may_be_large",
+        "metadata",
+        "metadata_answer",
+        "plan",
+        "runtime",
+    )
+
+    def __init__(self, runtime: ServiceRuntime, transport: RowTransport) -> None:
+        plan: ServicePlan = runtime.plan
+        self.plan = plan
+        self.runtime = runtime
+        self.keys = [(field.name, key_text(field)) for field in plan.join_keys]
+        self.key_count = len(self.keys)
+        self.encoder = FeaturesEncoder(plan)
+        self.metadata = MetadataEncoder(plan)
+        self.metadata_answer = service_metadata(plan)
+        # Without variable-width columns every row has its static length, and most services can't come near
+        # the limit.
+        self.may_be_large = plan.row_bytes > MAX_STORE_BYTES or any(
+            place.view.layout.json_columns or not place.view.packed for place in plan.places
+        )
+        self._bytes_per_unit = transport.bytes_per_unit
+
+    def key_texts(self, join_keys: Mapping[str, Any], row: str = "") -> list[str]:
+        """Check one row's join keys and return their key texts.
+
+        Raises:
+            RequestError: one is missing, unknown or of the wrong type.
+        """
+        try:
+            texts = [text(join_keys[name]) for name, text in self.keys]
+        except KeyError as error:
+            raise RequestError(400, f"Missing required join key: `{error.args[0]}`{row}") from None
+        except RequestError as error:
+            raise RequestError(error.status, f"{error.message}{row}") from None
+        if len(join_keys) != self.key_count:
+            known = [name for name, _ in self.keys]
+            extra = next(name for name in join_keys if name not in known)
+            expected = ", ".join([f"`{name}`" for name in known])
+            raise RequestError(400, f"Unknown join key{row}: expected {expected}, got {shown(extra)}")
+        return texts
+
+    def check_context(self, context: Mapping[str, Any], row: str = "") -> None:
+        """Refuse request context that no on-demand view takes.
+
+        Raises:
+            RequestError: there is any.
+        """
+        if context:
+            name = shown(next(iter(context)))
+            raise RequestError(400, f"Unknown request context field{row}: expected none, got {name}")
+
+    def store_bytes(self, rows: Sequence[Any]) -> int:
+        """Return how many bytes the rows of one vector take in the store; of an item, those of its JSON."""
+        size = 0.0
+        for row in rows:
+            if isinstance(row, dict):
+                size += len(orjson.dumps(row))
+            elif row is not None:
+                size += len(row) * self._bytes_per_unit
+        return int(size)

@@ -1,0 +1,180 @@
+"""The answer of one get-features or get-features-batch, put together as its columns come.
+
+Invariants
+1. An exchange is answered once, whatever fails on the way.
+2. A value that may not be known is told: refused, or null with its status when partial results are welcome.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from fastserve.api.decode import INCLUDE_SLO_INFO, PER_FEATURE, FeaturesRequest
+from fastserve.api.metadata import SIZE_EXCEEDED, TIME_OUT, UNKNOWN, RowFacts, Timing, slo_part
+from fastserve.errors import RequestError, StoreError
+from fastserve.plan.service import MAX_STORE_BYTES
+from fastserve.server.exchange import Exchange
+from fastserve.server.service_handler import ServiceHandler
+from fastserve.serving.columns import Columns
+from fastserve.serving.requests import VectorRequest
+
+LOGGER = logging.getLogger("fastserve")
+
+
+class VectorAnswer:
+    """One request for vectors on its way: takes columns in, puts the answer together.
+
+    ``vectors`` is set before the first of them comes.
+    """
+
+    __slots__ = (
+        "batch",
+        "exchange",
+        "facts",
+        "features",
+        "handler",
+        "now_s",
+        "request",
+        "sizes",
+        "timeout_s",
+        "vectors",
+    )
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        handler: ServiceHandler,
+        request: FeaturesRequest,
+        now_s: Callable[[], float],
+        timeout_s: float,
+        *,
+        batch: bool,
+    ) -> None:
+        self.exchange = exchange
+        self.handler = handler
+        self.request = request
+        self.now_s = now_s
+        self.timeout_s = timeout_s
+        self.batch = batch
+        self.features: list[bytes] = []
+        self.facts: list[RowFacts] = []
+        self.sizes: list[int] = []
+        self.vectors: VectorRequest
+
+    def on_timeout(self) -> None:
+        """Answer that the server's timeout has passed."""
+        message = f"The store did not answer within the server timeout of {self.timeout_s:g} s"
+        refuse(self.exchange, RequestError(504, message))
+
+    def on_failure(self, error: Exception) -> None:
+        """Answer that something went wrong which nobody foresaw."""
+        refuse_unforeseen(self.exchange, error)
+
+    def on_columns(self, columns: Columns, first: int, last: int) -> None:
+        """Take the next lines; with the last one the answer goes out."""
+        if self.exchange.is_answered:
+            return  # refused when an earlier part came
+        try:
+            if self._plain(columns):
+                self.exchange.respond(
+                    200, b'{"result":{"features":' + self.handler.encoder.encode(columns, first) + b"}}"
+                )
+                return
+            self._take(columns, first, last)
+            if len(self.features) == len(self.request.rows):
+                self.exchange.respond(200, self._body())
+        except RequestError as error:
+            refuse(self.exchange, error)
+        except Exception as error:  # noqa: BLE001 - answered and logged; requests beside it go on
+            refuse_unforeseen(self.exchange, error)
+
+    def _plain(self, columns: Columns) -> bool:
+        """Whether this is one vector without metadata of which no row failed: values are all there is to it.
+
+        Rows that haven't come by the latency budget are null, as in `_take`.
+        """
+        if self.batch or self.request.metadata or columns.report.unreadable or self.handler.may_be_large:
+            return False
+        for read in self.vectors.reads:  # noqa: SIM110 - a generator costs more than the loop
+            if read.error is not None:
+                return False
+        return True
+
+    def _take(self, columns: Columns, first: int, last: int) -> None:
+        offset = len(self.features)
+        lacking = self._lacking(columns, first, last)
+        effective = columns.effective_ns[first:last].tolist()
+        for number in range(last - first):
+            self._check_size(offset + number)
+            self.features.append(self.handler.encoder.encode(columns, first + number))
+            self.facts.append(RowFacts(effective[number], lacking.get(offset + number, {})))
+
+    def _lacking(self, columns: Columns, first: int, last: int) -> dict[int, dict[int, bytes]]:
+        """Return the statuses of places without rows, by line of the request.
+
+        Raises:
+            RequestError: a row failed, and partial results aren't welcome.
+        """
+        offset = len(self.features)
+        found: dict[int, dict[int, bytes]] = {}
+        for line, places in self.vectors.lacking(offset, offset + last - first).items():
+            for place, read in places.items():
+                if read.error is not None and not self.request.allow_partial:
+                    raise store_refusal(read.error)
+                status = TIME_OUT if read.error is None else UNKNOWN
+                found.setdefault(line, {})[place] = status
+        for (line, place), reason in columns.report.unreadable.items():
+            if first <= line < last:
+                if not self.request.allow_partial:
+                    raise self._unreadable(place, reason)
+                found.setdefault(line - first + offset, {})[place] = UNKNOWN
+        return found
+
+    def _unreadable(self, place: int, reason: str) -> RequestError:
+        view = self.handler.plan.places[place].view
+        return RequestError(503, f"A row of view `{view.name}` in table {view.table} can't be read: {reason}")
+
+    def _check_size(self, line: int) -> None:
+        size = self.handler.store_bytes(self.handler.runtime.rows(self.vectors.reads, line))
+        self.sizes.append(size)
+        if size > MAX_STORE_BYTES and not self.request.allow_partial:
+            raise RequestError(
+                400, f"{SIZE_EXCEEDED}: expected at most {MAX_STORE_BYTES} bytes from the store, got {size}"
+            )
+
+    def _body(self) -> bytes:
+        metadata = self._metadata()
+        if self.batch:
+            rows = b",".join([b'{"features":' + features + b"}" for features in self.features])
+            return b'{"result":[' + rows + b"]" + metadata + b"}"
+        return b'{"result":{"features":' + self.features[0] + b"}" + metadata + b"}"
+
+    def _metadata(self) -> bytes:
+        flags = self.request.metadata
+        parts = []
+        if flags & PER_FEATURE:
+            features = self.handler.metadata.features(flags & PER_FEATURE, self.facts, batch=self.batch)
+            parts.append(b'"features":' + features)
+        if flags & INCLUDE_SLO_INFO:
+            now_s = self.now_s()
+            timing = Timing(now_s - self.exchange.received_s, now_s - self.vectors.started_s, self.sizes)
+            parts.append(slo_part(timing, batch=self.batch))
+        return b',"metadata":{' + b",".join(parts) + b"}" if parts else b""
+
+
+def store_refusal(error: StoreError) -> RequestError:
+    """Return what a caller is told of a failed read."""
+    return RequestError(429 if error.throttled else 503, f"The online store failed: {error.message}")
+
+
+def refuse(exchange: Exchange, error: RequestError) -> None:
+    """Answer with an error, unless an answer has gone out."""
+    if not exchange.is_answered:
+        exchange.respond_error(error.status, error.message)
+
+
+def refuse_unforeseen(exchange: Exchange, error: Exception) -> None:
+    """Answer that something went wrong here, and log what."""
+    LOGGER.error("a request to %s failed", exchange.path[:64], exc_info=error)
+    refuse(exchange, RequestError(500, "Internal error; the server's log has the details"))

@@ -1,0 +1,143 @@
+"""One request for vectors of one service: the keys it asks for, the rows that have come, who is told.
+
+Invariants
+1. A request's reads stand line by line, in each line in the plan's order of reads.
+2. Rows of a read that failed or has not come are None, and `VectorRequest.lacking` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
+
+from fastserve.plan.keys import ordinary_key
+from fastserve.plan.service import Read, ServicePlan
+from fastserve.serving.coalescer import KeyRead
+from fastserve.serving.columns import Columns
+from fastserve.serving.vectors import VectorEvaluator
+from fastserve.tiles.layout import WORD_BYTES
+
+SLICE_BYTES = 256 * 1024
+"""Lines whose matrix is larger than this are evaluated in slices: beyond it a line costs up to three times as
+much, for cache misses and page faults (`perf/micro/request.py`)."""
+
+
+class Finish(Protocol):
+    """What a request's owner is told: columns until all lines are there, or once that there are none."""
+
+    def on_columns(self, columns: Columns, first: int, last: int) -> None:
+        """Take the request's next lines, in order: those from ``first`` to ``last`` of ``columns``."""
+
+    def on_timeout(self) -> None:
+        """Learn that the deadline came before the rows."""
+
+    def on_failure(self, error: Exception) -> None:
+        """Learn that the rows can't be evaluated, for no reason that was foreseen."""
+
+
+class ServiceRuntime:
+    """One service, ready to serve: its plan, its evaluator, its key builders."""
+
+    __slots__ = (
+        "_empty",
+        "evaluator",
+        "key_builders",
+        "lines_at_once",
+        "places_of_read",
+        "plan",
+        "single_read",
+    )
+
+    def __init__(self, plan: ServicePlan, evaluator: VectorEvaluator) -> None:
+        self.plan = plan
+        self.evaluator = evaluator
+        self.key_builders = [(read.group, _key_builder(read)) for read in plan.reads]
+        self.lines_at_once = max(1, SLICE_BYTES // (plan.words * WORD_BYTES))
+        self.places_of_read = [
+            tuple(place.number for place in plan.places if place.read == number)
+            for number in range(len(plan.reads))
+        ]
+        self.single_read = len(plan.reads) == 1
+        self._empty = [[None] * read.group.size for read in plan.reads]
+
+    def rows(self, reads: Sequence[KeyRead], line: int) -> list[Any]:
+        """Return the rows of one line in place order; None for what is absent, failed or has not come."""
+        if self.single_read:
+            read = reads[line]
+            return read.rows if read.settled and read.error is None else self._empty[0]
+        count = len(self._empty)
+        rows: list[Any] = []
+        for number in range(count):
+            read = reads[line * count + number]
+            rows += read.rows if read.settled and read.error is None else self._empty[number]
+        return rows
+
+
+def _key_builder(read: Read) -> Callable[[Sequence[str]], str]:
+    keys = read.keys
+    if not read.group.own_items:
+        attributes = read.group.key_attributes
+        return lambda texts: ordinary_key(attributes, [texts[key] for key in keys])
+    if len(keys) == 1:
+        only = keys[0]
+        return lambda texts: texts[only]
+    return lambda texts: "|".join([texts[key] for key in keys])
+
+
+class VectorRequest:
+    """The reads of one request: ``lines`` vectors of one service.
+
+    ``budget`` tells that the deadline is the caller's latency budget: what has come by then is answered.
+    """
+
+    __slots__ = (
+        "budget",
+        "deadline_s",
+        "lines",
+        "owner",
+        "reads",
+        "runtime",
+        "started_s",
+        "waiting",
+        "zero_counts",
+    )
+
+    def __init__(
+        self, runtime: ServiceRuntime, owner: Finish, deadline_s: float, *, zero_counts: bool, budget: bool
+    ) -> None:
+        self.runtime = runtime
+        self.owner = owner
+        self.deadline_s = deadline_s
+        self.zero_counts = zero_counts
+        self.budget = budget
+        self.lines = 1
+        self.waiting = 0
+        self.started_s = 0.0
+        self.reads: list[KeyRead] = []
+
+    def release(self) -> None:
+        """Let go of rows and owner.
+
+        Both hold the request, and a vector's rows are too large to wait for the garbage collector.
+        """
+        self.reads = []
+        del self.owner
+
+    def lacking(self, first: int, last: int) -> dict[int, dict[int, KeyRead]]:
+        """Return by line, and in it by place, the reads that failed or have not come."""
+        places_of_read = self.runtime.places_of_read
+        count = len(places_of_read)
+        found: dict[int, dict[int, KeyRead]] = {}
+        for position in range(first * count, last * count):
+            read = self.reads[position]
+            if read.error is not None or not read.settled:
+                line, number = divmod(position, count)
+                found.setdefault(line, {}).update(dict.fromkeys(places_of_read[number], read))
+        return found
+
+    def zero_counts_of(self, first: int, last: int) -> list[Collection[int] | None]:
+        """Return for each line whether empty counts are 0, as `VectorEvaluator.evaluate` takes it."""
+        if not self.zero_counts:
+            return [None] * (last - first)
+        lacking = self.lacking(first, last)
+        return [lacking.get(line, ()) for line in range(first, last)]
