@@ -5,16 +5,24 @@ It is done in a forked child, whose errors come back as the parent's own.
 Invariants
 1. The child never returns into the parent's code: it leaves the process whatever happens.
 2. A DefinitionError or StoreError raised by the work is raised by `run_in_child` with the same text.
+3. The child doesn't outlive `run_in_child`: whoever interrupts or terminates the parent ends both.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
 from fastserve.errors import DefinitionError, FastserveError, InvariantError, StoreError
+
+# A terminal interrupts both processes, `kill` only the parent: then it passes it on after so long.
+GRACE_S = 1.0
+POLL_S = 0.02
+TERMINATED = 128 + signal.SIGTERM
 
 _KINDS: dict[str, Callable[[str], FastserveError]] = {
     "definition": DefinitionError,
@@ -30,7 +38,8 @@ def run_in_child(work: Callable[[], None]) -> None:
         DefinitionError: the work did.
         StoreError: the work did.
         InvariantError: the work ended in another way; its traceback is on stderr.
-        KeyboardInterrupt: the work was interrupted.
+        KeyboardInterrupt: the work, or this process, was interrupted.
+        SystemExit: this process was told to terminate.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -40,15 +49,36 @@ def run_in_child(work: Callable[[], None]) -> None:
         os.close(read_fd)
         _work_and_leave(work, write_fd)
     os.close(write_fd)
+    previous = signal.signal(signal.SIGTERM, handle_terminate)
     try:
         with os.fdopen(read_fd, encoding="utf-8") as pipe:
             kind, _, message = pipe.read().partition(" ")
-    finally:
         os.waitpid(child, 0)
+    except (KeyboardInterrupt, SystemExit) as ending:
+        _interrupt(child, 0.0 if isinstance(ending, SystemExit) else GRACE_S)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
     if kind == "interrupted":
         raise KeyboardInterrupt
     if kind != "done":
         raise _KINDS.get(kind, InvariantError)(message or "a child process ended without a word")
+
+
+def handle_terminate(_number: int, _frame: object) -> NoReturn:
+    """Leave by way of every `finally` that is on the stack."""
+    raise SystemExit(TERMINATED)
+
+
+def _interrupt(child: int, grace_s: float) -> None:
+    """Wait for a child that may be ending by itself; interrupt it after ``grace_s``."""
+    end_s = time.monotonic() + grace_s
+    while time.monotonic() < end_s:
+        if os.waitpid(child, os.WNOHANG)[0]:
+            return
+        time.sleep(POLL_S)
+    os.kill(child, signal.SIGINT)
+    os.waitpid(child, 0)
 
 
 def _work_and_leave(work: Callable[[], None], fd: int) -> NoReturn:

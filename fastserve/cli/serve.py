@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 CANNOT_LISTEN = 1
 LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
-PORT_HINT = "--port N or the variable FASTSERVE_PORT chooses another port"
+ADDRESS_HINT = "choose it by --port N or FASTSERVE_PORT, --host ADDRESS or FASTSERVE_HOST"
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -85,7 +85,7 @@ def port_complaint(options: ServerOptions) -> str | None:
     try:
         bind_listener(options).close()
     except DefinitionError as error:
-        return f"{error.message} ({PORT_HINT})"
+        return f"{error.message} ({ADDRESS_HINT})"
     return None
 
 
