@@ -42,6 +42,7 @@ SLACK_PART = 4  # and a quarter of what the least loaded one has
 STEP_BACK_S = 0.002
 MAX_STEP_BACK_S = 0.02
 PATIENCE_S = 0.05
+QUEUE_MAX = 65_535  # the kernel's own limit for a backlog is below
 # A worker that hasn't beaten for so long (it beats twice a second) is stuck: nobody steps back for it.
 STUCK_S = 2.0
 # Out of file descriptors or memory: the connections wait in the kernel meanwhile.
@@ -120,10 +121,15 @@ class Acceptor:
         """Begin to accept."""
         self._loop.add_reader(self._listener.fileno(), self._on_readable)
 
-    def close(self) -> None:
-        """Accept no more; what is queued is left to the other workers."""
+    def close(self, *, takes_queued: bool) -> None:
+        """Accept no more; what is queued is left to the other workers, or taken when they end as well.
+
+        What is still queued when the last process closes the listener is reset by the kernel.
+        """
         if self._is_closed:
             return
+        if takes_queued:
+            self._accept(QUEUE_MAX)
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
