@@ -106,7 +106,8 @@ class ScriptedStore:
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:-2])
+        lines = [line.partition(": ") for line in head.split("\r\n")[1:-2]]
+        headers = {name.lower(): value for name, _, value in lines}
         request = orjson.loads(await reader.readexactly(int(headers["content-length"])))
         operation = headers["x-amz-target"].rpartition(".")[2]
         self.requests.append((operation, request, head))

@@ -136,8 +136,10 @@ class Pool:
             async with asyncio.timeout(self._settings.connect_timeout_s):
                 connection = await self._dial()
         except (OSError, TimeoutError) as error:
+            self._end_opening()
             self._on_connect_failed(error)
             return
+        self._end_opening()
         if connection.lost:
             self._on_connect_failed(ConnectionResetError("closed as soon as it was opened"))
             return
@@ -147,6 +149,12 @@ class Pool:
         self._open.add(connection)
         self.opened += 1
         self.on_free(connection)
+
+    def _end_opening(self) -> None:
+        """Count this task out at once: a call made by what follows must not rely on it for a connection."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._opening.discard(task)
 
     async def _dial(self) -> Connection:
         """Connect to the first address that answers."""
@@ -172,7 +180,7 @@ class Pool:
         """Fail what waits, unless another connection may still serve it."""
         while self._waiting and self._idle:
             self._idle.pop().send(self._waiting.popleft())
-        if self._open or len(self._opening) > 1:  # this task is one of them
+        if self._open or self._opening:
             return
         kind = Kind.PERMANENT if isinstance(error, ssl.SSLCertVerificationError) else Kind.TRANSIENT
         where = f"{self._endpoint.host}:{self._endpoint.port}"
