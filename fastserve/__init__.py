@@ -7,13 +7,15 @@ its own package.
 from __future__ import annotations
 
 from fastserve.errors import DefinitionError, DefinitionErrors, FastserveError
+from fastserve.sdk.calculation import Calculation
 from fastserve.sdk.entity import Entity
 from fastserve.sdk.features import Aggregate, Attribute
 from fastserve.sdk.functions import AggregateFunction
-from fastserve.sdk.reference import FeatureViewReference
+from fastserve.sdk.on_demand import OnDemandFeatureView, RequestContext, on_demand_feature_view
+from fastserve.sdk.reference import FeatureViewReference, OnDemandReference
 from fastserve.sdk.row_format import AttributesFormat
 from fastserve.sdk.service import FeatureService
-from fastserve.sdk.sources import FileSource, PushSource
+from fastserve.sdk.sources import FileSource, PushSource, RequestSource
 from fastserve.sdk.types import (
     Array,
     Bool,
@@ -39,6 +41,7 @@ __all__ = [
     "Attribute",
     "AttributesFormat",
     "Bool",
+    "Calculation",
     "DataType",
     "DefinitionError",
     "DefinitionErrors",
@@ -53,10 +56,15 @@ __all__ = [
     "Float64",
     "Int64",
     "Map",
+    "OnDemandFeatureView",
+    "OnDemandReference",
     "PushSource",
+    "RequestContext",
+    "RequestSource",
     "String",
     "Struct",
     "TimeWindow",
     "Timestamp",
     "__version__",
+    "on_demand_feature_view",
 ]

@@ -44,12 +44,13 @@ class FeaturesEncoder:
     """Encodes lines of `Columns` as the API's ``features`` array for one service."""
 
     def __init__(self, plan: ServicePlan) -> None:
-        self._outputs = plan.outputs
-        self._kinds = [output_storage(output) for output in plan.outputs]
+        outputs = plan.inputs[: plan.visible_inputs]
+        self._outputs = outputs
+        self._kinds = [output_storage(output) for output in outputs]
         self._at = _positions(self._kinds)
         runs = [(kind, len(list(run))) for kind, run in groupby(self._kinds)]
-        self._all_floats = bool(plan.outputs) and runs == [(Storage.F8, len(plan.outputs))]
-        use_runs = len(plan.outputs) >= SHORT_RUN * len(runs)
+        self._all_floats = bool(outputs) and runs == [(Storage.F8, len(outputs))]
+        use_runs = len(outputs) >= SHORT_RUN * len(runs)
         pieces = runs if use_runs else [(kind, 1) for kind in self._kinds]
         self._writers: list[Parts] = []
         order: dict[int, int] = {}

@@ -70,7 +70,7 @@ class MetadataEncoder:
     """Encodes the metadata of one service's answers."""
 
     def __init__(self, plan: ServicePlan) -> None:
-        self._outputs = plan.outputs
+        self._outputs = plan.inputs[: plan.visible_inputs]
         self._static: dict[int, list[bytes]] = {}
 
     def features(self, flags: int, rows: Sequence[RowFacts], *, batch: bool) -> bytes:
@@ -162,7 +162,7 @@ def service_metadata(plan: ServicePlan) -> bytes:
     ]
     if keys:
         answer["inputJoinKeys"] = keys
-    features = [output_schema(output) for output in plan.outputs]
+    features = [output_schema(output) for output in plan.inputs[: plan.visible_inputs]]
     if features:
         answer["featureValues"] = features
     return orjson.dumps(answer)

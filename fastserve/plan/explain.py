@@ -21,9 +21,11 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
+from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan
 from fastserve.plan.reads import ReadGroup
 from fastserve.plan.service import Output, Place, Read, ServicePlan
 from fastserve.plan.views import MICROSECOND_NS, ViewPlan
+from fastserve.sdk.calculation import Calculation
 from fastserve.sdk.durations import format_duration
 from fastserve.tiles.aggregates import AggregateFeature, Component
 from fastserve.tiles.layout import WORD_BYTES, Storage
@@ -169,8 +171,7 @@ def explain(
         rows=tuple(_row(plan, place) for place in plan.places),
         windows=tuple(cost for view in views.values() for cost in _windows(view)),
         outputs=tuple(
-            OutputLine(output.name, str(output.dtype), _made_of(output, plan.places[output.place]))
-            for output in plan.outputs
+            OutputLine(output.name, str(output.dtype), _made_of(output, plan)) for output in plan.outputs
         ),
         price_per_million_read_units_usd=price_per_million_read_units_usd,
     )
@@ -202,7 +203,7 @@ def _row(plan: ServicePlan, place: Place) -> RowCost:
         table=view.table,
         kind="aggregates" if view.schema else "attributes" if view.packed else "attributes, plain",
         join_keys=_key_names(plan, plan.reads[place.read]),
-        features=sum(output.place == place.number for output in plan.outputs),
+        features=sum(output.place == place.number for output in plan.inputs),
         row_bytes=view.layout.fixed_bytes if view.packed else 0,
         variable_values=len(view.layout.json_columns),
         item_bytes=item_bytes,
@@ -254,9 +255,18 @@ def _windows(view: ViewPlan) -> list[WindowCost]:
     ]
 
 
-def _made_of(output: Output, place: Place) -> str:
-    source = output.source
+def _made_of(output: OnDemandOutput | Output, plan: ServicePlan) -> str:
+    if isinstance(output, OnDemandOutput):
+        return _computed_by(plan.on_demand[output.plan], output.feature)
+    place, source = plan.places[output.place], output.source
     if not isinstance(source, AggregateFeature):
         return f"column {source.name} of {place.view.name}"
     spec = source.spec
     return f"{spec.function}({spec.column}) over {duration_text(spec.window.window_ns)} of {place.view.name}"
+
+
+def _computed_by(plan: OnDemandPlan, feature: str) -> str:
+    defined = plan.view.feature(feature)
+    if isinstance(defined, Calculation):
+        return f"{defined.expr} of {plan.name}"
+    return f"{plan.view.mode} function {plan.name}"

@@ -10,16 +10,19 @@ Invariants
 1. Places are ordered by read, then by the read group's tables: a read's rows, as a store fills them, are a
    slice of the vector row.
 2. Two references that read the same view under the same join keys share one place.
-3. Outputs are in the API's order: on-demand views first (none yet), then views by reference name, features by
-   name.
+3. ``outputs`` are in the API's order: on-demand views first, by reference name, features in schema order;
+   then views by reference name, features by name.
+4. ``inputs`` are what is read from rows: first the features of views that the answer holds, in its order,
+   then those that only on-demand views take.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastserve.errors import DefinitionError
+from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan, on_demand_outputs, plan_on_demand
 from fastserve.plan.reads import ReadGroup, TableUse, partition_tables
 from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.reference import FeatureViewReference
@@ -55,7 +58,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One feature of the answer; ``source`` is the column (attributes) or the aggregate it is made of."""
+    """One feature read from a row; ``source`` is the column (attributes) or the aggregate it is made of."""
 
     name: str
     view: str
@@ -77,7 +80,14 @@ class ServicePlan:
     join_keys: tuple[Field, ...]
     reads: tuple[Read, ...]
     places: tuple[Place, ...]
-    outputs: tuple[Output, ...]
+    inputs: tuple[Output, ...]
+    """What is read from rows, for the answer or for on-demand views."""
+    visible_inputs: int
+    """How many of the inputs, from the first, are in the answer."""
+    on_demand: tuple[OnDemandPlan, ...]
+    context_fields: tuple[Field, ...]
+    """What the request context of a request must hold."""
+    outputs: tuple[OnDemandOutput | Output, ...]
     constants_word: int
     """The word of the vector row at which the constants start."""
     words: int
@@ -140,7 +150,7 @@ def _positions(reference: FeatureViewReference, join_keys: Sequence[Field]) -> t
 def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableUse]:
     return [
         TableUse(view.table, _positions(reference, service.join_keys), view.key_attributes, view.packed)
-        for reference in service.references
+        for reference in (*service.references, *service.source_references)
         for view in [views[reference.view.name]]
     ]
 
@@ -150,21 +160,32 @@ def _plan_service(
 ) -> ServicePlan:
     by_table = {table: group for group in groups for table in group.tables}
     reads: dict[Read, int] = {}
-    for reference in service.references:
+    for reference in (*service.references, *service.source_references):
         group = by_table[views[reference.view.name].table]
         reads.setdefault(Read(group, _positions(reference, service.join_keys)), len(reads))
     places = _places(reads, {view.table: view for view in views.values()})
+
+    def place_of(reference: FeatureViewReference) -> Place:
+        table = views[reference.view.name].table
+        return places[reads[Read(by_table[table], _positions(reference, service.join_keys))], table]
+
+    visible = _visible_inputs(service, place_of)
+    inputs, positions = _with_hidden_inputs(visible, service.source_references, place_of)
     constants_word = sum(place.view.layout.fixed_words for place in places.values())
     return ServicePlan(
-        workspace,
-        service.name,
-        service,
-        service.join_keys,
-        tuple(reads),
-        tuple(places.values()),
-        tuple(_outputs(service, views, reads, places, by_table)),
-        constants_word,
-        constants_word + len(CONSTANT_BITS),
+        workspace=workspace,
+        name=service.name,
+        service=service,
+        join_keys=service.join_keys,
+        reads=tuple(reads),
+        places=tuple(places.values()),
+        inputs=inputs,
+        visible_inputs=len(visible),
+        on_demand=plan_on_demand(service, positions),
+        context_fields=service.request_fields,
+        outputs=(*on_demand_outputs(service), *visible),
+        constants_word=constants_word,
+        words=constants_word + len(CONSTANT_BITS),
     )
 
 
@@ -178,31 +199,50 @@ def _places(reads: Mapping[Read, int], views: Mapping[str, ViewPlan]) -> dict[tu
     return places
 
 
-def _outputs(
-    service: FeatureService,
-    views: Mapping[str, ViewPlan],
-    reads: Mapping[Read, int],
-    places: Mapping[tuple[int, str], Place],
-    by_table: Mapping[str, ReadGroup],
-) -> list[Output]:
-    outputs: list[Output] = []
-    for reference in sorted(service.references, key=lambda reference: reference.name):
-        view = views[reference.view.name]
-        read = reads[Read(by_table[view.table], _positions(reference, service.join_keys))]
-        place = places[read, view.table]
-        aggregates = {feature.spec.name: feature for feature in (view.schema.features if view.schema else ())}
-        for feature in sorted(reference.features):
-            defined = reference.view.feature(feature)
-            outputs.append(
-                Output(
-                    name=f"{reference.name}.{feature}",
-                    view=reference.name,
-                    feature=feature,
-                    dtype=reference.view.output_type(feature),
-                    place=place.number,
-                    source=aggregates[feature] if view.schema else view.layout.by_name[feature],
-                    description=defined.description,
-                    tags=defined.tags,
-                )
-            )
-    return outputs
+PlaceOf = Callable[[FeatureViewReference], Place]
+
+
+def _visible_inputs(service: FeatureService, place_of: PlaceOf) -> list[Output]:
+    return [
+        _input(reference, feature, place_of(reference))
+        for reference in sorted(service.references, key=lambda reference: reference.name)
+        for feature in sorted(reference.features)
+    ]
+
+
+def _with_hidden_inputs(
+    visible: Sequence[Output], sources: Sequence[FeatureViewReference], place_of: PlaceOf
+) -> tuple[tuple[Output, ...], dict[tuple[int, str], int]]:
+    """Return all inputs, and where each source reference's features stand among them.
+
+    A feature of one row is read once, whoever asks for it.
+    """
+    inputs = list(visible)
+    known: dict[tuple[int, str], int] = {}
+    for number, output in enumerate(visible):
+        known.setdefault((output.place, output.feature), number)
+    positions: dict[tuple[int, str], int] = {}
+    for reference in sources:
+        place = place_of(reference)
+        for feature in reference.features:
+            position = known.setdefault((place.number, feature), len(inputs))
+            if position == len(inputs):
+                inputs.append(_input(reference, feature, place))
+            positions[id(reference), feature] = position
+    return tuple(inputs), positions
+
+
+def _input(reference: FeatureViewReference, feature: str, place: Place) -> Output:
+    view = place.view
+    aggregates = {each.spec.name: each for each in (view.schema.features if view.schema else ())}
+    defined = reference.view.feature(feature)
+    return Output(
+        name=f"{reference.name}.{feature}",
+        view=reference.name,
+        feature=feature,
+        dtype=reference.view.output_type(feature),
+        place=place.number,
+        source=aggregates[feature] if view.schema else view.layout.by_name[feature],
+        description=defined.description,
+        tags=defined.tags,
+    )

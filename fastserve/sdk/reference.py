@@ -1,7 +1,8 @@
-"""`FeatureViewReference`: a view as one service reads it: its name there, the features, the key map.
+"""A view as one service or on-demand view reads it: its name there, the features, the key map.
 
-Authors get one from ``view[["a"]]``, ``view.with_name("n")`` and ``view.with_join_key_map({…})``, which chain
-in any order; each gives a new reference.
+Authors get a `FeatureViewReference` from ``view[["a"]]``, ``view.with_name("n")`` and
+``view.with_join_key_map({…})``, which chain in any order; each gives a new reference. On-demand views give an
+`OnDemandReference`, without a key map: their sources have theirs.
 
 Invariants:
 1. ``features`` are features of the view, each once, in the order selected.
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastserve.errors import Location
 from fastserve.sdk.checks import Checks, Immutable
 from fastserve.sdk.types import Field
 
 if TYPE_CHECKING:
+    from fastserve.sdk.on_demand import OnDemandFeatureView
     from fastserve.sdk.views import FeatureView
 
 
@@ -103,6 +105,68 @@ class FeatureViewReference(Immutable):
     def request_keys(self) -> tuple[Field, ...]:
         """The join keys as requests name them, in the order of the view's own."""
         return tuple(Field(self.join_key_map[key.name], key.dtype) for key in self.view.join_keys)
+
+    def __repr__(self) -> str:
+        return f"{self.view!r}.with_name({self.name!r})"
+
+
+class OnDemandReference(Immutable):
+    """An on-demand view under a name, with the features selected.
+
+    Raises:
+        DefinitionError: an unknown feature, or a name that can't be one (collected while a repo is being
+        loaded).
+    """
+
+    view: OnDemandFeatureView[..., Any]
+    name: str
+    features: tuple[str, ...]
+    location: Location
+    valid: bool
+
+    def __init__(self, view: OnDemandFeatureView[..., Any]) -> None:
+        location = Checks("view", view.name).location
+        self._fill(view, view.name, view.feature_names, location, valid=view.valid)
+
+    def _fill(  # what `__init__` and `_changed` share
+        self,
+        view: OnDemandFeatureView[..., Any],
+        name: str,
+        features: tuple[str, ...],
+        location: Location,
+        *,
+        valid: bool,
+    ) -> None:
+        self.view = view
+        self.name = name
+        self.features = features
+        self.location = location
+        self.valid = valid
+        self._seal()
+
+    def _changed(
+        self, checks: Checks, name: str | None = None, features: tuple[str, ...] | None = None
+    ) -> OnDemandReference:
+        changed = object.__new__(OnDemandReference)
+        changed._fill(
+            self.view,
+            self.name if name is None else name,
+            self.features if features is None else features,
+            checks.location,
+            valid=self.valid and checks.valid,
+        )
+        return changed
+
+    def __getitem__(self, features: list[str] | tuple[str, ...]) -> OnDemandReference:
+        """Return a reference that has only these of the features."""
+        checks = Checks("view", self.name)
+        kept = _checked_selection(checks, features, self.features) if self.view.valid else None
+        return self._changed(checks, features=kept)
+
+    def with_name(self, name: str) -> OnDemandReference:
+        """Return a reference whose features are named ``<name>.<feature>``."""
+        checks = Checks("view", self.name)
+        return self._changed(checks, name=checks.identifier("with_name", name))
 
     def __repr__(self) -> str:
         return f"{self.view!r}.with_name({self.name!r})"

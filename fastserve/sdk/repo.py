@@ -15,21 +15,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from fastserve.errors import DefinitionError, DefinitionErrors, Location
 from fastserve.sdk.checks import NAME_UNKNOWN, Collector, Definition, collecting, described
 from fastserve.sdk.entity import Entity
 from fastserve.sdk.failures import described_failure
 from fastserve.sdk.modules import RepoModules
+from fastserve.sdk.on_demand import OnDemandFeatureView
 from fastserve.sdk.service import FeatureService
-from fastserve.sdk.sources import FileSource, PushSource, Source
+from fastserve.sdk.sources import FileSource, PushSource, RequestSource, Source
 from fastserve.sdk.views import FeatureView
 
 SETTINGS_FILE: Final = "fastserve.toml"
 WORKSPACE_DEFAULT: Final = "default"
 WORKSPACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")  # the first part of a table's name
 _SOURCES: Final = (FileSource, PushSource)
+_VIEWS: Final = (FeatureView, OnDemandFeatureView)
 _D = TypeVar("_D", bound=Definition)
 
 
@@ -43,6 +45,7 @@ class Repo:
     sources: Mapping[str, Source]
     views: Mapping[str, FeatureView]
     services: Mapping[str, FeatureService]
+    on_demand_views: Mapping[str, OnDemandFeatureView[..., Any]]
 
 
 def load_repo(path: str | Path) -> Repo:
@@ -73,6 +76,7 @@ def load_repo(path: str | Path) -> Repo:
         _by_name(definition for definition in definitions if isinstance(definition, _SOURCES)),
         _by_name(definition for definition in definitions if isinstance(definition, FeatureView)),
         _by_name(definition for definition in definitions if isinstance(definition, FeatureService)),
+        _by_name(definition for definition in definitions if isinstance(definition, OnDemandFeatureView)),
     )
 
 
@@ -131,6 +135,12 @@ def _with_parts(definition: Definition) -> Iterator[Definition]:
     if isinstance(definition, FeatureService):
         for reference in definition.references:
             yield from _with_parts(reference.view)
+        for computed in definition.on_demand_references:
+            yield from _with_parts(computed.view)
+    elif isinstance(definition, OnDemandFeatureView):
+        for source in definition.sources:
+            if not isinstance(source, RequestSource):
+                yield from _with_parts(source.view)
     elif isinstance(definition, FeatureView):
         yield from definition.entities
         if definition.has_source:
@@ -161,7 +171,10 @@ def _check_names(definitions: Iterable[Definition], collector: Collector) -> Non
     first: dict[tuple[str, str], Definition] = {}
     for definition in definitions:
         kind = "source" if isinstance(definition, _SOURCES) else type(definition).__name__
-        other = first.setdefault((kind, definition.name), definition)
+        rival = (
+            "view" if isinstance(definition, _VIEWS) else kind
+        )  # a view's name means one view, of any kind
+        other = first.setdefault((rival, definition.name), definition)
         if other is not definition and definition.name != NAME_UNKNOWN:
             message = f"the name is taken (expected another, got that of {other.location})"
             collector.fault(f"{kind} {definition.name!r}: {message}", definition.location)

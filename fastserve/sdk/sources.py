@@ -1,4 +1,4 @@
-"""Where a view's rows come from: `FileSource` (Parquet, CSV) and `PushSource` (pushed records).
+"""Where values come from: `FileSource` (Parquet, CSV), `PushSource` (pushed records) and `RequestSource`.
 
 Knows the sources' descriptions; files are opened by the batch job, not here.
 
@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal
 
-from fastserve.errors import DefinitionError
-from fastserve.sdk.checks import FREE_NAME, FREE_NAME_EXPECTED, Checks, Definition
+from fastserve.errors import DefinitionError, Location
+from fastserve.sdk.checks import FREE_NAME, FREE_NAME_EXPECTED, Checks, Definition, Immutable
 from fastserve.sdk.types import Field, Timestamp, check_unique_names
 
 FileFormat = Literal["parquet", "csv"]
@@ -25,6 +25,7 @@ PACKAGE_SCHEME: Final = "package://"
 SCHEMES: Final = (PACKAGE_SCHEME, "s3://", "gs://")
 COMPRESSIONS: Final = (".gz", ".zst", ".zip")
 NULL_VALUES: Final = ("", "NA")
+REQUEST_NAME: Final = "request"
 
 
 class FileSource(Definition):
@@ -134,6 +135,34 @@ class PushSource(Definition):
 
 
 Source = FileSource | PushSource
+
+
+class RequestSource(Immutable):
+    """Values that come with each request (its request context), with their schema.
+
+    It isn't a definition of the repo's: what requests must hold is settled per service, by the fields of all
+    request sources that its on-demand views read. ``name`` is what `Calculation` and ``test_run`` call it.
+
+    Raises:
+        DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
+    """
+
+    name: str
+    schema: tuple[Field, ...]
+    location: Location
+    valid: bool
+
+    def __init__(self, schema: Sequence[Field], name: str = REQUEST_NAME) -> None:
+        checks = Checks("RequestSource", None if name == REQUEST_NAME else name)
+        self.name = checks.identifier("name", name)
+        self.schema = checks.instances("schema", schema, Field, "Field")
+        check_unique_names(checks, "schema", self.schema)
+        self.location = checks.location
+        self.valid = checks.valid and all(field.valid for field in self.schema)
+        self._seal()
+
+    def __repr__(self) -> str:
+        return f"RequestSource({self.name!r})"
 
 
 def check_timestamp_column(checks: Checks, name: str, schema: Sequence[Field]) -> None:

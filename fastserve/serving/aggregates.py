@@ -31,7 +31,7 @@ def compile_merge(plan: ServicePlan) -> MergePlan | None:
     """Return the merge plan of a service's aggregates; None when it has none."""
     places: list[tuple[int, int, Any, list[AggregateFeature]]] = []
     for place in plan.places:
-        sources = [output.source for output in plan.outputs if output.place == place.number]
+        sources = [output.source for output in plan.inputs if output.place == place.number]
         features = [source for source in sources if isinstance(source, AggregateFeature)]
         if features:
             places.append((place.number, place.word, place.view.schema, features))

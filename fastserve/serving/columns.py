@@ -3,7 +3,7 @@
 Knows the plan and the merged aggregates, nothing of how rows came or were repaired.
 
 Invariants
-1. Within a kind, values stand in the order of the plan's outputs; null is the layout's in-band marker.
+1. Within a kind, values stand in the order of the plan's inputs; null is the layout's in-band marker.
 2. A count that was made of no row, because the row failed or has not come, is null whatever the request asks
    for: zero would be a value.
 """
@@ -56,7 +56,7 @@ class Columns:
     """Feature values of a batch, by storage kind, one line per request.
 
     ``floats`` (float64), ``ints`` (int64), ``times`` (int64 ns), ``singles`` (float32), ``bools`` (uint8, 2
-    is null) and ``texts`` (lists of JSON bytes) are in the order of the plan's outputs of that kind.
+    is null) and ``texts`` (lists of JSON bytes) are in the order of the plan's inputs of that kind.
     ``effective_ns`` has shape (requests, places), the smallest int64 where there is no usable row. ``exact``
     maps (line, output number) to values that look like a null marker and aren't. ``odd`` is true when a float
     may be a NaN or infinity that is not null.
@@ -96,7 +96,7 @@ class ColumnIndex:
 
     def __init__(self, plan: ServicePlan, merge: MergePlan | None) -> None:
         aggregates = _aggregate_columns(plan, merge)
-        kinds = [output_storage(output) for output in plan.outputs]
+        kinds = [output_storage(output) for output in plan.inputs]
         gathers = {
             storage: _gather(plan, kinds, storage, aggregates)
             for storage in Storage
@@ -109,7 +109,7 @@ class ColumnIndex:
         self._bool = gathers[Storage.BOOL]
         self._counts = 0 if merge is None else merge.counts
         self._counts_of_place: dict[int, list[int]] = {}
-        for output, column in zip(plan.outputs, aggregates, strict=True):
+        for output, column in zip(plan.inputs, aggregates, strict=True):
             if column is not None and not column[0] and column[1] < self._counts:
                 self._counts_of_place.setdefault(output.place, []).append(column[1])
 
@@ -154,7 +154,7 @@ def _gather(
 ) -> _Gather:
     look_ups: list[int] = []
     order: list[tuple[bool, int]] = []
-    for output, kind, aggregate in zip(plan.outputs, kinds, aggregates, strict=True):
+    for output, kind, aggregate in zip(plan.inputs, kinds, aggregates, strict=True):
         if kind is not storage:
             continue
         if aggregate is not None:
@@ -179,13 +179,13 @@ def _column(gather: _Gather, storage: Storage, matrix: Words, merged: Array) -> 
 
 def _aggregate_columns(plan: ServicePlan, merge: MergePlan | None) -> list[tuple[bool, int] | None]:
     """Return for each output its column in the merged floats (true) or integers; None for look-ups."""
-    columns: list[tuple[bool, int] | None] = [None] * len(plan.outputs)
+    columns: list[tuple[bool, int] | None] = [None] * len(plan.inputs)
     if merge is None:
         return columns
     for position, place in enumerate(merge.place_numbers.tolist()):
         numbers = [
             number
-            for number, output in enumerate(plan.outputs)
+            for number, output in enumerate(plan.inputs)
             if output.place == place and isinstance(output.source, AggregateFeature)
         ]
         for number, feature in zip(numbers, merge.feature_places[position], strict=True):

@@ -58,7 +58,7 @@ class TextColumns:
         # Outputs as (place, piece): a place's texts stand together, columns in the layout's order.
         self._order = [
             (output.place, piece_of[output.place, output.source.name])
-            for output in plan.outputs
+            for output in plan.inputs
             if output_storage(output) is Storage.JSON and isinstance(output.source, Column)
         ]
         self._pieces = [piece for _, piece in self._order]

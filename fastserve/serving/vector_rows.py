@@ -49,7 +49,7 @@ class VectorRows:
         views = [place.view for place in plan.places]
         self._places = plan.places
         self._words = plan.words
-        self._outputs = plan.outputs
+        self._outputs = plan.inputs
         self._transport = transport
         self._old_layouts: OldLayouts = old_layouts or {}
         self._transcode_item = transcode_item

@@ -108,7 +108,7 @@ class VectorEvaluator:
         return pairs(expired, self._ttl_places) if expired.any() else []
 
     def _less_nulled(self, exact: dict[tuple[int, int], int], effective: Words) -> dict[tuple[int, int], int]:
-        outputs = self.plan.outputs
+        outputs = self.plan.inputs
         return {
             (line, number): value
             for (line, number), value in exact.items()

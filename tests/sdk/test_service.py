@@ -30,7 +30,7 @@ def test_the_request_keys_stand_in_the_order_in_which_they_appear_once_each() ->
     assert service.join_keys == (Field("shop_id", Int64), Field("user_id", String), Field("user_b", String))
 
 
-KIND = "FeatureView, whole or selected from"
+KIND = "FeatureView or OnDemandFeatureView, whole or selected from"
 
 
 @pytest.mark.parametrize(
