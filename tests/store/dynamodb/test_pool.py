@@ -194,6 +194,22 @@ def test_a_call_that_is_not_answered_in_time_fails_and_takes_its_connection_alon
     told(run, story, [Fault.STALL])
 
 
+def test_a_call_whose_time_is_over_is_not_sent_when_its_turn_comes(run: Run) -> None:
+    async def story(store: ScriptedStore) -> None:
+        pool = new_pool(store.endpoint, PoolSettings(max_connections=1))
+        first, late, last = requested(pool), requested(pool), requested(pool)
+        await store.until_asked(1)
+        late.deadline_s = 0.0
+        store.release()
+        await answered(first, last)
+        assert (await failed(late)).name == "timeout"
+        assert len(store.requests) == 2
+        assert store.connections == 1
+        await pool.close()
+
+    told(run, story, [Fault.STALL])
+
+
 def test_the_timers_stop_when_there_is_nothing_to_watch(run: Run) -> None:
     async def story(store: ScriptedStore) -> None:
         pool = new_pool(store.endpoint)
