@@ -29,9 +29,14 @@ KEPT_BUFFER_BYTES = 512 * 1024
 
 
 class Call(Protocol):
-    """One request on its way: ``payload`` is head and body, ``deadline_s`` on the loop's clock."""
+    """One request on its way: ``payload`` is head and body.
+
+    The answer is due ``timeout_s`` after the payload was sent, and never later than ``deadline_s`` on the
+    loop's clock. Waiting for a connection doesn't count as the service's time.
+    """
 
     payload: bytes
+    timeout_s: float
     deadline_s: float
     resent: bool  # went out a second time because its connection had died while idle
 
@@ -70,6 +75,7 @@ class Connection(asyncio.BufferedProtocol):
         "retire_at_s",
         # call
         "call",
+        "due_s",
         "_filled",
     )
 
@@ -85,12 +91,14 @@ class Connection(asyncio.BufferedProtocol):
         self.idle_limit_s = 0.0
         self.retire_at_s = 0.0
         self.call: Call | None = None
+        self.due_s = 0.0
 
-    def send(self, call: Call) -> None:
-        """Send a call's payload; the connection must be free."""
+    def send(self, call: Call, now_s: float) -> None:
+        """Send a call's payload; the connection must be free. Who looks at ``due_s`` is the owner."""
         if self.call is not None or self._transport is None:
             raise InvariantError("a call was given to a connection that isn't free")
         self.call = call
+        self.due_s = min(now_s + call.timeout_s, call.deadline_s)
         self._transport.write(call.payload)
 
     def close(self) -> None:

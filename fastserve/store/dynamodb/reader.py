@@ -34,7 +34,7 @@ SHOWN_TABLES = 3
 
 
 class DynamoDBReader:
-    """A `serving.coalescer.Reader` over the wire client. ``timeout_s`` is the time of one try."""
+    """A `serving.coalescer.Reader` over the wire client. ``timeout_s`` is the time of one try, once sent."""
 
     __slots__ = (
         "caller",
@@ -107,9 +107,8 @@ class Batch:
         except (TypeError, ValueError) as error:  # a key that no encoding of text can hold
             self._on_failure(Failure(Kind.REFUSED, "key", str(error)))
             return
-        now_s = reader.caller.clock()
         deadline_s = max([read.deadline_s for read in self._reads])
-        reader.caller.send(reader.signer, body, min(now_s + reader.timeout_s, deadline_s), self._on_result)
+        reader.caller.send(reader.signer, body, reader.timeout_s, deadline_s, self._on_result)
 
     def _on_result(self, result: Answer | Failure) -> None:
         if isinstance(result, Failure):
