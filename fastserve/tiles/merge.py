@@ -60,17 +60,6 @@ bytes."""
 
 BEYOND_ALL_TAILS = np.iinfo(np.int64).max
 
-REDUCTIONS: dict[Op, Callable[[Any], Any]] = {
-    Op.ADD_F: lambda terms: add_quietly(terms),
-    Op.ADD_I: lambda terms: add_exactly(terms),
-    Op.COUNT: lambda terms: np.add.reduce(terms, axis=1),
-    Op.MIN_F: lambda terms: np.fmin.reduce(terms, axis=1),
-    Op.MAX_F: lambda terms: np.fmax.reduce(terms, axis=1),
-    Op.MIN_I: lambda terms: np.minimum.reduce(terms, axis=1),
-    Op.MAX_I: lambda terms: np.maximum.reduce(terms, axis=1),
-}
-
-
 def add_quietly(terms: Floats) -> Floats:
     """Sum float64 ``terms`` over the middle axis, by IEEE 754 and without a warning: inf - inf is NaN."""
     with np.errstate(invalid="ignore", over="ignore"):
@@ -93,6 +82,17 @@ def add_exactly(terms: Words) -> Words:
     # A slot whose own sum left int64 (`write`) spoils the whole, whatever the others hold.
     sums[(terms == NULL_INT64).any(axis=1)] = NULL_INT64
     return sums
+
+
+REDUCTIONS: dict[Op, Callable[[Any], Any]] = {
+    Op.ADD_F: add_quietly,
+    Op.ADD_I: add_exactly,
+    Op.COUNT: lambda terms: np.add.reduce(terms, axis=1),
+    Op.MIN_F: lambda terms: np.fmin.reduce(terms, axis=1),
+    Op.MAX_F: lambda terms: np.fmax.reduce(terms, axis=1),
+    Op.MIN_I: lambda terms: np.minimum.reduce(terms, axis=1),
+    Op.MAX_I: lambda terms: np.maximum.reduce(terms, axis=1),
+}
 
 
 @dataclass(frozen=True, slots=True)
