@@ -60,6 +60,7 @@ bytes."""
 
 BEYOND_ALL_TAILS = np.iinfo(np.int64).max
 
+
 def add_quietly(terms: Floats) -> Floats:
     """Sum float64 ``terms`` over the middle axis, by IEEE 754 and without a warning: inf - inf is NaN."""
     with np.errstate(invalid="ignore", over="ignore"):
