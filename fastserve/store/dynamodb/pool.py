@@ -232,8 +232,7 @@ class Pool:
         if self._held_up:
             # The loop was busy with something else: answers may lie unread in the kernel's buffers.
             return
-        late = [c for c in self._open if c.call is not None and c.due_s <= now_s]
-        for connection in late:
+        for connection in [connection for connection in self._open if connection.is_late(now_s)]:
             connection.cut(TIMED_OUT)
         self._ticks += 1
         if len(self._waiting) <= SHORT_LINE or self._ticks % LONG_LINE_TICKS == 0:

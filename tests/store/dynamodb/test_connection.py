@@ -112,6 +112,29 @@ def test_a_malformed_answer_cuts_the_connection_and_fails_the_call(recorder: Rec
     assert recorder.log == ["request", "lost", "abort", "malformed answer"]
 
 
+def test_a_call_is_late_unless_more_of_its_answer_has_come(recorder: Recorder) -> None:
+    connection = recorder.connection
+    assert not connection.is_late(1000.0)
+    recorder.deadline_s = 103.0
+    connection.send(recorder, 100.0)
+    assert not connection.is_late(100.9)
+    recorder.feed(ANSWER[:5])
+    assert not connection.is_late(101.0)
+    assert not connection.is_late(101.9)
+    recorder.feed(ANSWER[5:9])
+    assert not connection.is_late(102.0)
+    recorder.feed(ANSWER[9:12])
+    assert connection.is_late(103.0), "the deadline is the end"
+
+
+def test_a_call_is_late_when_its_answer_stops_half_way(recorder: Recorder) -> None:
+    recorder.deadline_s = 200.0
+    recorder.connection.send(recorder, 100.0)
+    recorder.feed(ANSWER[:5])
+    assert not recorder.connection.is_late(101.0)
+    assert recorder.connection.is_late(102.0)
+
+
 def test_a_cut_call_has_one_outcome_even_if_the_answer_comes(recorder: Recorder) -> None:
     recorder.connection.send(recorder, 0.0)
     recorder.connection.cut(TIMED_OUT)

@@ -213,7 +213,7 @@ def test_a_loop_that_was_held_up_reads_answers_before_it_calls_them_late(run: Ru
         call = requested(pool)
         await store.until_asked(1)
         pool._ticked_s -= 10.0
-        pool._open.copy().pop().due_s = 0.0
+        pool._open.copy().pop()._due_s = 0.0
         assert pool._tick_timer is not None
         pool._tick_timer.cancel()
         pool._tick()
