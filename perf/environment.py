@@ -46,7 +46,7 @@ def _cpu_name() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "python_build": " ".join(platform.python_build())}
     for package in _PACKAGES:
         try:
             found[package] = version(package)

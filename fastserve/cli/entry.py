@@ -14,6 +14,7 @@ Invariants
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -33,6 +34,8 @@ DESCRIPTION = "An online feature server: feature vectors out of DynamoDB or a lo
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
     """Run one command and return its exit code; ``argv`` is without the program's name."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may have another encoding
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments, os.environ if environ is None else environ)

@@ -51,7 +51,7 @@ def serve(settings: Settings) -> int:
     from fastserve.server import arbiter
     from fastserve.server.boot import make_boot
 
-    logging.basicConfig(level=settings.log_level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    start_logging(settings.log_level)
     workspace = load_workspace(settings)
     options = server_options(settings)
     complaint = port_complaint(options)
@@ -60,6 +60,14 @@ def serve(settings: Settings) -> int:
         return CANNOT_LISTEN
     run_in_child(lambda: try_store(settings.store))
     return arbiter.run(options, make_boot(settings, workspace.plan))
+
+
+def start_logging(level: str) -> None:
+    """Log to stderr; of the AWS libraries only warnings, unless everything is wanted: every worker tells."""
+    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
+    if level != "debug":
+        for library in ("aiobotocore", "botocore"):
+            logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def server_options(settings: Settings) -> ServerOptions:

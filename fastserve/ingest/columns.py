@@ -98,12 +98,13 @@ def check_column(
     faults = [
         f"({raw} IS NULL OR {value} IS NULL)" if required else f"({raw} IS NOT NULL AND {value} IS NULL)"
     ]
-    if field.dtype in {Float64, Float32} and source_type == TEXT:
+    is_float = field.dtype in {Float64, Float32}
+    if is_float and source_type == TEXT:
         # 1e999 would silently become infinite.
         faults.append(f"coalesce(isinf({value}) AND NOT contains(lower({raw}), 'inf'), false)")
-    if finite and field.dtype in {Float64, Float32}:
+    if finite and is_float:
         faults.append(f"coalesce(NOT isfinite({value}), false)")
-    expected = _ARTICLES.get(field.dtype, f"a {field.dtype}")
+    expected = _ARTICLES.get(field.dtype, f"a {'finite ' if finite and is_float else ''}{field.dtype}")
     if summed and field.dtype == Int64:
         faults.append(f"coalesce({value} = (-9223372036854775808)::BIGINT, false)")
         expected += " above -2**63"

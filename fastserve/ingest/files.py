@@ -12,7 +12,9 @@ Invariants
 
 from __future__ import annotations
 
+import csv
 import glob
+import io
 import itertools
 import shutil
 import zipfile
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from fastserve.errors import DefinitionError, shown
 from fastserve.ingest.columns import literal, quoted
@@ -29,6 +32,7 @@ from fastserve.sdk.sources import FileFormat, FileSource
 OBJECT_STORES = ("s3://", "gs://")
 UNKNOWN_BYTES = 1 << 30
 """What an object of unknown size is taken for when partitions are counted."""
+HEADER_BYTES_MAX = 1 << 20
 _COMPRESSION_RATIO = {".gz": 6, ".zst": 6, ".zip": 6, ".parquet": 4, ".pq": 4}
 
 
@@ -156,8 +160,7 @@ def file_relation(connection: duckdb.DuckDBPyConnection, source: FileSource, fil
         if file.format == "parquet":
             sql = f"SELECT * FROM read_parquet({literal(file.path)})"
             return Relation(sql, describe(connection, sql), file.shown)
-        sniffed = f"SELECT * FROM read_csv({literal(file.path)}, {_dialect(source)}, all_varchar = true)"
-        names = list(describe(connection, sniffed))
+        names = _header(connection, source, file)
         columns = ", ".join(f"{quoted(name)}: 'VARCHAR'" for name in names)
         rejects = f"rejects_{next(_numbers)}"
         tables = f"rejects_table = '{rejects}', rejects_scan = '{rejects}_scans'"
@@ -172,6 +175,25 @@ def file_relation(connection: duckdb.DuckDBPyConnection, source: FileSource, fil
         ) from None
 
 
+def _header(connection: duckdb.DuckDBPyConnection, source: FileSource, file: InputFile) -> list[str]:
+    """Return the column names of a CSV file.
+
+    A local file is opened here: DuckDB would look at its first rows as well, and refuse it for a bad one.
+    """
+    if file.path.startswith(OBJECT_STORES):
+        options = f"{_dialect(source)}, all_varchar = true, ignore_errors = true"
+        return list(describe(connection, f"SELECT * FROM read_csv({literal(file.path)}, {options})"))
+    try:
+        with pa.input_stream(file.path, compression="detect") as stream:
+            text = stream.read(HEADER_BYTES_MAX).decode("utf-8-sig", errors="replace")
+    except (OSError, pa.ArrowException) as error:
+        raise duckdb.IOException(first_line(error)) from None
+    names = next(csv.reader(io.StringIO(text), delimiter=source.delimiter), [])
+    if not names or len({name.lower() for name in names}) < len(names):
+        raise duckdb.InvalidInputException(f"a header of {len(names)} names, not all of them different")
+    return names
+
+
 def sniffed_types(
     connection: duckdb.DuckDBPyConnection, source: FileSource, files: Sequence[InputFile]
 ) -> dict[str, str]:
@@ -181,7 +203,8 @@ def sniffed_types(
         DefinitionError: a file can't be read.
     """
     paths = ", ".join(literal(file.path) for file in files)
-    sql = f"SELECT * FROM read_csv([{paths}], {_dialect(source)}, union_by_name = true)"
+    options = f"{_dialect(source)}, union_by_name = true, ignore_errors = true"
+    sql = f"SELECT * FROM read_csv([{paths}], {options})"
     try:
         return describe(connection, sql)
     except duckdb.Error as error:

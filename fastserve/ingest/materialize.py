@@ -22,6 +22,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
@@ -44,7 +45,7 @@ from fastserve.ingest.shuffle import (
     partitions_for,
 )
 from fastserve.ingest.transform import view_relations
-from fastserve.plan.views import ViewPlan, plan_view
+from fastserve.plan.views import ViewPlan, duration_ns, plan_view
 from fastserve.sdk.repo import Repo
 from fastserve.sdk.sources import FileSource
 from fastserve.store.interface import OnlineStore
@@ -55,7 +56,7 @@ ROWS_FOR_PROCESSES = 500_000
 """Below so many rows a process takes longer to start than the work does."""
 PUT_ROWS = 5_000
 PUT_BYTES = 8 << 20
-NS_PER_S = 1_000_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,7 +280,7 @@ class _ViewJob:
     def _bounds(self) -> TimeBounds:
         """Return the times of events that any row of this job can hold."""
         start = self._plan.view.start_time
-        floors = [] if start is None else [int(start.timestamp()) * NS_PER_S + start.microsecond * 1000]
+        floors = [] if start is None else [duration_ns(start - EPOCH)]
         if self._plan.schema is not None:
             floors.append(earliest_ns(self._plan.schema, self._as_of_ns))
         return TimeBounds(max(floors, default=None), self._as_of_ns)
@@ -310,8 +311,10 @@ class _ViewJob:
                 ]
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
-        finally:
+        except BaseException:
             executor.shutdown(wait=False, cancel_futures=True)
+            raise
+        await asyncio.to_thread(executor.shutdown)
         return [task.result() for task in tasks]
 
     def _executor(self, rows: int) -> Executor:

@@ -108,7 +108,7 @@ def _typed_copies(
 ) -> list[str]:
     """Copy CSV files to Parquet with the types that they seem to have; return where the copies are."""
     types = sniffed_types(reading.connection, source, files)
-    types = {name: kind for name, kind in types.items() if _mentioned(name, transformation)}
+    types = {name: kind for name, kind in types.items() if _mentioned(name, transformation)} or types
     copies = []
     for number, file in enumerate(files):
         relation = file_relation(reading.connection, source, file)

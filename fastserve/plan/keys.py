@@ -24,6 +24,8 @@ from fastserve.sdk.types import Bool, DataType, String
 
 SEPARATOR = "|"
 NULL_TEXT = "\\0"
+NO_INTEGER = "-1E+100"
+"""A number that DynamoDB takes and no join key is."""
 EMPTY_TEXT = "\\e"
 
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
@@ -73,21 +75,23 @@ def item_key(attributes: KeyAttributes, texts: Sequence[str]) -> str:
 def ordinary_key(attributes: KeyAttributes, texts: Sequence[str]) -> str:
     """Return the `item_key` of an entity key whose values' texts `text_of` made.
 
-    Ordinary tables were not written by us: a text in them stands as it is, without our escapes.
+    Ordinary tables were not written by us: a text in them stands as it is, without our escapes. A key that
+    can't be in such a table, one with null or the empty string, becomes one that isn't: DynamoDB would refuse
+    the whole call for it, other requests' keys included.
     """
     return item_key(
         attributes,
         [
-            _unescaped(text) if kind == "S" and "\\" in text else text
+            _ordinary_text(kind, text) if "\\" in text else text
             for (_, kind), text in zip(attributes, texts, strict=True)
         ],
     )
 
 
-def _unescaped(text: str) -> str:
-    if text == EMPTY_TEXT:
-        return ""
-    return text if text == NULL_TEXT else _ESCAPE.sub(r"\1", text)
+def _ordinary_text(kind: str, text: str) -> str:
+    if text in {NULL_TEXT, EMPTY_TEXT}:
+        return text if kind == "S" else NO_INTEGER
+    return _ESCAPE.sub(r"\1", text)
 
 
 def key_json(group: ReadGroup, key: str) -> bytes:

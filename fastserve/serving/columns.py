@@ -83,12 +83,14 @@ def output_storage(output: Output) -> Storage:
 class _Gather:
     """How one kind of column is read.
 
-    ``look_ups`` are elements of the matrix's lines, ``order`` goes over those and the merged aggregates
-    behind them (None: as read).
+    ``look_ups`` are elements of the matrix's lines seen as ``dtype``, ``order`` goes over those and the merged
+    aggregates behind them (None: as read). ``nothing`` is given where the service has no column of the kind.
     """
 
     look_ups: npt.NDArray[np.intp]
     order: npt.NDArray[np.intp] | None
+    dtype: np.dtype[Any]
+    nothing: Array | None
 
 
 class ColumnIndex:
@@ -121,11 +123,11 @@ class ColumnIndex:
         if self._counts:
             self._put_null_counts(ints, zero_counts, report)
         return (
-            _column(self._f8, Storage.F8, matrix, floats),
-            _column(self._i8, Storage.I8, matrix, ints),
-            _column(self._time, Storage.TIME, matrix, ints),
+            _column(self._f8, matrix, floats),
+            _column(self._i8, matrix, ints),
+            _column(self._time, matrix, ints),
             self._singles(matrix, floats),
-            _column(self._bool, Storage.BOOL, matrix, ints),
+            _column(self._bool, matrix, ints),
         )
 
     def _singles(self, matrix: Words, floats: Array) -> Array:
@@ -134,7 +136,7 @@ class ColumnIndex:
                 singles = floats.astype("<f4")
             np.copyto(singles, NULL_FLOAT32, where=floats.view("<i8") == NULL_FLOAT64_BITS)
             floats = singles
-        return _column(self._f4, Storage.F4, matrix, floats)
+        return _column(self._f4, matrix, floats)
 
     def _put_null_counts(self, ints: Words, zero_counts: ZeroCounts | None, report: RowReport) -> None:
         counts = ints[:, : self._counts]
@@ -165,15 +167,21 @@ def _gather(
             look_ups.append(byte // storage.width_bytes)
     final = [place + len(look_ups) if merged else place for merged, place in order]
     needs_merged = any(merged for merged, _ in order)
-    return _Gather(np.array(look_ups, np.intp), np.array(final, np.intp) if needs_merged else None)
+    dtype = np.dtype(storage.numpy_type)  # made once: from text it costs as much as a small take
+    nothing = None if order else np.empty((0, 0), dtype)
+    return _Gather(
+        np.array(look_ups, np.intp), np.array(final, np.intp) if needs_merged else None, dtype, nothing
+    )
 
 
-def _column(gather: _Gather, storage: Storage, matrix: Words, merged: Array) -> Array:
+def _column(gather: _Gather, matrix: Words, merged: Array) -> Array:
+    if gather.nothing is not None:
+        return gather.nothing
     if gather.order is None:
-        return matrix.view(storage.numpy_type).take(gather.look_ups, axis=1)
+        return matrix.view(gather.dtype).take(gather.look_ups, axis=1)
     if not gather.look_ups.size:
         return merged.take(gather.order, axis=1)
-    looked_up = matrix.view(storage.numpy_type).take(gather.look_ups, axis=1)
+    looked_up = matrix.view(gather.dtype).take(gather.look_ups, axis=1)
     return np.concatenate([looked_up, merged], axis=1).take(gather.order, axis=1)
 
 

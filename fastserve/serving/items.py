@@ -53,7 +53,7 @@ def _column_value(column: Column, attribute: Attribute | None) -> Any:
     value = _converted(column.name, column.dtype, attribute)
     if value is None or column.storage is not Storage.JSON:
         return value
-    return orjson.dumps(_api_value(column.dtype, value))
+    return orjson.dumps(api_value(column.dtype, value))
 
 
 def _converted(name: str, dtype: DataType, attribute: Attribute) -> Any:
@@ -133,18 +133,18 @@ def _reader(dtype: DataType) -> Callable[[str, DataType, Attribute], Any]:
     return _map if isinstance(dtype, Map) else _SCALARS[dtype]
 
 
-def _api_value(dtype: DataType, value: Any) -> Any:
+def api_value(dtype: DataType, value: Any) -> Any:
     """Return a value as the API writes it: int64 and non-finite floats as strings, times as ISO-8601, structs
     as lists.
     """
     if value is None:
         return None
     if isinstance(dtype, Array):
-        return [_api_value(dtype.element, item) for item in value]
+        return [api_value(dtype.element, item) for item in value]
     if isinstance(dtype, Struct):
-        return [_api_value(f.dtype, item) for f, item in zip(dtype.fields, value, strict=True)]
+        return [api_value(f.dtype, item) for f, item in zip(dtype.fields, value, strict=True)]
     if isinstance(dtype, Map):
-        return {key: _api_value(dtype.value, item) for key, item in value.items()}
+        return {key: api_value(dtype.value, item) for key, item in value.items()}
     if dtype == Int64:
         return str(value)
     if dtype == Timestamp:

@@ -61,7 +61,7 @@ class VectorRows:
         self._constants = transport.wrap(CONSTANTS)
         self._header_at = np.array([place.word for place in plan.places], np.intp)
         self._effective_at = self._header_at + 1
-        self._headers = np.array([view.layout.header_word for view in views], np.int64)
+        self._headers = np.array([view.layout.header_word for view in views], np.int64).tobytes()
         # Rows with variable-width values are cut to their fixed parts; all others must have that length.
         self._cuts = [(p.number, lengths[p.number]) for p in plan.places if p.view.layout.json_columns]
         self._has_items = any(not view.packed for view in views)
@@ -88,7 +88,9 @@ class VectorRows:
         if len(joined) != len(lines) * words * WORD_BYTES:
             return None
         matrix = np.frombuffer(joined, "<i8").reshape(len(lines), words)
-        return matrix if (matrix.take(self._header_at, axis=1) == self._headers).all() else None
+        # As bytes: comparing arrays and reducing the outcome takes 1.2 us more.
+        headers = matrix.take(self._header_at, axis=1).tobytes()
+        return matrix if headers == self._headers * len(lines) else None
 
     def _fixed(self, rows: Sequence[Any]) -> list[Any]:
         fixed = list(rows)

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,8 @@ Index = npt.NDArray[np.intp]
 
 NEGATIVE_ZERO_BITS = NULL_INT64
 """The bits of -0.0 are those of the smallest int64."""
+FLOAT64 = np.dtype("<f8")
+INT64 = np.dtype("<i8")
 NULL_FLOAT64 = np.array([NULL_FLOAT64_BITS], "<i8").view("<f8")[0]
 
 NEUTRAL_BITS: dict[Op, int] = {
@@ -60,24 +62,6 @@ bytes."""
 
 BEYOND_ALL_TAILS = np.iinfo(np.int64).max
 
-REDUCTIONS: dict[Op, Callable[[Any], Any]] = {
-    Op.ADD_F: lambda terms: add_quietly(terms),
-    Op.ADD_I: lambda terms: add_exactly(terms),
-    Op.COUNT: lambda terms: np.add.reduce(terms, axis=1),
-    Op.MIN_F: lambda terms: np.fmin.reduce(terms, axis=1),
-    Op.MAX_F: lambda terms: np.fmax.reduce(terms, axis=1),
-    Op.MIN_I: lambda terms: np.minimum.reduce(terms, axis=1),
-    Op.MAX_I: lambda terms: np.maximum.reduce(terms, axis=1),
-}
-
-
-def add_quietly(terms: Floats) -> Floats:
-    """Sum float64 ``terms`` over the middle axis, by IEEE 754 and without a warning: inf - inf is NaN."""
-    with np.errstate(invalid="ignore", over="ignore"):
-        # initial: NumPy starts a sum at 0.0, which would turn an empty window's -0.0 into a zero.
-        result: Floats = np.add.reduce(terms, axis=1, initial=-0.0)
-        return result
-
 
 def add_exactly(terms: Words) -> Words:
     """Sum int64 ``terms`` of shape (rows, terms, components) over the middle axis.
@@ -93,6 +77,18 @@ def add_exactly(terms: Words) -> Words:
     # A slot whose own sum left int64 (`write`) spoils the whole, whatever the others hold.
     sums[(terms == NULL_INT64).any(axis=1)] = NULL_INT64
     return sums
+
+
+REDUCTIONS: dict[Op, Callable[[Any], Any]] = {
+    # initial: NumPy starts a sum at 0.0, which would turn an empty window's -0.0 into a zero.
+    Op.ADD_F: lambda terms: np.add.reduce(terms, axis=1, initial=-0.0),
+    Op.ADD_I: add_exactly,
+    Op.COUNT: lambda terms: np.add.reduce(terms, axis=1),
+    Op.MIN_F: lambda terms: np.fmin.reduce(terms, axis=1),
+    Op.MAX_F: lambda terms: np.fmax.reduce(terms, axis=1),
+    Op.MIN_I: lambda terms: np.minimum.reduce(terms, axis=1),
+    Op.MAX_I: lambda terms: np.maximum.reduce(terms, axis=1),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,19 +269,21 @@ class MergePlan:
     def _finalize(
         self, matrix: Words, groups: Iterable[_Group], at: _Finalizer, dropped: Words | None
     ) -> tuple[Floats, Words]:
-        merged: dict[bool, list[Any]] = {
-            True: [np.empty((len(matrix), 0))],
-            False: [np.empty((len(matrix), 0), np.int64)],
-        }
-        for group in groups:
-            terms = matrix.take(group.words, axis=1)
-            if dropped is not None and group.slot is not None and group.window is not None:
-                live = group.slot[None, :, :] >= dropped.take(group.window, axis=1)[:, None, :]
-                terms = np.where(live, terms, self._neutral[group.op])
-            is_float = group.op.is_float
-            merged[is_float].append(REDUCTIONS[group.op](terms.view("<f8") if is_float else terms))
-        floats = np.concatenate(merged[True], axis=1) if len(merged[True]) > 2 else merged[True][-1]
-        ints = np.concatenate(merged[False], axis=1) if len(merged[False]) > 2 else merged[False][-1]
+        float_parts: list[Floats] = []
+        int_parts: list[Words] = []
+        # By IEEE 754 and without a warning: inf - inf is NaN. Once per batch, for it takes a microsecond.
+        with np.errstate(invalid="ignore", over="ignore"):
+            for group in groups:
+                terms = matrix.take(group.words, axis=1)
+                if dropped is not None and group.slot is not None and group.window is not None:
+                    live = group.slot[None, :, :] >= dropped.take(group.window, axis=1)[:, None, :]
+                    terms = np.where(live, terms, self._neutral[group.op])
+                if group.op.is_float:
+                    float_parts.append(REDUCTIONS[group.op](terms.view(FLOAT64)))
+                else:
+                    int_parts.append(REDUCTIONS[group.op](terms))
+        floats = _side_by_side(float_parts, len(matrix), FLOAT64)
+        ints = _side_by_side(int_parts, len(matrix), INT64)
         return _float_features(floats, ints, at), _int_features(ints, at)
 
     # --- compile
@@ -336,6 +334,12 @@ class MergePlan:
         )
 
 
+def _side_by_side(parts: list[Any], lines: int, dtype: np.dtype[Any]) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts, axis=1) if parts else np.empty((lines, 0), dtype)
+
+
 _FLOAT_KINDS = ("sum", "extreme", "mean", "int_mean")
 _INT_KINDS = ("count", "int")
 _KINDS = _FLOAT_KINDS + _INT_KINDS
@@ -361,7 +365,7 @@ def _float_features(floats: Floats, ints: Words, at: _Finalizer) -> Floats:
     parts = []
     if at.sums.size:
         sums = floats.take(at.sums, axis=1)
-        np.copyto(sums, NULL_FLOAT64, where=sums.view("<i8") == NEGATIVE_ZERO_BITS)
+        np.copyto(sums, NULL_FLOAT64, where=sums.view(INT64) == NEGATIVE_ZERO_BITS)
         parts.append(sums)
     if at.extremes.size:
         extremes = floats.take(at.extremes, axis=1)
@@ -374,9 +378,7 @@ def _float_features(floats: Floats, ints: Words, at: _Finalizer) -> Floats:
         means = _means(sums_i.astype(np.float64), ints.take(at.int_mean_counts, axis=1))
         np.copyto(means, NULL_FLOAT64, where=sums_i == NULL_INT64)
         parts.append(means)
-    if len(parts) == 1:
-        return parts[0]
-    return np.concatenate(parts, axis=1) if parts else np.empty((len(floats), 0))
+    return cast("Floats", _side_by_side(parts, len(floats), FLOAT64))
 
 
 def _means(sums: Floats, counts: Words) -> Floats:
@@ -388,7 +390,7 @@ def _means(sums: Floats, counts: Words) -> Floats:
 
 def _int_features(ints: Words, at: _Finalizer) -> Words:
     if not at.ints.size:
-        return ints.take(at.counts, axis=1)
+        return ints.take(at.counts, axis=1) if at.counts.size else ints[:, :0]
     values = ints.take(at.ints, axis=1)
     np.copyto(values, NULL_INT64, where=ints.take(at.int_counts, axis=1) == 0)
     return np.concatenate([ints.take(at.counts, axis=1), values], axis=1)

@@ -60,7 +60,7 @@ class FakeTransport:
         self.connection.connection_made(cast("asyncio.Transport", self))
 
     def request(self, call: Call) -> None:
-        self.connection.send(call)
+        self.connection.send(call, 0.0)
 
     def write(self, payload: bytes) -> None:
         connection = self.connection

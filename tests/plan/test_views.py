@@ -94,6 +94,13 @@ def test_a_text_key_of_an_ordinary_table_is_the_text_itself(value: str) -> None:
     assert json.loads(plan.key_text([value])) == {"pk": {"S": value}}
 
 
+def test_a_key_that_no_ordinary_table_has_is_still_one_that_a_store_takes() -> None:
+    pair = Entity("pair", join_keys=[Field("user_id", String), Field("shop_id", Int64)])
+    plan = plan_view(attributes(pair, AttributesFormat()), "w", "")
+    assert json.loads(plan.key_text([None, None])) == {"user_id": {"S": r"\0"}, "shop_id": {"N": "-1E+100"}}
+    assert json.loads(plan.key_text(["", 1]))["user_id"] == {"S": r"\e"}
+
+
 def test_what_an_ordinary_table_can_t_hold_is_refused_at_its_line() -> None:
     with pytest.raises(DefinitionError, match=r"expected as many join keys as the table has key attributes"):
         plan_view(attributes(ACCOUNT, AttributesFormat()), "w", "")

@@ -1,4 +1,8 @@
-"""Starts the server as a process of its own and stops it, whatever happens; raw clients for it."""
+"""Starts a server as a process of its own and stops it, whatever happens; raw clients for it.
+
+`serving` runs the echo server, `feature_server.serving_features` the whole of `fastserve serve`; `running`
+is what both are made of, for any other command that prints to stderr and ends on SIGTERM.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,7 +27,7 @@ PATIENCE_S = 30.0
 
 
 class Server:
-    """A running server and what it has said so far."""
+    """A running server and what it has said so far. Its stderr is read all the while, so it never waits."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
@@ -30,27 +35,51 @@ class Server:
         self.host = ""
         self.port = 0
         self._connections: list[Connection] = []
+        self._heard = threading.Condition()
+        self._has_ended = False
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
-        """Read what the server says until it has said this."""
-        deadline_s = time.monotonic() + PATIENCE_S
+    def _listen(self) -> None:
         assert self.process.stderr is not None
         fd = self.process.stderr.fileno()
-        while not (found := re.search(pattern, self.said)):
-            remaining_s = deadline_s - time.monotonic()
-            assert remaining_s > 0, f"not said: {pattern}\n{self.said}"
-            if select.select([fd], [], [], remaining_s)[0]:
-                data = os.read(fd, 65536)
-                assert data, f"ended without saying: {pattern}\n{self.said}"
-                self.said += data.decode()
+        with suppress(OSError):
+            while data := os.read(fd, 65536):
+                with self._heard:
+                    self.said += data.decode()
+                    self._heard.notify_all()
+        with self._heard:
+            self._has_ended = True
+            self._heard.notify_all()
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until the server has said this."""
+        found: re.Match[str] | None = None
+
+        def is_said() -> bool:
+            nonlocal found
+            found = re.search(pattern, self.said)
+            return found is not None or self._has_ended
+
+        with self._heard:
+            in_time = self._heard.wait_for(is_said, PATIENCE_S)
+        assert found is not None, f"{'ended' if in_time else 'silent'} without: {pattern}\n{self.said}"
         return found
+
+    def wait_until_listening(self) -> None:
+        """Wait for the line that says where it listens, and remember that."""
+        ready = self.wait_for(r"listening on http://(?:\[(.+)\]|(.+)):(\d+) with \d+ workers?\n")
+        self.host, self.port = ready[1] or ready[2], int(ready[3])
 
     def wait(self) -> int:
         """Wait for the end and return the exit code."""
-        assert self.process.stderr is not None
         code = self.process.wait(PATIENCE_S)
-        self.said += self.process.stderr.read().decode()
+        self._listener.join(PATIENCE_S)
         return code
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -113,16 +142,23 @@ class Connection:
 def serving(**settings: object) -> Iterator[Server]:
     """Run the echo server until the end of the block; it is ready when the block begins."""
     with starting(**settings) as server:
-        ready = server.wait_for(r"listening on http://(?:\[(.+)\]|(.+)):(\d+) with \d+ workers?\n")
-        server.host, server.port = ready[1] or ready[2], int(ready[3])
+        server.wait_until_listening()
         yield server
 
 
 @contextmanager
 def starting(**settings: object) -> Iterator[Server]:
     """Run the echo server until the end of the block, without waiting for it."""
-    command = [sys.executable, "-m", "tests.support.echo_server", json.dumps(settings)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE) as process:
+    with running([sys.executable, "-m", "tests.support.echo_server", json.dumps(settings)]) as server:
+        yield server
+
+
+@contextmanager
+def running(
+    command: Sequence[str], environ: Mapping[str, str] | None = None, cwd: Path = ROOT
+) -> Iterator[Server]:
+    """Run a command until the end of the block; nothing of it or of its workers is left then."""
+    with subprocess.Popen(command, cwd=cwd, env=environ, stderr=subprocess.PIPE) as process:
         server = Server(process)
         try:
             yield server
@@ -132,6 +168,7 @@ def starting(**settings: object) -> Iterator[Server]:
             process.kill()
             for worker in workers:
                 kill(worker)
+            server.wait()
 
 
 def kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

@@ -101,11 +101,12 @@ class Caller:
         self,
         signer: RequestSigner,
         body: bytes,
+        timeout_s: float,
         deadline_s: float,
         on_result: Callable[[Answer | Failure], None],
     ) -> None:
-        """Make one try, with its answer due at ``deadline_s`` on the loop's clock."""
-        Try(self, signer, body, deadline_s, on_result).send()
+        """Make one try, whose answer is due ``timeout_s`` after it is sent and by ``deadline_s``."""
+        Try(self, signer, body, timeout_s, deadline_s, on_result).send()
 
     async def call(self, operation: str, body: bytes, *, timeout_s: float, deadline_s: float) -> bytes:
         """Return the body of an operation's answer, trying again until ``deadline_s``: for the control path.
@@ -116,7 +117,7 @@ class Caller:
         signer = self.signer(operation)
         waits = {kind: delays(law, deadline_s, self.clock, self.uniform) for kind, law in LAWS.items()}
         while True:
-            result = await self._try(signer, body, min(self.clock() + timeout_s, deadline_s))
+            result = await self._try(signer, body, timeout_s, deadline_s)
             if isinstance(result, bytes):
                 self.budget.give_back()
                 return result
@@ -125,7 +126,9 @@ class Caller:
                 raise result.error(f"DynamoDB {operation}")
             await asyncio.sleep(delay_s)
 
-    async def _try(self, signer: RequestSigner, body: bytes, deadline_s: float) -> bytes | Failure:
+    async def _try(
+        self, signer: RequestSigner, body: bytes, timeout_s: float, deadline_s: float
+    ) -> bytes | Failure:
         outcome: asyncio.Future[bytes | Failure] = asyncio.get_running_loop().create_future()
 
         def on_result(result: Answer | Failure) -> None:
@@ -133,7 +136,7 @@ class Caller:
                 # Copied: the view is gone when the coroutine goes on.
                 outcome.set_result(bytes(result.body) if isinstance(result, Answer) else result)
 
-        self.send(signer, body, deadline_s, on_result)
+        self.send(signer, body, timeout_s, deadline_s, on_result)
         return await outcome
 
 
@@ -147,13 +150,24 @@ LAWS = {
 class Try:
     """One request as the pool carries it."""
 
-    __slots__ = ("_caller", "_signer", "_body", "_on_result", "_resigned", "payload", "deadline_s", "resent")
+    __slots__ = (
+        "_caller",
+        "_signer",
+        "_body",
+        "_on_result",
+        "_resigned",
+        "payload",
+        "timeout_s",
+        "deadline_s",
+        "resent",
+    )
 
     def __init__(
         self,
         caller: Caller,
         signer: RequestSigner,
         body: bytes,
+        timeout_s: float,
         deadline_s: float,
         on_result: Callable[[Answer | Failure], None],
     ) -> None:
@@ -163,6 +177,7 @@ class Try:
         self._on_result = on_result
         self._resigned = False
         self.payload = b""
+        self.timeout_s = timeout_s
         self.deadline_s = deadline_s
         self.resent = False
 

@@ -29,9 +29,14 @@ KEPT_BUFFER_BYTES = 512 * 1024
 
 
 class Call(Protocol):
-    """One request on its way: ``payload`` is head and body, ``deadline_s`` on the loop's clock."""
+    """One request on its way: ``payload`` is head and body.
+
+    The answer is due ``timeout_s`` after the payload was sent, later while more of it keeps coming, and never
+    after ``deadline_s`` on the loop's clock. Waiting for a connection isn't the service's time.
+    """
 
     payload: bytes
+    timeout_s: float
     deadline_s: float
     resent: bool  # went out a second time because its connection had died while idle
 
@@ -70,6 +75,8 @@ class Connection(asyncio.BufferedProtocol):
         "retire_at_s",
         # call
         "call",
+        "_due_s",
+        "_filled_when_due",
         "_filled",
     )
 
@@ -85,13 +92,28 @@ class Connection(asyncio.BufferedProtocol):
         self.idle_limit_s = 0.0
         self.retire_at_s = 0.0
         self.call: Call | None = None
+        self._due_s = 0.0
+        self._filled_when_due = 0
 
-    def send(self, call: Call) -> None:
-        """Send a call's payload; the connection must be free."""
+    def send(self, call: Call, now_s: float) -> None:
+        """Send a call's payload; the connection must be free. The owner asks `is_late` from time to time."""
         if self.call is not None or self._transport is None:
             raise InvariantError("a call was given to a connection that isn't free")
         self.call = call
+        self._due_s = min(now_s + call.timeout_s, call.deadline_s)
+        self._filled_when_due = 0
         self._transport.write(call.payload)
+
+    def is_late(self, now_s: float) -> bool:
+        """Say whether the call outstanding has had its time; one whose answer is coming in gets more."""
+        call = self.call
+        if call is None or now_s < self._due_s:
+            return False
+        if self._filled == self._filled_when_due or now_s >= call.deadline_s:
+            return True
+        self._filled_when_due = self._filled
+        self._due_s = min(now_s + call.timeout_s, call.deadline_s)
+        return False
 
     def close(self) -> None:
         """Close a connection that has no call."""

@@ -63,6 +63,7 @@ class Addresses:
         self._known: list[str] = []
         self._known_until_s = 0.0
         self._turn = 0
+        self._failure: OSError | None = None
         self._lookup: asyncio.Task[None] | None = None
         try:
             self._known = [str(ipaddress.ip_address(endpoint.host))]
@@ -81,20 +82,23 @@ class Addresses:
             if self._lookup is None:
                 self._lookup = loop.create_task(self._look_up(loop))
             await asyncio.shield(self._lookup)
+        if not self._known:
+            raise self._failure or OSError("the name resolves to no address")
         self._turn += 1
         at = self._turn % len(self._known)
         return self._known[at:] + self._known[:at]
 
     async def _look_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        where = self._endpoint.host, self._endpoint.port
         try:
-            found = await loop.getaddrinfo(self._endpoint.host, self._endpoint.port, type=socket.SOCK_STREAM)
-            self._known = list(dict.fromkeys(str(address[4][0]) for address in found))
-        except OSError:
-            if not self._known:
-                raise
+            found = await loop.getaddrinfo(*where, type=socket.SOCK_STREAM)
+            self._known = list(dict.fromkeys(str(address[4][0]) for address in found)) or self._known
+        except OSError as error:  # kept, since whoever waited for it may have gone
+            self._failure = error
         finally:
             self._lookup = None
-        self._known_until_s = loop.time() + ADDRESS_LIFE_S
+        if self._known:
+            self._known_until_s = loop.time() + ADDRESS_LIFE_S
 
 
 class ResumingContext(ssl.SSLContext):
@@ -105,6 +109,7 @@ class ResumingContext(ssl.SSLContext):
     """
 
     _last: ssl.SSLObject | None = None
+    _session: ssl.SSLSession | None = None
 
     def wrap_bio(
         self,
@@ -114,10 +119,12 @@ class ResumingContext(ssl.SSLContext):
         server_hostname: str | bytes | None = None,
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
-        """Make a TLS object, with the session that the one made before it was given by the server."""
-        if session is None and self._last is not None:
-            session = self._last.session
-        self._last = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        """Make a TLS object, with the last session that the server has given to one made before."""
+        if self._last is not None:
+            self._session = self._last.session or self._session
+        self._last = super().wrap_bio(
+            incoming, outgoing, server_side, server_hostname, session or self._session
+        )
         return self._last
 
 

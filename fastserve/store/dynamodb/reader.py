@@ -34,7 +34,7 @@ SHOWN_TABLES = 3
 
 
 class DynamoDBReader:
-    """A `serving.coalescer.Reader` over the wire client. ``timeout_s`` is the time of one try."""
+    """A `serving.coalescer.Reader` over the wire client. ``timeout_s`` is the time of one try, once sent."""
 
     __slots__ = (
         "caller",
@@ -88,12 +88,13 @@ class DynamoDBReader:
 class Batch:
     """Reads that share a call, from the first try to their settling."""
 
-    __slots__ = ("_cause", "_reader", "_reads", "_rest", "_waits")
+    __slots__ = ("_cause", "_reader", "_reads", "_rest", "_timeout_s", "_waits")
 
     def __init__(self, reader: DynamoDBReader, reads: Sequence[KeyRead]) -> None:
         self._reader = reader
         self._reads = reads
         self._rest: Rest | None = None
+        self._timeout_s = reader.timeout_s
         self._waits: dict[Kind, Iterator[float]] = {}
         # What made the last try necessary: when time runs out during that try, this is what to tell.
         self._cause: Failure | None = None
@@ -107,9 +108,8 @@ class Batch:
         except (TypeError, ValueError) as error:  # a key that no encoding of text can hold
             self._on_failure(Failure(Kind.REFUSED, "key", str(error)))
             return
-        now_s = reader.caller.clock()
         deadline_s = max([read.deadline_s for read in self._reads])
-        reader.caller.send(reader.signer, body, min(now_s + reader.timeout_s, deadline_s), self._on_result)
+        reader.caller.send(reader.signer, body, self._timeout_s, deadline_s, self._on_result)
 
     def _on_result(self, result: Answer | Failure) -> None:
         if isinstance(result, Failure):
@@ -153,6 +153,9 @@ class Batch:
     # Failures.
 
     def _on_failure(self, failure: Failure) -> None:
+        if failure is TIMED_OUT:
+            # Sixteen megabytes may take longer than a try is meant to, and would never come.
+            self._timeout_s *= 2
         if failure.kind in LAWS:
             self.send_later(failure, free=False)
         elif failure.kind in PARTIAL and self._split(failure):

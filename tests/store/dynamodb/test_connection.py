@@ -20,6 +20,7 @@ class Recorder:
     """Owner, transport and call in one: writes down what happens, in order."""
 
     payload = b"request"
+    timeout_s = 1.0
     deadline_s = 0.0
     resent = False
 
@@ -74,7 +75,7 @@ def recorder() -> Recorder:
 
 
 def test_an_answer_frees_the_connection_before_it_is_told(recorder: Recorder) -> None:
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.feed(ANSWER)
     assert recorder.log == ["request", "free", "hello"]
 
@@ -82,16 +83,16 @@ def test_an_answer_frees_the_connection_before_it_is_told(recorder: Recorder) ->
 @pytest.mark.parametrize("step", [1, 2, 7])
 def test_answers_cut_in_pieces_come_out_one_after_the_other(recorder: Recorder, step: int) -> None:
     for _ in range(3):
-        recorder.connection.send(recorder)
+        recorder.connection.send(recorder, 0.0)
         for start in range(0, len(ANSWER), step):
             recorder.feed(ANSWER[start : start + step])
     assert recorder.log == ["request", "free", "hello"] * 3
 
 
 def test_a_second_call_before_the_answer_is_our_own_fault(recorder: Recorder) -> None:
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     with pytest.raises(InvariantError):
-        recorder.connection.send(recorder)
+        recorder.connection.send(recorder, 0.0)
 
 
 def test_data_without_a_call_cuts_the_connection(recorder: Recorder) -> None:
@@ -100,19 +101,42 @@ def test_data_without_a_call_cuts_the_connection(recorder: Recorder) -> None:
 
 
 def test_data_behind_an_answer_closes_the_connection_and_keeps_the_answer(recorder: Recorder) -> None:
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.feed(ANSWER + b"H")
     assert recorder.log == ["request", "lost", "close", "hello"]
 
 
 def test_a_malformed_answer_cuts_the_connection_and_fails_the_call(recorder: Recorder) -> None:
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.feed(b"HTTP/1.1 200 OK\r\n\r\n")
     assert recorder.log == ["request", "lost", "abort", "malformed answer"]
 
 
+def test_a_call_is_late_unless_more_of_its_answer_has_come(recorder: Recorder) -> None:
+    connection = recorder.connection
+    assert not connection.is_late(1000.0)
+    recorder.deadline_s = 103.0
+    connection.send(recorder, 100.0)
+    assert not connection.is_late(100.9)
+    recorder.feed(ANSWER[:5])
+    assert not connection.is_late(101.0)
+    assert not connection.is_late(101.9)
+    recorder.feed(ANSWER[5:9])
+    assert not connection.is_late(102.0)
+    recorder.feed(ANSWER[9:12])
+    assert connection.is_late(103.0), "the deadline is the end"
+
+
+def test_a_call_is_late_when_its_answer_stops_half_way(recorder: Recorder) -> None:
+    recorder.deadline_s = 200.0
+    recorder.connection.send(recorder, 100.0)
+    recorder.feed(ANSWER[:5])
+    assert not recorder.connection.is_late(101.0)
+    assert recorder.connection.is_late(102.0)
+
+
 def test_a_cut_call_has_one_outcome_even_if_the_answer_comes(recorder: Recorder) -> None:
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.connection.cut(TIMED_OUT)
     recorder.feed(ANSWER)
     recorder.connection.connection_lost(None)
@@ -120,7 +144,7 @@ def test_a_cut_call_has_one_outcome_even_if_the_answer_comes(recorder: Recorder)
 
 
 def test_a_loss_fails_the_first_call_of_a_connection(recorder: Recorder) -> None:
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.connection.connection_lost(ConnectionResetError("reset"))
     assert recorder.log == ["request", "lost", "connection lost"]
 
@@ -128,9 +152,9 @@ def test_a_loss_fails_the_first_call_of_a_connection(recorder: Recorder) -> None
 @pytest.mark.parametrize("resends", [True, False])
 def test_a_loss_after_an_answer_is_for_the_owner_to_decide(recorder: Recorder, resends: bool) -> None:
     recorder.resends = resends
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.feed(ANSWER)
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.log.clear()
     recorder.connection.connection_lost(None)
     assert recorder.log == ["lost", "resend?", *([] if resends else ["connection lost"])]
@@ -138,9 +162,9 @@ def test_a_loss_after_an_answer_is_for_the_owner_to_decide(recorder: Recorder, r
 
 def test_a_loss_in_the_midst_of_an_answer_fails_the_call(recorder: Recorder) -> None:
     recorder.resends = True
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.feed(ANSWER)
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.feed(ANSWER[:5])
     recorder.log.clear()
     recorder.connection.connection_lost(None)
@@ -158,14 +182,14 @@ def test_an_answer_larger_than_the_buffer_comes_out_whole(recorder: Recorder) ->
     body = bytes(range(32, 127)) * 10_000
     for _ in range(2):
         recorder.log.clear()
-        recorder.connection.send(recorder)
+        recorder.connection.send(recorder, 0.0)
         recorder.feed(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         assert recorder.log == ["request", "free", body.decode()]
 
 
 def test_a_chunked_answer_larger_than_the_buffer_comes_out_whole(recorder: Recorder) -> None:
     body = bytes(range(32, 127)) * 2_000
-    recorder.connection.send(recorder)
+    recorder.connection.send(recorder, 0.0)
     recorder.feed(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
     recorder.feed(b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
     assert recorder.log == ["request", "free", body.decode()]

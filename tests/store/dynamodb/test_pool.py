@@ -28,6 +28,7 @@ class AwaitedCall:
     """A call whose outcome can be awaited."""
 
     payload: bytes = PAYLOAD
+    timeout_s: float = 10.0
     deadline_s: float = 0.0
     resent: bool = False
     outcomes: list[bytes | Failure] = field(default_factory=list)
@@ -189,6 +190,52 @@ def test_a_call_that_is_not_answered_in_time_fails_and_takes_its_connection_alon
         store.release()
         await answered(requested(pool))
         assert store.connections == 2
+        await pool.close()
+
+    told(run, story, [Fault.STALL])
+
+
+def test_waiting_for_a_connection_is_not_the_services_time(run: Run) -> None:
+    async def story(store: ScriptedStore) -> None:
+        pool = new_pool(store.endpoint, PoolSettings(max_connections=1))
+        slow, waiting = requested(pool), requested(pool)
+        slow.timeout_s = waiting.timeout_s = 0.03
+        assert (await failed(slow)).name == "timeout"
+        await answered(waiting)
+        await pool.close()
+
+    told(run, story, [Fault.STALL])
+
+
+def test_a_loop_that_was_held_up_reads_answers_before_it_calls_them_late(run: Run) -> None:
+    async def story(store: ScriptedStore) -> None:
+        pool = new_pool(store.endpoint)
+        call = requested(pool)
+        await store.until_asked(1)
+        pool._ticked_s -= 10.0
+        pool._open.copy().pop()._due_s = 0.0
+        assert pool._tick_timer is not None
+        pool._tick_timer.cancel()
+        pool._tick()
+        assert not call.outcomes
+        pool._tick()
+        assert (await failed(call)).name == "timeout"
+        await pool.close()
+
+    told(run, story, [Fault.STALL])
+
+
+def test_a_call_whose_time_is_over_is_not_sent_when_its_turn_comes(run: Run) -> None:
+    async def story(store: ScriptedStore) -> None:
+        pool = new_pool(store.endpoint, PoolSettings(max_connections=1))
+        first, late, last = requested(pool), requested(pool), requested(pool)
+        await store.until_asked(1)
+        late.deadline_s = 0.0
+        store.release()
+        await answered(first, last)
+        assert (await failed(late)).name == "timeout"
+        assert len(store.requests) == 2
+        assert store.connections == 1
         await pool.close()
 
     told(run, story, [Fault.STALL])

@@ -215,6 +215,21 @@ def test_a_stalled_try_is_made_again_after_the_calls_time(run: Run) -> None:
     run(story())
 
 
+def test_each_try_after_a_timeout_gets_twice_the_time(run: Run) -> None:
+    async def story() -> None:
+        script = [Fault.STALL, Fault.STALL, Fault.STALL]
+        async with serving(script) as store, wire_client(store.endpoint, timeout_s=0.03) as client:
+            filled(store)
+            begun_s = client.loop.time()
+            reads = client.reads(ONE, *KEYS)
+            await client.fetched(reads)
+            for read in reads:
+                assert_own_rows(read)
+            assert client.loop.time() - begun_s >= 0.03 + 0.06 + 0.12
+
+    run(story())
+
+
 def test_one_reads_deadline_fails_no_other(run: Run) -> None:
     async def story() -> None:
         async with serving([Fault.STALL]) as store, wire_client(store.endpoint, timeout_s=0.1) as client:
