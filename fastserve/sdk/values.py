@@ -215,6 +215,8 @@ def _timestamp(what: str) -> Check:
             return None
         if not isinstance(value, datetime):
             raise wrong_type(what, "timestamp (a datetime)", value)
+        if value != value:  # noqa: PLR0124 - pandas' NaT isn't
+            raise wrong_value(what, "timestamp that is a time (None is null)", value)
         if value.utcoffset() is None:
             raise wrong_value(what, "timestamp with a time zone, such as datetime.now(UTC)", value)
         if not TIME_FIRST <= value < TIME_LAST:
