@@ -14,19 +14,19 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Generic, Literal, ParamSpec, TypeVar
 
 from fastserve.errors import InvariantError
-from fastserve.sdk.calculation import Calculation
+from fastserve.sdk.calculation import BoundCalculation, Calculation
 from fastserve.sdk.checks import NAME_UNKNOWN, Checks, Definition
 from fastserve.sdk.features import Attribute
 from fastserve.sdk.on_demand_rules import check_function, check_view, takes_context
 from fastserve.sdk.reference import FeatureViewReference, OnDemandReference
 from fastserve.sdk.sources import RequestSource
-from fastserve.sdk.types import DataType, Field, Float64
+from fastserve.sdk.types import INVALID, DataType, Field
 from fastserve.sdk.views import FeatureView
 
 P = ParamSpec("P")
@@ -72,6 +72,8 @@ class OnDemandFeatureView(Definition, Generic[P, R]):
     isolation: Isolation
     function: Callable[..., Any] | None
     takes_context: bool
+    calculations: tuple[BoundCalculation, ...]
+    """The features that are expressions, in schema order."""
 
     def __init__(
         self: OnDemandFeatureView[..., Mapping[str, Any]],
@@ -110,7 +112,14 @@ class OnDemandFeatureView(Definition, Generic[P, R]):
         self.takes_context = function is not None and takes_context(function)
         parts_valid = all(part.valid for part in (*self.sources, *self.features))
         check_view(checks, self)
+        self.calculations = tuple(self._bound_calculations(checks)) if checks.valid and parts_valid else ()
         self._register(checks, parts_valid=parts_valid)
+
+    def _bound_calculations(self, checks: Checks) -> Iterator[BoundCalculation]:
+        scope = [(source.name, source.fields) for source in self.inputs]
+        for feature in self.features:
+            if isinstance(feature, Calculation):
+                yield feature.bound(checks, scope)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function as it was written; nothing is checked or converted.
@@ -123,15 +132,39 @@ class OnDemandFeatureView(Definition, Generic[P, R]):
         result: R = self.function(*args, **kwargs)
         return result
 
+    def test_run(
+        self, inputs: Mapping[str, Mapping[str, Any]], request_timestamp: datetime | None = None
+    ) -> dict[str, Any]:
+        """Compute the features of one request without a server, checked as a server checks them.
+
+        ``inputs`` holds by source name (a request source's is ``request`` unless it has another) a dict of
+        its values: int, float, str, bool, datetime with a zone, list, dict, None for null, in every mode.
+        Features left out of a view's dict are null. On-demand sources that are left out are computed.
+
+        Raises:
+            DefinitionError: the inputs or the time aren't what the view takes.
+            TypeError: the result isn't of the schema's types.
+            ValueError: the result holds a value that its type can't.
+            Exception: whatever the function raises.
+        """
+        from fastserve.sdk.trial_run import run_view
+
+        return run_view(self, inputs, request_timestamp)
+
     @property
     def attributes(self) -> tuple[Attribute, ...]:
         """The features that the function returns."""
         return tuple(feature for feature in self.features if isinstance(feature, Attribute))
 
     @property
-    def calculations(self) -> tuple[Calculation, ...]:
-        """The features that are expressions."""
-        return tuple(feature for feature in self.features if isinstance(feature, Calculation))
+    def function_fields(self) -> tuple[Field, ...]:
+        """What the function returns: the features that are attributes, in schema order."""
+        return tuple(attribute.column for attribute in self.attributes)
+
+    @property
+    def needs_time(self) -> bool:
+        """Whether the request's time is asked for, by the function or by a calculation."""
+        return self.takes_context or any(calculation.uses_time for calculation in self.calculations)
 
     @property
     def output_fields(self) -> tuple[Field, ...]:
@@ -164,7 +197,8 @@ class OnDemandFeatureView(Definition, Generic[P, R]):
         feature = self.feature(name)
         if isinstance(feature, Attribute):
             return feature.dtype
-        return feature.given_dtype or Float64
+        bound = {calculation.field.name: calculation.field.dtype for calculation in self.calculations}
+        return bound.get(name, INVALID)
 
     def __getitem__(self, features: list[str] | tuple[str, ...]) -> OnDemandReference:
         """Return a reference to only these of the features."""
