@@ -49,8 +49,10 @@ def summary(workspace: Workspace) -> str:
             (repo.entities, "entity", "entities"),
             (repo.sources, "source", "sources"),
             (repo.views, "view", "views"),
+            (repo.on_demand_views, "on-demand view", "on-demand views"),
             (repo.services, "service", "services"),
         )
+        if found or found is not repo.on_demand_views
     )
     rows = [
         [

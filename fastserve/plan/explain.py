@@ -93,6 +93,22 @@ class WindowCost:
 
 
 @dataclass(frozen=True, slots=True)
+class ComputedView:
+    """One on-demand view, in the order in which they are computed.
+
+    ``answered`` are those of its ``features`` that the answer holds; ``time_limit`` None is the server's.
+    """
+
+    view: str
+    mode: str
+    isolation: str
+    time_limit: str | None
+    sources: tuple[str, ...]
+    features: int
+    answered: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutputLine:
     """One value of the answer, in the answer's order."""
 
@@ -114,6 +130,8 @@ class Explanation:
     rows: tuple[RowCost, ...]
     windows: tuple[WindowCost, ...]
     outputs: tuple[OutputLine, ...]
+    request_context: tuple[tuple[str, str], ...]
+    computed: tuple[ComputedView, ...]
     price_per_million_read_units_usd: float
 
     @property
@@ -144,7 +162,8 @@ class Explanation:
     def to_json(self) -> dict[str, Any]:
         """Return everything, the totals included, as what JSON can hold."""
         document = asdict(self)
-        document["join_keys"] = [{"name": name, "dtype": dtype} for name, dtype in self.join_keys]
+        for fields in ("join_keys", "request_context"):
+            document[fields] = [{"name": name, "dtype": dtype} for name, dtype in getattr(self, fields)]
         for total in ("keys", "row_bytes", "item_bytes", "read_units", "price_per_million_vectors_usd"):
             document[total] = getattr(self, total)
         document["assumed"] = {
@@ -173,6 +192,8 @@ def explain(
         outputs=tuple(
             OutputLine(output.name, str(output.dtype), _made_of(output, plan)) for output in plan.outputs
         ),
+        request_context=tuple((field.name, str(field.dtype)) for field in plan.context_fields),
+        computed=tuple(_computed(each) for each in plan.on_demand),
         price_per_million_read_units_usd=price_per_million_read_units_usd,
     )
 
@@ -253,6 +274,19 @@ def _windows(view: ViewPlan) -> list[WindowCost]:
             by_window.items(), key=lambda item: (item[0].window_ns, item[0].hop_ns)
         )
     ]
+
+
+def _computed(plan: OnDemandPlan) -> ComputedView:
+    view = plan.view
+    return ComputedView(
+        view=plan.name,
+        mode=view.mode if view.function is not None else "calculations",
+        isolation=view.isolation,
+        time_limit=None if view.time_limit is None else format_duration(view.time_limit),
+        sources=tuple(source.name for source in plan.sources),
+        features=len(plan.output_fields),
+        answered=len(plan.visible),
+    )
 
 
 def _made_of(output: OnDemandOutput | Output, plan: ServicePlan) -> str:

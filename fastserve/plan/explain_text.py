@@ -8,6 +8,8 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastserve.plan.explain import (
     ASSUMED_KEY_BYTES,
     ASSUMED_VARIABLE_BYTES,
@@ -21,9 +23,13 @@ from fastserve.plan.text_table import text_table
 
 def explain_text(explanation: Explanation) -> str:
     """Return the explanation as plain text, with a line break at its end."""
-    parts = [_head(explanation), _totals(explanation), _reads_table(explanation), _rows_table(explanation)]
+    parts = [_head(explanation), _totals(explanation)]
+    if explanation.rows:
+        parts += [_reads_table(explanation), _rows_table(explanation)]
     if explanation.windows:
         parts.append(_windows_table(explanation))
+    if explanation.computed:
+        parts.append(_computed_table(explanation))
     parts.append(_outputs_table(explanation))
     return "\n\n".join(parts) + "\n"
 
@@ -32,8 +38,15 @@ def _head(explanation: Explanation) -> str:
     lines = [f"Service {explanation.service} in workspace {explanation.workspace}"]
     if explanation.description:
         lines.append(explanation.description)
-    keys = ", ".join(f"{name}: {dtype}" for name, dtype in explanation.join_keys)
-    return "\n".join([*lines, f"Join keys: {keys}"])
+    if explanation.join_keys or not explanation.request_context:
+        lines.append(f"Join keys: {_fields(explanation.join_keys)}")
+    if explanation.request_context:
+        lines.append(f"Request context: {_fields(explanation.request_context)}")
+    return "\n".join(lines)
+
+
+def _fields(fields: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{name}: {dtype}" for name, dtype in fields)
 
 
 def _totals(e: Explanation) -> str:
@@ -139,6 +152,24 @@ def _windows_table(explanation: Explanation) -> str:
     numbers = {"window", "hop", "interval", "core", "tails", "slots", "row bytes"}
     table = text_table(headings, rows, numbers, "  ")
     return f"Windows (slots = core + tails, for each component; a window's start moves by its hop)\n{table}"
+
+
+def _computed_table(explanation: Explanation) -> str:
+    rows = [
+        [
+            view.view,
+            view.mode,
+            view.isolation,
+            view.time_limit or "",
+            str(view.features),
+            str(view.answered),
+            ", ".join(view.sources),
+        ]
+        for view in explanation.computed
+    ]
+    headings = ["view", "mode", "runs", "time limit", "features", "answered", "sources"]
+    table = text_table(headings, rows, {"features", "answered"}, "  ")
+    return f"On-demand views, in the order in which they are computed\n{table}"
 
 
 def _outputs_table(explanation: Explanation) -> str:

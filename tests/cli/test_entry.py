@@ -14,7 +14,7 @@ from fastserve.errors import DefinitionError, DefinitionErrors, InvariantError, 
 from tests.cli.conftest import Run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COMMANDS = ("serve", "demo", "apply", "materialize", "explain", "get", "check")
+COMMANDS = ("serve", "demo", "apply", "materialize", "explain", "get", "check", "test-view")
 
 Fails = Callable[[argparse.Namespace, Mapping[str, str]], int]
 
