@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from fastserve.plan.service import Output, ServicePlan
+from fastserve.plan.service import ServicePlan
 from fastserve.serving.columns import Columns, output_storage
 from fastserve.tiles.layout import NULL_BOOL, NULL_FLOAT32_BITS, NULL_FLOAT64_BITS, NULL_INT64, Storage
 from fastserve.tiles.times import format_time
@@ -201,9 +201,3 @@ def _float_token(value: Any, bits_type: str, null_bits: int) -> bytes:
     if np.isinf(value):
         return b'"Infinity"' if value > 0 else b'"-Infinity"'
     return orjson.dumps(value, option=NUMPY)
-
-
-def output_schema(output: Output) -> dict[str, Any]:
-    """Return a feature's entry in the metadata answer."""
-    api = output.dtype.to_api()
-    return {"name": output.name, "dataType": api, "type": api["type"]}

@@ -13,7 +13,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +27,9 @@ from fastserve.api.decode import (
     INCLUDE_STATUS,
     INCLUDE_TAGS,
 )
-from fastserve.api.encode import output_schema
-from fastserve.plan.service import MAX_STORE_BYTES, ServicePlan
+from fastserve.plan.on_demand import OnDemandOutput
+from fastserve.plan.service import MAX_STORE_BYTES, Output, ServicePlan
+from fastserve.sdk.types import DataType
 from fastserve.tiles.layout import NULL_INT64
 from fastserve.tiles.times import format_time
 
@@ -48,6 +49,8 @@ class RowFacts:
 
     effective_ns: Sequence[int]
     lacking: Mapping[int, bytes] = field(default_factory=dict)
+    late: Collection[int] = ()
+    """The on-demand views that weren't computed within the latency budget."""
 
     def status(self, place: int) -> bytes:
         """Return the status of the features of a place, as JSON text."""
@@ -59,18 +62,22 @@ class RowFacts:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Durations of one request in seconds, and the bytes that came from the store for each vector."""
+    """Durations of one request in seconds, and the bytes that came from the store for each vector.
+
+    ``on_demand_s`` is the part of ``server_s`` in which it waited for on-demand views after its last read.
+    """
 
     server_s: float
     store_s: float
     store_bytes: Sequence[int]
+    on_demand_s: float = 0.0
 
 
 class MetadataEncoder:
     """Encodes the metadata of one service's answers."""
 
     def __init__(self, plan: ServicePlan) -> None:
-        self._outputs = plan.inputs[: plan.visible_inputs]
+        self._outputs = plan.outputs
         self._static: dict[int, list[bytes]] = {}
 
     def features(self, flags: int, rows: Sequence[RowFacts], *, batch: bool) -> bytes:
@@ -80,13 +87,18 @@ class MetadataEncoder:
             static = self._static[flags] = self._static_parts(flags)
         times = self._effective_times(rows) if flags & INCLUDE_EFFECTIVE_TIMES else {}
         statuses = self._statuses(rows, batch=batch) if flags & INCLUDE_STATUS else {}
+        computed = self._computed_statuses(rows, batch=batch) if flags & INCLUDE_STATUS else {}
         entries = []
         for output, fixed in zip(self._outputs, static, strict=True):
             parts = [fixed] if fixed else []
-            if output.place in times:
-                parts.append(times[output.place])
-            if statuses:
-                parts.append(statuses[output.place])
+            if isinstance(output, OnDemandOutput):
+                if flags & INCLUDE_STATUS:
+                    parts.append(computed[output.plan])
+            else:
+                if output.place in times:
+                    parts.append(times[output.place])
+                if statuses:
+                    parts.append(statuses[output.place])
             entries.append(b"{" + b",".join(parts) + b"}")
         return b"[" + b",".join(entries) + b"]"
 
@@ -106,7 +118,7 @@ class MetadataEncoder:
         return entries
 
     def _places(self) -> set[int]:
-        return {output.place for output in self._outputs}
+        return {output.place for output in self._outputs if isinstance(output, Output)}
 
     def _effective_times(self, rows: Sequence[RowFacts]) -> dict[int, bytes]:
         """Return the effective time per place: of a batch the oldest, so that no row is told to be newer than
@@ -121,10 +133,19 @@ class MetadataEncoder:
 
     def _statuses(self, rows: Sequence[RowFacts], *, batch: bool) -> dict[int, bytes]:
         if batch:
-            return {
-                p: b'"status":[' + b",".join([row.status(p) for row in rows]) + b"]" for p in self._places()
-            }
+            return {p: _status_list([row.status(p) for row in rows]) for p in self._places()}
         return {p: b'"status":' + rows[0].status(p) for p in self._places()}
+
+    def _computed_statuses(self, rows: Sequence[RowFacts], *, batch: bool) -> dict[int, bytes]:
+        """Return the statuses by on-demand view: what was computed is there, whatever it was made of."""
+        views = {output.plan for output in self._outputs if isinstance(output, OnDemandOutput)}
+        if batch:
+            return {v: _status_list([TIME_OUT if v in row.late else PRESENT for row in rows]) for v in views}
+        return {v: b'"status":' + (TIME_OUT if v in rows[0].late else PRESENT) for v in views}
+
+
+def _status_list(statuses: Sequence[bytes]) -> bytes:
+    return b'"status":[' + b",".join(statuses) + b"]"
 
 
 def slo_info(timing: Timing, store_bytes: int) -> dict[str, Any]:
@@ -132,9 +153,7 @@ def slo_info(timing: Timing, store_bytes: int) -> dict[str, Any]:
     eligible = store_bytes <= MAX_STORE_BYTES
     info: dict[str, Any] = {
         "sloEligible": eligible,
-        # Everything is server time until on-demand code runs after the last read: its wait is what would be
-        # taken off.
-        "sloServerTimeSeconds": round(timing.server_s, 6),
+        "sloServerTimeSeconds": round(max(0.0, timing.server_s - timing.on_demand_s), 6),
         "serverTimeSeconds": round(timing.server_s, 6),
         "storeMaxLatency": round(timing.store_s, 6),
         "storeResponseSizeBytes": store_bytes,
@@ -156,13 +175,18 @@ def slo_part(timing: Timing, *, batch: bool) -> bytes:
 def service_metadata(plan: ServicePlan) -> bytes:
     """Return the metadata endpoint's answer for a service; empty lists are left out."""
     answer: dict[str, Any] = {"featureServiceType": "DEFAULT"}
-    keys = [
-        {"name": key.name, "dataType": key.dtype.to_api(), "type": key.dtype.to_api()["type"]}
-        for key in plan.join_keys
-    ]
+    keys = [_schema(key.name, key.dtype) for key in plan.join_keys]
     if keys:
         answer["inputJoinKeys"] = keys
-    features = [output_schema(output) for output in plan.inputs[: plan.visible_inputs]]
+    context = [_schema(field.name, field.dtype) for field in plan.context_fields]
+    if context:
+        answer["inputRequestContextKeys"] = context
+    features = [_schema(output.name, output.dtype) for output in plan.outputs]
     if features:
         answer["featureValues"] = features
     return orjson.dumps(answer)
+
+
+def _schema(name: str, dtype: DataType) -> dict[str, Any]:
+    api = dtype.to_api()
+    return {"name": name, "dataType": api, "type": api["type"]}

@@ -7,9 +7,9 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import unquote
 
 from fastserve.api.decode import decode_get_features, decode_get_features_batch, decode_metadata
@@ -161,11 +161,11 @@ class FeatureApplication:
             workspace, service = request.workspace, request.service
         handler = self._handler(workspace, service)
         keys, context = request.rows[0]
-        if context and not request.ignore_extra_context:
-            handler.check_context(context)
         texts = [handler.key_texts(keys)]
+        contexts = [handler.context_values(context, request)]
         timeout_s = self.limits.server_timeout_s
-        self._submit(VectorAnswer(exchange, handler, request, self.now_s, timeout_s, batch=False), texts)
+        answer = VectorAnswer(exchange, handler, request, self.now_s, timeout_s, batch=False)
+        self._submit(answer, texts, contexts)
 
     def _get_features_batch(
         self, exchange: Exchange, workspace: str | None = None, service: str | None = None
@@ -175,15 +175,18 @@ class FeatureApplication:
             workspace, service = request.workspace, request.service
         handler = self._handler(workspace, service)
         texts = []
+        contexts = []
         for number, (keys, context) in enumerate(request.rows):
             row = f" (request_data[{number}])"
-            if context and not request.ignore_extra_context:
-                handler.check_context(context, row)
             texts.append(handler.key_texts(keys, row))
+            contexts.append(handler.context_values(context, request, row))
         timeout_s = self.limits.server_timeout_s
-        self._submit(VectorAnswer(exchange, handler, request, self.now_s, timeout_s, batch=True), texts)
+        answer = VectorAnswer(exchange, handler, request, self.now_s, timeout_s, batch=True)
+        self._submit(answer, texts, contexts)
 
-    def _submit(self, answer: VectorAnswer, texts: list[list[str]]) -> None:
+    def _submit(
+        self, answer: VectorAnswer, texts: list[list[str]], contexts: Sequence[Sequence[Any]]
+    ) -> None:
         received_s = answer.exchange.received_s
         timeout_s = answer.timeout_s
         budget_ms = answer.request.latency_budget_ms
@@ -196,6 +199,8 @@ class FeatureApplication:
             received_s + timeout_s,
             zero_counts=answer.request.zero_counts,
             budget=budget,
+            partial=answer.request.allow_partial,
+            contexts=contexts,
         )
         answer.vectors = vectors
         self.engine.submit(vectors, texts, received_s)

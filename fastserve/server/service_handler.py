@@ -1,4 +1,4 @@
-"""One service as the application sees it: its join keys checked, its encoders, what never varies.
+"""One service as the application sees it: join keys and context checked, its encoders, what never varies.
 
 Invariants
 1. Every fault of a caller's is a `RequestError` that names the key or field, and in a batch the row.
@@ -11,7 +11,9 @@ from typing import Any
 
 import orjson
 
-from fastserve.api.encode import FeaturesEncoder
+from fastserve.api.context import ContextReader
+from fastserve.api.decode import FeaturesRequest
+from fastserve.api.encode_on_demand import VectorEncoder
 from fastserve.api.metadata import MetadataEncoder, service_metadata
 from fastserve.api.values import key_text
 from fastserve.errors import RequestError, shown
@@ -21,11 +23,13 @@ from fastserve.serving.transport import RowTransport
 
 
 class ServiceHandler:
-    """What answers requests for one service: key checks, encoders, static texts."""
+    """What answers requests for one service: checks, encoders, static texts."""
 
     __slots__ = (
         "_bytes_per_unit",
+        "context",
         "encoder",
+        "has_on_demand",
         "key_count",
         "keys",
         "may_be_large",
@@ -33,6 +37,7 @@ class ServiceHandler:
         "metadata_answer",
         "plan",
         "runtime",
+        "takes_context",
     )
 
     def __init__(self, runtime: ServiceRuntime, transport: RowTransport) -> None:
@@ -41,7 +46,10 @@ class ServiceHandler:
         self.runtime = runtime
         self.keys = [(field.name, key_text(field)) for field in plan.join_keys]
         self.key_count = len(self.keys)
-        self.encoder = FeaturesEncoder(plan)
+        self.context = ContextReader(plan.context_fields)
+        self.has_on_demand = bool(plan.on_demand)
+        self.takes_context = bool(plan.context_fields)
+        self.encoder = VectorEncoder(plan)
         self.metadata = MetadataEncoder(plan)
         self.metadata_answer = service_metadata(plan)
         # Without variable-width columns every row has its static length, and most services can't come near
@@ -70,15 +78,17 @@ class ServiceHandler:
             raise RequestError(400, f"Unknown join key{row}: expected {expected}, got {shown(extra)}")
         return texts
 
-    def check_context(self, context: Mapping[str, Any], row: str = "") -> None:
-        """Refuse request context that no on-demand view takes.
+    def context_values(
+        self, context: Mapping[str, Any], request: FeaturesRequest, row: str = ""
+    ) -> Sequence[Any]:
+        """Check one row's request context and return its values, in the order of the plan's fields.
 
         Raises:
-            RequestError: there is any.
+            RequestError: a field is missing, unknown or of the wrong type.
         """
-        if context:
-            name = shown(next(iter(context)))
-            raise RequestError(400, f"Unknown request context field{row}: expected none, got {name}")
+        if not context and not self.takes_context:
+            return ()
+        return self.context.values(context, row, ignore_extra=request.ignore_extra_context)
 
     def store_bytes(self, rows: Sequence[Any]) -> int:
         """Return how many bytes the rows of one vector take in the store; of an item, those of its JSON."""

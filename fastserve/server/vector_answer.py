@@ -8,7 +8,7 @@ Invariants
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 
 from fastserve.api.decode import INCLUDE_SLO_INFO, PER_FEATURE, FeaturesRequest
 from fastserve.api.metadata import SIZE_EXCEEDED, TIME_OUT, UNKNOWN, RowFacts, Timing, slo_part
@@ -35,6 +35,7 @@ class VectorAnswer:
         "features",
         "handler",
         "now_s",
+        "on_demand_s",
         "request",
         "sizes",
         "timeout_s",
@@ -60,6 +61,7 @@ class VectorAnswer:
         self.features: list[bytes] = []
         self.facts: list[RowFacts] = []
         self.sizes: list[int] = []
+        self.on_demand_s = 0.0
         self.vectors: VectorRequest
 
     def on_timeout(self) -> None:
@@ -105,10 +107,30 @@ class VectorAnswer:
         offset = len(self.features)
         lacking = self._lacking(columns, first, last)
         effective = columns.effective_ns[first:last].tolist()
+        late = self._computed(columns, first, last)
         for number in range(last - first):
             self._check_size(offset + number)
             self.features.append(self.handler.encoder.encode(columns, first + number))
-            self.facts.append(RowFacts(effective[number], lacking.get(offset + number, {})))
+            facts = RowFacts(
+                effective[number], lacking.get(offset + number, {}), late.get(first + number, ())
+            )
+            self.facts.append(facts)
+
+    def _computed(self, columns: Columns, first: int, last: int) -> Mapping[int, Collection[int]]:
+        """Return by line of the columns the on-demand views that came late.
+
+        Raises:
+            RequestError: a view has failed; of a batch the row is named.
+        """
+        computed = columns.computed
+        if computed is None:
+            return {}
+        self.on_demand_s += computed.wait_s
+        for line, error in sorted(computed.errors.items()):
+            if first <= line < last:
+                row = f" (request_data[{len(self.features) + line - first}])" if self.batch else ""
+                raise RequestError(error.status, f"{error.message}{row}")
+        return computed.late
 
     def _lacking(self, columns: Columns, first: int, last: int) -> dict[int, dict[int, bytes]]:
         """Return the statuses of places without rows, by line of the request.
@@ -158,7 +180,9 @@ class VectorAnswer:
             parts.append(b'"features":' + features)
         if flags & INCLUDE_SLO_INFO:
             now_s = self.now_s()
-            timing = Timing(now_s - self.exchange.received_s, now_s - self.vectors.started_s, self.sizes)
+            server_s = now_s - self.exchange.received_s
+            reads_s = now_s - self.vectors.started_s - self.on_demand_s if self.handler.plan.reads else 0.0
+            timing = Timing(server_s, max(0.0, reads_s), self.sizes, self.on_demand_s)
             parts.append(slo_part(timing, batch=self.batch))
         return b',"metadata":{' + b",".join(parts) + b"}" if parts else b""
 

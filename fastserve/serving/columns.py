@@ -10,13 +10,14 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastserve.errors import RequestError
 from fastserve.plan.service import Output, ServicePlan
 from fastserve.tiles.aggregates import AggregateFeature
 from fastserve.tiles.layout import (
@@ -52,6 +53,21 @@ class RowReport:
 
 
 @dataclass(slots=True)
+class Computed:
+    """What the on-demand views of a service gave for the lines of a batch.
+
+    ``results`` holds by view and line the checked values in the view's order, an empty list for a line that
+    failed or came late; ``errors`` has the failed lines. ``late`` are by line the views that weren't computed
+    within the caller's budget. ``wait_s`` is how long the lines waited for it all.
+    """
+
+    results: Sequence[Sequence[Sequence[Any]]]
+    errors: Mapping[int, RequestError]
+    late: Mapping[int, Collection[int]]
+    wait_s: float
+
+
+@dataclass(slots=True)
 class Columns:
     """Feature values of a batch, by storage kind, one line per request.
 
@@ -59,7 +75,7 @@ class Columns:
     is null) and ``texts`` (lists of JSON bytes) are in the order of the plan's inputs of that kind.
     ``effective_ns`` has shape (requests, places), the smallest int64 where there is no usable row. ``exact``
     maps (line, output number) to values that look like a null marker and aren't. ``odd`` is true when a float
-    may be a NaN or infinity that is not null.
+    may be a NaN or infinity that is not null. ``computed`` is what on-demand views made of all this.
     """
 
     floats: npt.NDArray[np.float64]
@@ -72,6 +88,29 @@ class Columns:
     odd: bool
     exact: dict[tuple[int, int], int]
     report: RowReport
+    computed: Computed | None = None
+
+
+def no_columns(lines: int) -> Columns:
+    """Return the columns of a service that reads no rows."""
+    return Columns(
+        _NO_FLOATS,
+        _NO_INTS,
+        _NO_INTS,
+        _NO_SINGLES,
+        _NO_BOOLS,
+        [],
+        np.empty((lines, 0), np.int64),
+        False,
+        {},
+        RowReport(),
+    )
+
+
+_NO_FLOATS = np.empty((0, 0))
+_NO_INTS = np.empty((0, 0), np.int64)
+_NO_SINGLES = np.empty((0, 0), np.float32)
+_NO_BOOLS = np.empty((0, 0), np.uint8)
 
 
 def output_storage(output: Output) -> Storage:

@@ -15,8 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from fastserve.errors import RequestError
 from fastserve.plan.service import WorkspacePlan
 from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead, Reader
+from fastserve.serving.columns import Columns, Computed
+from fastserve.serving.on_demand import OnDemandEvaluator, Surroundings
+from fastserve.serving.on_demand_batch import Batch
 from fastserve.serving.requests import ServiceRuntime, VectorRequest
 from fastserve.serving.transcode import OldLayouts
 from fastserve.serving.transport import RowTransport
@@ -31,7 +35,7 @@ class Engine:
     """All services of a workspace over one store.
 
     ``clock_ns`` is the request clock (wall time or fixed), ``schedule`` calls a function at the end of the
-    loop's turn.
+    loop's turn. ``surroundings`` are what on-demand views need of the process.
     """
 
     def __init__(
@@ -43,11 +47,20 @@ class Engine:
         clock_ns: Callable[[], int],
         old_layouts: OldLayouts | None = None,
         transcode_item: Transcode | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
+        around = surroundings or Surroundings(lambda: 0)
         self.services: Mapping[str, ServiceRuntime] = {
-            name: ServiceRuntime(service, VectorEvaluator(service, transport, old_layouts, transcode_item))
+            name: ServiceRuntime(
+                service,
+                VectorEvaluator(service, transport, old_layouts, transcode_item),
+                OnDemandEvaluator(service, around) if service.on_demand else None,
+            )
             for name, service in plan.services.items()
         }
+        self._timer_ns = around.clock_ns
+        self._unread: list[VectorRequest] = []
+        self._computing = 0
         self._group_count = len(plan.groups)
         self._schedule = schedule
         self._clock_ns = clock_ns
@@ -68,7 +81,7 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """How many requests are not finished."""
-        return len(self._in_flight)
+        return len(self._in_flight) + self._computing
 
     def submit(self, request: VectorRequest, texts: Sequence[Sequence[str]], now_s: float) -> None:
         """Ask for the rows of a request.
@@ -80,12 +93,25 @@ class Engine:
         request.lines = len(texts)
         request.waiting = len(texts) * len(builders)
         self._in_flight[request] = None
+        if not builders:
+            self._submit_unread(request)
+            return
         read = self.coalescer.read
         deadline_s = request.deadline_s
         append = request.reads.append
         for line in texts:
             for group, key in builders:
                 append(read(group, key(line), request, deadline_s))
+
+    def _submit_unread(self, request: VectorRequest) -> None:
+        """Take a request that reads nothing: it is evaluated with those of the same turn."""
+        self._unread.append(request)
+        if len(self._unread) == 1:
+            self._schedule(self._flush_unread)
+
+    def _flush_unread(self) -> None:
+        unread, self._unread = self._unread, []
+        self._on_ready([request for request in unread if request in self._in_flight])
 
     def _on_ready(self, waiters: list[VectorRequest]) -> None:
         by_service: dict[ServiceRuntime, list[VectorRequest]] = {}
@@ -125,10 +151,19 @@ class Engine:
                 if request.zero_counts:
                     zero_counts = [z for each in requests for z in each.zero_counts_of(0, each.lines)]
                     break
-            columns = runtime.evaluator.evaluate(lines, now_ns, zero_counts)
+            columns = runtime.columns(lines, now_ns, zero_counts)
         except Exception as error:  # noqa: BLE001 - its owner tells; requests beside it get their answers
             self._on_failure(runtime, requests, now_ns, error)
             return
+        if runtime.on_demand is None:
+            self._deliver(requests, columns)
+        else:
+            lines_of = [(request, 0, request.lines) for request in requests]
+            self._compute(
+                runtime.on_demand, columns, lines_of, now_ns, lambda: self._deliver(requests, columns)
+            )
+
+    def _deliver(self, requests: Sequence[VectorRequest], columns: Columns) -> None:
         first = 0
         for request in requests:
             last = first + request.lines
@@ -150,13 +185,16 @@ class Engine:
     def _evaluate_long(self, request: VectorRequest, first: int, now_ns: int) -> None:
         """Evaluate a request with more lines than are evaluated at once, from line ``first`` on."""
         runtime = request.runtime
+        if runtime.on_demand is not None:
+            self._compute_long(runtime.on_demand, request, first, now_ns)
+            return
         pause = min(first + MAX_LINES_AT_ONCE, request.lines)
         try:
             while first < pause:
                 last = min(first + runtime.lines_at_once, pause)
                 lines = [runtime.rows(request.reads, line) for line in range(first, last)]
                 zero_counts = request.zero_counts_of(first, last) if request.zero_counts else None
-                columns = runtime.evaluator.evaluate(lines, now_ns, zero_counts)
+                columns = runtime.columns(lines, now_ns, zero_counts)
                 request.owner.on_columns(columns, 0, last - first)
                 first = last
         except Exception as error:  # noqa: BLE001 - as above
@@ -166,6 +204,58 @@ class Engine:
             self._schedule(lambda: self._evaluate_long(request, first, now_ns))
         else:
             request.release()
+
+    # --- on-demand views --------------------------------------------------------------------------------
+
+    def _compute_long(
+        self, on_demand: OnDemandEvaluator, request: VectorRequest, first: int, now_ns: int
+    ) -> None:
+        """As `_evaluate_long`, with on-demand views: the next lines follow when these are done."""
+        runtime = request.runtime
+        last = min(first + runtime.lines_at_once, request.lines)
+        try:
+            lines = [runtime.rows(request.reads, line) for line in range(first, last)]
+            zero_counts = request.zero_counts_of(first, last) if request.zero_counts else None
+            columns = runtime.columns(lines, now_ns, zero_counts)
+        except Exception as error:  # noqa: BLE001 - as above
+            request.owner.on_failure(error)
+            request.release()
+            return
+
+        def deliver() -> None:
+            request.owner.on_columns(columns, 0, last - first)
+            if last < request.lines:
+                self._schedule(lambda: self._compute_long(on_demand, request, last, now_ns))
+            else:
+                request.release()
+
+        self._compute(on_demand, columns, [(request, first, last)], now_ns, deliver)
+
+    def _compute(
+        self,
+        on_demand: OnDemandEvaluator,
+        columns: Columns,
+        lines_of: Sequence[tuple[VectorRequest, int, int]],
+        now_ns: int,
+        deliver: Callable[[], None],
+    ) -> None:
+        """Evaluate the on-demand views over columns which hold these lines of these requests."""
+        batch = make_batch(on_demand.count, columns, lines_of, now_ns)
+        start_ns = self._timer_ns()
+        self._computing += len(lines_of)
+
+        def on_done(error: Exception | None) -> None:
+            self._computing -= len(lines_of)
+            wait_s = (self._timer_ns() - start_ns) / 1e9
+            columns.computed = Computed(batch.results, batch.errors, batch.late, wait_s)
+            if error is None:
+                deliver()
+                return
+            for request, _, _ in lines_of:
+                request.owner.on_failure(error)
+                request.release()
+
+        on_demand.evaluate(batch, on_done)
 
     def expire(self, now_s: float) -> None:
         """Finish the requests whose server deadline has passed.
@@ -192,3 +282,26 @@ class Engine:
         else:
             request.owner.on_timeout()
             request.release()
+
+
+REFUSED = RequestError(503, "a row that the caller can't do without couldn't be read")
+"""Stands for what the request's owner will tell in its own words."""
+
+
+def make_batch(
+    views: int, columns: Columns, lines_of: Sequence[tuple[VectorRequest, int, int]], now_ns: int
+) -> Batch:
+    """Return the lines of some requests as on-demand views take them."""
+    contexts: list[Sequence[object]] = []
+    patience: list[tuple[float, bool]] = []
+    refused: dict[int, RequestError] = {}
+    for request, first, last in lines_of:
+        count = last - first
+        contexts += request.contexts[first:last]
+        patience += [(request.deadline_s, request.budget)] * count
+        if request.is_refused:
+            refused.update(dict.fromkeys(range(len(patience) - count, len(patience)), REFUSED))
+        elif columns.report.unreadable and not request.partial:
+            own = range(len(patience) - count, len(patience))
+            refused.update({line: REFUSED for line, _ in columns.report.unreadable if line in own})
+    return Batch(columns, contexts, patience, now_ns, views, refused)

@@ -13,7 +13,9 @@ from typing import Any, Protocol
 from fastserve.plan.keys import ordinary_key
 from fastserve.plan.service import Read, ServicePlan
 from fastserve.serving.coalescer import KeyRead
-from fastserve.serving.columns import Columns
+from fastserve.serving.columns import Columns, ZeroCounts, no_columns
+from fastserve.serving.on_demand import OnDemandEvaluator
+from fastserve.serving.vector_rows import Lines
 from fastserve.serving.vectors import VectorEvaluator
 from fastserve.tiles.layout import WORD_BYTES
 
@@ -45,14 +47,18 @@ class ServiceRuntime:
         "evaluator",
         "key_builders",
         "lines_at_once",
+        "on_demand",
         "places_of_read",
         "plan",
         "single_read",
     )
 
-    def __init__(self, plan: ServicePlan, evaluator: VectorEvaluator) -> None:
+    def __init__(
+        self, plan: ServicePlan, evaluator: VectorEvaluator, on_demand: OnDemandEvaluator | None = None
+    ) -> None:
         self.plan = plan
         self.evaluator = evaluator
+        self.on_demand = on_demand
         self.key_builders = [(read.group, _key_builder(read)) for read in plan.reads]
         self.lines_at_once = max(1, SLICE_BYTES // (plan.words * WORD_BYTES))
         self.places_of_read = [
@@ -61,6 +67,12 @@ class ServiceRuntime:
         ]
         self.single_read = len(plan.reads) == 1
         self._empty = [[None] * read.group.size for read in plan.reads]
+
+    def columns(self, lines: Lines, now_ns: int, zero_counts: ZeroCounts | None) -> Columns:
+        """Evaluate rows, as `VectorEvaluator.evaluate` does; a service without any has no columns."""
+        if not self.key_builders:
+            return no_columns(len(lines))
+        return self.evaluator.evaluate(lines, now_ns, zero_counts)
 
     def rows(self, reads: Sequence[KeyRead], line: int) -> list[Any]:
         """Return the rows of one line in place order; None for what is absent, failed or has not come."""
@@ -90,13 +102,17 @@ class VectorRequest:
     """The reads of one request: ``lines`` vectors of one service.
 
     ``budget`` tells that the deadline is the caller's latency budget: what has come by then is answered.
+    ``partial`` tells that rows which couldn't be read are welcome as nulls. ``contexts`` are each line's
+    values of the plan's context fields, empty where the plan has none.
     """
 
     __slots__ = (
         "budget",
+        "contexts",
         "deadline_s",
         "lines",
         "owner",
+        "partial",
         "reads",
         "runtime",
         "started_s",
@@ -105,13 +121,23 @@ class VectorRequest:
     )
 
     def __init__(
-        self, runtime: ServiceRuntime, owner: Finish, deadline_s: float, *, zero_counts: bool, budget: bool
+        self,
+        runtime: ServiceRuntime,
+        owner: Finish,
+        deadline_s: float,
+        *,
+        zero_counts: bool,
+        budget: bool,
+        partial: bool = False,
+        contexts: Sequence[Sequence[Any]] = (),
     ) -> None:
         self.runtime = runtime
         self.owner = owner
         self.deadline_s = deadline_s
         self.zero_counts = zero_counts
         self.budget = budget
+        self.partial = partial
+        self.contexts = contexts
         self.lines = 1
         self.waiting = 0
         self.started_s = 0.0
@@ -136,6 +162,11 @@ class VectorRequest:
                 line, number = divmod(position, count)
                 found.setdefault(line, {}).update(dict.fromkeys(places_of_read[number], read))
         return found
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether a read has failed that the caller can't do without."""
+        return not self.partial and any(read.error is not None for read in self.reads)
 
     def zero_counts_of(self, first: int, last: int) -> list[Collection[int] | None]:
         """Return for each line whether empty counts are 0, as `VectorEvaluator.evaluate` takes it."""

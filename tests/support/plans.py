@@ -30,8 +30,8 @@ from fastserve import (
 )
 from fastserve.plan.service import WorkspacePlan, plan_workspace
 from fastserve.plan.views import ViewPlan
-from fastserve.sdk.reference import FeatureViewReference
 from fastserve.sdk.repo import Repo
+from fastserve.sdk.service import AnyView
 from fastserve.tiles.rows import RowBuilder, encode_row
 from fastserve.tiles.windows import DAY_NS, HOUR_NS
 
@@ -113,13 +113,17 @@ def aggregate_view(
     )
 
 
-def workspace_plan(
-    services: dict[str, Sequence[FeatureView | FeatureViewReference]], prefix: str = ""
-) -> WorkspacePlan:
+def workspace_plan(services: Mapping[str, Sequence[AnyView]], prefix: str = "") -> WorkspacePlan:
     """Return the plan of a workspace ``w`` with these services."""
     made = {name: FeatureService(name, features=list(parts)) for name, parts in services.items()}
-    views = {ref.view.name: ref.view for service in made.values() for ref in service.references}
-    return plan_workspace(Repo(Path(), "w", {}, {}, views, made), prefix)
+    views = {
+        ref.view.name: ref.view
+        for service in made.values()
+        for ref in (*service.references, *service.source_references)
+    }
+    on_demand = {view.name: view for service in made.values() for view in service.on_demand_views}
+    repo = Repo(Path(), "w", {}, {}, views, made, on_demand_views=on_demand)
+    return plan_workspace(repo, prefix)
 
 
 def attribute_row(view: ViewPlan, values: dict[str, Any], effective_ns: int = AS_OF_NS) -> bytes:

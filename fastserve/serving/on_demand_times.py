@@ -1,0 +1,87 @@
+"""How long each on-demand view's code took, as plain numbers in cells that processes may share.
+
+Knows nothing of where the cells lie, nor who reads them: one writer adds, any reader may look.
+
+Invariants
+1. A view has `CELLS_PER_VIEW` cells, in the order of `Stat`, and one place among them in every process.
+2. Times are those of the author's function and the check of its result, without the inputs' making.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableSequence, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Stat(IntEnum):
+    """What each of a view's cells counts."""
+
+    CALLS = 0
+    LINES = 1
+    SUM_NS = 2
+    MAX_NS = 3
+    FAILURES = 4
+
+
+CELLS_PER_VIEW = len(Stat)
+
+
+@dataclass(frozen=True, slots=True)
+class ViewStats:
+    """One view's numbers, of one process or of several together."""
+
+    calls: int = 0
+    lines: int = 0
+    sum_ns: int = 0
+    max_ns: int = 0
+    failures: int = 0
+
+    def __add__(self, other: ViewStats) -> ViewStats:
+        return ViewStats(
+            self.calls + other.calls,
+            self.lines + other.lines,
+            self.sum_ns + other.sum_ns,
+            max(self.max_ns, other.max_ns),
+            self.failures + other.failures,
+        )
+
+
+class OnDemandTimes:
+    """The numbers of one process; ``cells`` are int64, `CELLS_PER_VIEW` for each of the views by name."""
+
+    def __init__(self, views: Sequence[str], cells: MutableSequence[int] | None = None) -> None:
+        self.views = tuple(views)
+        self._cells = [0] * (CELLS_PER_VIEW * len(views)) if cells is None else cells
+
+    def recorder(self, view: str) -> Recorder:
+        """Return what adds to one view's numbers."""
+        return Recorder(self._cells, CELLS_PER_VIEW * self.views.index(view))
+
+    def stats(self) -> Mapping[str, ViewStats]:
+        """Return the numbers by view."""
+        each = range(0, CELLS_PER_VIEW * len(self.views), CELLS_PER_VIEW)
+        cells = [list(self._cells[first : first + CELLS_PER_VIEW]) for first in each]
+        return {view: ViewStats(*numbers) for view, numbers in zip(self.views, cells, strict=True)}
+
+
+class Recorder:
+    """Adds to one view's numbers."""
+
+    __slots__ = ("_cells", "_first")
+
+    def __init__(self, cells: MutableSequence[int], first: int) -> None:
+        self._cells = cells
+        self._first = first
+
+    def add(self, calls: int, lines: int, sum_ns: int, max_ns: int) -> None:
+        """Count calls for so many lines, their whole time and that of the longest."""
+        cells, first = self._cells, self._first
+        cells[first] += calls
+        cells[first + Stat.LINES] += lines
+        cells[first + Stat.SUM_NS] += sum_ns
+        cells[first + Stat.MAX_NS] = max(cells[first + Stat.MAX_NS], max_ns)
+
+    def fail(self) -> None:
+        """Count a line that has failed."""
+        self._cells[self._first + Stat.FAILURES] += 1
