@@ -133,7 +133,7 @@ class OnDemandFeatureView(Definition, Generic[P, R]):
         return result
 
     def test_run(
-        self, inputs: Mapping[str, Mapping[str, Any]], request_timestamp: datetime | None = None
+        self, inputs: Mapping[str, Any], request_timestamp: datetime | None = None
     ) -> dict[str, Any]:
         """Compute the features of one request without a server, checked as a server checks them.
 
@@ -282,6 +282,8 @@ def _reference(source: AnySource) -> OnDemandSource:
 def _input(source: OnDemandSource) -> SourceInput:
     if isinstance(source, RequestSource):
         return SourceInput(source.name, source.schema)
+    if not source.valid:  # its faults have been told, and its features may have no name that is one
+        return SourceInput(source.name, ())
     return SourceInput(
         source.name, tuple(Field(feature, source.view.output_type(feature)) for feature in source.features)
     )

@@ -16,6 +16,7 @@ from fastserve import (
     Array,
     Attribute,
     AttributesFormat,
+    Calculation,
     Entity,
     FeatureService,
     FeatureView,
@@ -25,11 +26,15 @@ from fastserve import (
     Float64,
     Int64,
     Map,
+    OnDemandFeatureView,
+    OnDemandReference,
     PushSource,
+    RequestSource,
     String,
     Struct,
     Timestamp,
     TimeWindow,
+    on_demand_feature_view,
 )
 from fastserve.sdk.checks import collecting
 
@@ -40,7 +45,10 @@ FILES = FileSource("files", "f.csv", timestamp_field="ts")
 PUSHED = PushSource("pushed", [Field("user_id", String), Field("n", Int64), Field("ts", Timestamp)])
 AGE, SUM = Attribute("age", Int64), Aggregate(Field("n", Int64), "sum", DAY)
 VIEW = FeatureView("view", USER, FILES, [AGE])
+REQUEST = RequestSource([Field("n", Int64)])
+DOUBLE = OnDemandFeatureView("double", REQUEST, [Calculation("twice", "n * 2")])
 with collecting():
+    BROKEN_CALCULATION = Calculation("c", "n +")
     BROKEN_FIELD = Field("a", "text")  # type: ignore[arg-type]
     BROKEN_VIEW = FeatureView("broken", [], None, [])  # type: ignore[arg-type]
     BROKEN_AGGREGATE = Aggregate(BROKEN_FIELD, "sum", DAY)
@@ -73,6 +81,7 @@ plain: st.SearchStrategy[object] = st.one_of(
     st.sampled_from(
         [Int64, Float64, Array(Int64), Field("n", Int64), Field("user_id", String), BROKEN_FIELD]
     ),
+    st.sampled_from([REQUEST, DOUBLE, DOUBLE.with_name("d"), DOUBLE.calculations[0], BROKEN_CALCULATION]),
     st.sampled_from(
         [USER, FILES, PUSHED, AGE, SUM, VIEW, VIEW.with_name("other"), BROKEN_VIEW, BROKEN_AGGREGATE]
     ),
@@ -89,7 +98,8 @@ anything = st.one_of(
 CONSTRUCTORS: list[Any] = [
     Field, Array, Map, Struct, Entity, FileSource, PushSource, Attribute, Aggregate, TimeWindow,
     AttributesFormat,
-    FeatureView, FeatureService, FeatureViewReference,
+    FeatureView, FeatureService, FeatureViewReference, RequestSource, Calculation, OnDemandFeatureView,
+    OnDemandReference,
 ]  # fmt: skip
 GOOD: dict[Any, dict[str, object]] = {
     FeatureView: {
@@ -101,6 +111,8 @@ GOOD: dict[Any, dict[str, object]] = {
     },
     FeatureService: {"name": "s", "features": [VIEW]},
     FeatureViewReference: {"view": VIEW},
+    OnDemandReference: {"view": DOUBLE},
+    OnDemandFeatureView: {"name": "o", "sources": [REQUEST], "features": [Calculation("twice", "n * 2")]},
     Aggregate: {"input_column": Field("n", Int64), "function": "sum", "time_window": DAY},
     Attribute: {"name": "a", "dtype": Int64},
 }
@@ -114,7 +126,8 @@ def test_a_constructor_takes_anything_during_a_load(constructor: Any, data: st.D
     arguments: dict[str, object] = {}
     for name, parameter in list(inspect.signature(constructor.__init__).parameters.items())[1:]:
         if name == "view":
-            arguments[name] = data.draw(st.sampled_from([VIEW, BROKEN_VIEW]), label=name)
+            views = [DOUBLE] if constructor is OnDemandReference else [VIEW, BROKEN_VIEW]
+            arguments[name] = data.draw(st.sampled_from(views), label=name)
         elif name in good and data.draw(st.booleans(), label=f"good {name}"):
             arguments[name] = good[name]
         elif parameter.default is parameter.empty or data.draw(st.booleans(), label=f"give {name}"):
@@ -127,6 +140,26 @@ def test_a_constructor_takes_anything_during_a_load(constructor: Any, data: st.D
     assert all(error.location is not None and error.location.file == __file__ for error in collector.errors)
     assert repr(made)
     hash(made)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_the_decorator_takes_anything_during_a_load(data: st.DataObject) -> None:
+    good: dict[str, Any] = {"sources": [REQUEST, VIEW], "features": [AGE], "mode": "numpy", "name": "o"}
+    arguments: dict[str, Any] = {
+        name: good[name] if name in good and data.draw(st.booleans()) else data.draw(anything, label=name)
+        for name, parameter in inspect.signature(on_demand_feature_view).parameters.items()
+        if parameter.default is parameter.empty or data.draw(st.booleans(), label=f"give {name}")
+    }
+    function: Any = data.draw(st.one_of(st.just(lambda request, view: {}), anything), label="function")
+    with collecting() as collector:
+        made = on_demand_feature_view(**arguments)(function)
+    assert made.valid or collector.errors or not all(part.valid for part in (*made.sources, *made.features))
+    assert not (made.valid and collector.errors)
+    assert all(error.location is not None and error.location.file == __file__ for error in collector.errors)
+    assert repr(made)
+    hash(made)
+    assert len(made.output_fields) == len(made.features)
 
 
 @settings(max_examples=100, deadline=None)

@@ -73,13 +73,14 @@ EXPRESSIONS = [
     "i IN (3, 0)", "i IN (j, 3)", "i NOT IN (j, 3)", "s IN ('a', 'ä''b')", "i IN (3, NULL)",
     "i BETWEEN 0 AND 5", "x NOT BETWEEN -1 AND y", "i BETWEEN j AND j + 1 AND b",
     "COALESCE(i, j, 5)", "COALESCE(x, i)", "COALESCE(s, u, '-')", "NULLIF(i, 0)", "x / NULLIF(y, 0)",
-    "IF(b, i, j)", "IF(i > 0, x, 1)", "LEAST(i, j)", "GREATEST(x, y, 0)", "LEAST(s, u)", "GREATEST(since, till)",
-    "CASE WHEN i > 0 THEN 'up' WHEN i < 0 THEN 'down' ELSE s END", "CASE WHEN b THEN 1 WHEN c THEN 2.5 END",
+    "IF(b, i, j)", "IF(i > 0, x, 1)", "LEAST(i, j)", "GREATEST(x, y, 0)", "LEAST(s, u)",
+    "GREATEST(since, till)", "CASE WHEN i > 0 THEN 'up' WHEN i < 0 THEN 'down' ELSE s END",
+    "CASE WHEN b THEN 1 WHEN c THEN 2.5 END",
     "ABS(i)", "ABS(x)", "EXP(x)", "SQRT(ABS(x))", "LN(ABS(i) + 1)", "LENGTH(s)",
     *(f"DATEDIFF('{unit}', since, till)" for unit in ("second", "minute", "hour", "day")),
     *(f"DATEDIFF('{unit}', since, till)" for unit in ("month", "quarter", "year")),
-    *(f"EXTRACT({part} FROM since)" for part in ("year", "quarter", "month", "week", "day", "hour", "minute")),
-    *(f"EXTRACT({part} FROM since)" for part in ("second", "dow", "doy", "epoch")),
+    *(f"EXTRACT({part} FROM since)" for part in ("year", "quarter", "month", "week", "day", "hour")),
+    *(f"EXTRACT({part} FROM since)" for part in ("minute", "second", "dow", "doy", "epoch")),
     "since > TIMESTAMP '2024-01-01 00:00:00'", "DATEDIFF('hour', TIMESTAMP '2024-01-01', since)",
 ]  # fmt: skip
 

@@ -22,6 +22,7 @@ TYPED_REPO = Path(__file__).parent / "typed_repo"
 MISTAKES = """
 from datetime import timedelta
 from fastserve import Aggregate, Attribute, Entity, FeatureService, FeatureView, Field, FileSource, Int64
+from fastserve import Calculation, OnDemandFeatureView, RequestSource, on_demand_feature_view
 user = Entity("user", Field("user_id", Int64))
 files = FileSource("files", "f.csv")
 age = Attribute("age", Int64)
@@ -45,6 +46,24 @@ view.with_name(5)  # arg-type
 view.with_join_key_map({"user_id": 5})  # dict-item
 FeatureService("a", [user])  # list-item
 FeatureService("a", [age])  # list-item
+request = RequestSource([Field("n", Int64)])
+@on_demand_feature_view(sources=[request], features=[age])
+def computed(request: dict[str, int]) -> dict[str, int]:
+    return {"age": request["n"]}
+computed({"n": 1}).keys()
+computed({"n": "x"})  # dict-item
+computed(1)  # arg-type
+computed()  # call-arg
+computed({"n": 1}) + 1  # operator
+computed["age"]  # index
+computed.with_join_key_map({"user_id": "a"})  # attr-defined
+computed.test_run([])  # arg-type
+OnDemandFeatureView("a", [request], [age])  # list-item
+OnDemandFeatureView("a", [files], [Calculation("c", "n")])  # list-item
+RequestSource([age])  # list-item
+Calculation("c", 5)  # arg-type
+on_demand_feature_view(sources=[request], features=[age], mode="spark")  # arg-type
+on_demand_feature_view([request], [age])  # call-arg
 """
 
 
@@ -83,8 +102,11 @@ def test_mypy_finds_what_types_can_tell(cache: Path, tmp_path: Path) -> None:
 
 def test_the_typed_repo_loads() -> None:
     repo = load_repo(TYPED_REPO)
-    assert list(repo.services) == ["fraud:v2"]
+    assert list(repo.services) == ["fraud:v2", "scoring", "columns"]
     service = repo.services["fraud:v2"]
     assert [key.name for key in service.join_keys] == ["user_id", "friend_id", "merchant_id"]
     assert len(repo.views["user_amounts"].features) == 10
+    scoring = repo.services["scoring"]
+    assert [key.name for key in scoring.join_keys] == ["user_id", "user_a", "user_b"]
+    assert [view.name for view in scoring.on_demand_views] == ["amount_ratio", "shares", "difference"]
     assert repo.views["user_amounts"].output_type("transactions_today") == Int64
