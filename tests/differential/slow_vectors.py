@@ -57,10 +57,10 @@ def slow_vector(
     ]
     values = [
         _value(output, plan.places[output.place], read[output.place], now_ns, zero_counts=zero_counts)
-        for output in plan.outputs
+        for output in plan.inputs
     ]
     return SlowVector(
-        [_as_json(output, value) for output, value in zip(plan.outputs, values, strict=True)],
+        [_as_json(output, value) for output, value in zip(plan.inputs, values, strict=True)],
         [row.status for row in read],
         [row.effective_ns for row in read],
     )

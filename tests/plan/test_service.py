@@ -54,7 +54,7 @@ again = fs.FeatureService(name="again", features=[profile[["age"]], profile[["ci
     plan = plan_workspace(load_repo(write_shop_repo(tmp_path, DEFINITIONS + twice))).services["again"]
     assert [place.view.name for place in plan.places] == ["profile"]
     assert [output.name for output in plan.outputs] == ["profile.age", "where.city"]
-    assert [output.place for output in plan.outputs] == [0, 0]
+    assert [output.place for output in plan.inputs] == [0, 0]
 
 
 @pytest.mark.parametrize("name", ["fraud:v2", "users"])
@@ -80,7 +80,7 @@ def test_outputs_are_ordered_by_the_names_of_view_and_feature_and_come_from_thei
     names = [output.name for output in fraud.outputs]
     assert names == sorted(names)
     assert names[0] == "pair.amount_max_7d_1h"
-    for output in fraud.outputs:
+    for output in fraud.inputs:
         view = fraud.places[output.place].view
         if isinstance(output.source, Column):
             assert output.source is view.layout.by_name[output.feature]
@@ -89,7 +89,7 @@ def test_outputs_are_ordered_by_the_names_of_view_and_feature_and_come_from_thei
             assert output.source.spec.name == output.feature
             assert view.schema is not None
             assert output.source in view.schema.features
-    (payee,) = [output for output in fraud.outputs if output.view == "payee_spending"]
+    (payee,) = [output for output in fraud.inputs if output.view == "payee_spending"]
     assert fraud.reads[fraud.places[payee.place].read].keys == (1,)
 
 

@@ -485,3 +485,152 @@ def test_a_load_that_is_interrupted_leaves_the_import_system_clean(write: Write)
 def test_circular_imports_between_files_work_as_in_python(write: Write) -> None:
     folder = write(a="import b\n" + ENTITIES.lstrip(), b="import a\n")
     assert list(load_repo(folder).entities) == ["user"]
+
+
+ON_DEMAND = """
+from fastserve import Attribute, Calculation, Field, Float64, Int64, OnDemandFeatureView, RequestSource
+from fastserve import FeatureService, on_demand_feature_view
+from views import amounts, profile
+
+request = RequestSource([Field("amount", Float64)])
+
+@on_demand_feature_view(sources=[request, profile], features=[Attribute("ratio", Float64)])
+def ratio(request, profile):
+    return {"ratio": request["amount"] / profile["age"]}
+
+hidden = OnDemandFeatureView("hidden", [ratio, amounts], [Calculation("twice", "ratio * 2")])
+"""
+
+
+def test_on_demand_views_are_collected_with_what_they_read(write: Write) -> None:
+    imports = "from entities import user"
+    uses = """
+    from fastserve import FeatureService
+    from computed import hidden
+    scoring = FeatureService("scoring", [hidden])
+    """
+    files = {
+        "entities": ENTITIES,
+        "views": VIEWS.format(imports=imports),
+        "computed": ON_DEMAND,
+        "uses": uses,
+    }
+    repo = load_repo(write(**files))
+    assert list(repo.on_demand_views) == ["ratio", "hidden"]
+    assert list(repo.views) == ["amounts", "profile"]
+    assert set(repo.services) == {"scoring", "fraud:v2"}
+    assert [view.name for view in repo.services["scoring"].on_demand_views] == ["ratio", "hidden"]
+
+
+def test_views_that_a_library_made_come_along_with_those_that_read_them(write: Write) -> None:
+    library = """
+    from fastserve import Calculation, Field, Float64, OnDemandFeatureView, RequestSource
+    request = RequestSource([Field("amount", Float64)])
+    inner = OnDemandFeatureView("inner", request, [Calculation("twice", "amount * 2")])
+    """
+    outer = """
+    from fastserve import Calculation, FeatureService, OnDemandFeatureView
+    from _library import inner
+    service = FeatureService("s", [OnDemandFeatureView("outer", inner, [Calculation("c", "twice + 1")])])
+    """
+    repo = load_repo(write(_library=library, outer=outer))
+    assert list(repo.on_demand_views) == ["inner", "outer"]
+
+
+def test_every_fault_of_on_demand_views_is_told_with_its_line(write: Write) -> None:
+    faults = """
+    from fastserve import Attribute, Calculation, FeatureService, Field, Float64, Int64
+    from fastserve import OnDemandFeatureView, RequestSource, on_demand_feature_view
+
+    request = RequestSource([Field("amount", Float64)])
+
+    @on_demand_feature_view(sources=[request], features=[Attribute("a", Float64)])
+    async def later(request):
+        return {}
+
+    @on_demand_feature_view(sources=[request], features=[Attribute("a", Float64)], mode="spark")
+    def mode(request, profile):
+        return {}
+
+    @on_demand_feature_view(sources=[request, later], features=[Attribute("a", Float64)])
+    def of_a_wrong_one(request, later):
+        return {}
+
+    @on_demand_feature_view(sources=[request], features=[Attribute("a", Float64)])
+    def few():
+        return {}
+
+    OnDemandFeatureView("c", request, [
+        Calculation("x", "amount +"),
+        Calculation("y", "nosuch"),
+    ])
+    OnDemandFeatureView("d", request, [
+        Calculation("y", "nosuch"),
+        Calculation("z", "amount", Int64),
+    ])
+    FeatureService("s", [few, of_a_wrong_one, request])
+    """
+    of_async = "a function that returns its result at once, got a coroutine function (async def)"
+    of_mode = '"python" or "numpy" or "pandas", got \'spark\''
+    of_few = "1, one for each source, got none"
+    of_service = "FeatureView or OnDemandFeatureView, whole or selected from, got RequestSource('request')"
+    assert errors_of(write(faults=faults)) == [
+        f"faults.py:6: OnDemandFeatureView 'later': decorated object (expected {of_async})",
+        f"faults.py:10: OnDemandFeatureView 'mode': mode (expected {of_mode})",
+        f"faults.py:18: OnDemandFeatureView 'few': parameters of the function (expected {of_few})",
+        "faults.py:23: Calculation 'x': expr: expected a value, got the end at column 9",
+        f"faults.py:27: {OF_D} calculation 'y': expected one of request.amount, got 'nosuch' at column 1",
+        f"faults.py:28: {OF_D} calculation 'z' (expected Int64, got Float64)",
+        f"faults.py:30: FeatureService 's': features[2] (expected {of_service})",
+    ]
+
+
+OF_D = "OnDemandFeatureView 'd':"
+
+
+def test_a_wrong_join_key_map_within_the_sources_is_told_at_its_line(write: Write) -> None:
+    computed = """
+    from fastserve import Attribute, Int64, on_demand_feature_view
+    from views import profile
+
+    @on_demand_feature_view(
+        sources=[
+            profile.with_join_key_map({"nosuch": "x"}),
+            profile[["nosuch"]].with_name("b"),
+        ],
+        features=[Attribute("a", Int64)],
+    )
+    def view(a, b):
+        return {"a": 1}
+    """
+    imports = "from entities import user"
+    files = {"entities": ENTITIES, "views": VIEWS.format(imports=imports), "computed": computed}
+    assert errors_of(write(**files)) == [
+        "computed.py:6: view 'profile': join key map (expected join keys of the view: user_id, got 'nosuch')",
+        "computed.py:7: view 'profile': selected feature (expected one of age, got 'nosuch')",
+    ]
+
+
+def test_files_whose_views_need_each_other_are_told(write: Write) -> None:
+    def view(name: str, source: str) -> str:
+        return f"""
+        from fastserve import Calculation, OnDemandFeatureView
+        from {source} import {source}_view
+        {name}_view = OnDemandFeatureView("{name}", {source}_view, [Calculation("c", "c + 1")])
+        """
+
+    (error,) = errors_of(write(a=view("a", "b"), b=view("b", "a")))
+    assert error.startswith(
+        "b.py:2: ImportError: cannot import name 'a_view' from partially initialized module 'a'"
+    )
+
+
+def test_a_view_s_name_means_one_view_of_either_kind(write: Write) -> None:
+    clash = """
+    from fastserve import Calculation, Field, Float64, OnDemandFeatureView, RequestSource
+    OnDemandFeatureView("profile", RequestSource([Field("a", Float64)]), [Calculation("c", "a")])
+    """
+    files = {"entities": ENTITIES, "views": VIEWS.format(imports="from entities import user"), "clash": clash}
+    (error,) = errors_of(write(**files))
+    assert error.startswith(("views.py:", "clash.py:2:"))
+    assert "'profile': the name is taken (expected another, got that of" in error
