@@ -18,7 +18,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastserve.errors import DefinitionError
@@ -169,8 +169,9 @@ def _plan_service(
         table = views[reference.view.name].table
         return places[reads[Read(by_table[table], _positions(reference, service.join_keys))], table]
 
-    visible = _visible_inputs(service, place_of)
-    inputs, positions = _with_hidden_inputs(visible, service.source_references, place_of)
+    input_of = _input_maker(places.values())
+    visible = _visible_inputs(service, place_of, input_of)
+    inputs, positions = _with_hidden_inputs(visible, service.source_references, place_of, input_of)
     constants_word = sum(place.view.layout.fixed_words for place in places.values())
     return ServicePlan(
         workspace=workspace,
@@ -200,18 +201,22 @@ def _places(reads: Mapping[Read, int], views: Mapping[str, ViewPlan]) -> dict[tu
 
 
 PlaceOf = Callable[[FeatureViewReference], Place]
+InputOf = Callable[[FeatureViewReference, str, Place], Output]
 
 
-def _visible_inputs(service: FeatureService, place_of: PlaceOf) -> list[Output]:
+def _visible_inputs(service: FeatureService, place_of: PlaceOf, input_of: InputOf) -> list[Output]:
     return [
-        _input(reference, feature, place_of(reference))
+        input_of(reference, feature, place_of(reference))
         for reference in sorted(service.references, key=lambda reference: reference.name)
         for feature in sorted(reference.features)
     ]
 
 
 def _with_hidden_inputs(
-    visible: Sequence[Output], sources: Sequence[FeatureViewReference], place_of: PlaceOf
+    visible: Sequence[Output],
+    sources: Sequence[FeatureViewReference],
+    place_of: PlaceOf,
+    input_of: InputOf,
 ) -> tuple[tuple[Output, ...], dict[tuple[int, str], int]]:
     """Return all inputs, and where each source reference's features stand among them.
 
@@ -227,22 +232,32 @@ def _with_hidden_inputs(
         for feature in reference.features:
             position = known.setdefault((place.number, feature), len(inputs))
             if position == len(inputs):
-                inputs.append(_input(reference, feature, place))
+                inputs.append(input_of(reference, feature, place))
             positions[id(reference), feature] = position
     return tuple(inputs), positions
 
 
-def _input(reference: FeatureViewReference, feature: str, place: Place) -> Output:
-    view = place.view
-    aggregates = {each.spec.name: each for each in (view.schema.features if view.schema else ())}
-    defined = reference.view.feature(feature)
-    return Output(
-        name=f"{reference.name}.{feature}",
-        view=reference.name,
-        feature=feature,
-        dtype=reference.view.output_type(feature),
-        place=place.number,
-        source=aggregates[feature] if view.schema else view.layout.by_name[feature],
-        description=defined.description,
-        tags=defined.tags,
-    )
+def _input_maker(places: Iterable[Place]) -> InputOf:
+    """Return what makes an input of a feature; what each is made of is looked up once per view."""
+    made_of = {place.view.table: _made_of(place.view) for place in places}
+
+    def input_of(reference: FeatureViewReference, feature: str, place: Place) -> Output:
+        defined = reference.view.feature(feature)
+        return Output(
+            name=f"{reference.name}.{feature}",
+            view=reference.name,
+            feature=feature,
+            dtype=reference.view.output_type(feature),
+            place=place.number,
+            source=made_of[place.view.table][feature],
+            description=defined.description,
+            tags=defined.tags,
+        )
+
+    return input_of
+
+
+def _made_of(view: ViewPlan) -> Mapping[str, Column | AggregateFeature]:
+    if view.schema is None:
+        return view.layout.by_name
+    return {feature.spec.name: feature for feature in view.schema.features}

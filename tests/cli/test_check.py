@@ -22,6 +22,17 @@ def test_a_repo_without_services_has_no_table_of_them(run: Run, shop: str) -> No
     assert run("check", "--repo", shop).out == "Workspace shop: 2 entities, 2 sources, 4 views, 0 services\n"
 
 
+def test_on_demand_views_are_counted_where_there_are_any(run: Run, shop: str) -> None:
+    computed = """
+doubled = fs.OnDemandFeatureView("doubled", [spending], [fs.Calculation("c", "amount_sum_1d_1h * 2")])
+scoring = fs.FeatureService("scoring", features=[doubled])
+"""
+    write_shop_repo(Path(shop), DEFINITIONS + computed)
+    out = run("check", "--repo", shop).out
+    assert out.startswith("Workspace shop: 2 entities, 2 sources, 4 views, 1 on-demand view, 3 services\n")
+    assert "scoring          1                1  user_id\n" in out
+
+
 def test_all_errors_are_shown_with_their_places(run: Run, shop: str) -> None:
     write_shop_repo(Path(shop), DEFINITIONS + "\nnonsense = (\n")
     ran = run("check", "--repo", shop)
