@@ -205,11 +205,11 @@ InputOf = Callable[[FeatureViewReference, str, Place], Output]
 
 
 def _visible_inputs(service: FeatureService, place_of: PlaceOf, input_of: InputOf) -> list[Output]:
-    return [
-        input_of(reference, feature, place_of(reference))
-        for reference in sorted(service.references, key=lambda reference: reference.name)
-        for feature in sorted(reference.features)
-    ]
+    inputs: list[Output] = []
+    for reference in sorted(service.references, key=lambda reference: reference.name):
+        place = place_of(reference)
+        inputs += [input_of(reference, feature, place) for feature in sorted(reference.features)]
+    return inputs
 
 
 def _with_hidden_inputs(

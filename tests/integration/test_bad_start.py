@@ -102,7 +102,7 @@ def test_a_definition_that_does_not_compile_is_shown_with_its_place(tmp_path: Pa
         ),
         (
             "  REPO/definitions.py:4: FeatureService '9lives': features "
-            "(expected at least one FeatureView, whole or selected from, got [])"
+            "(expected at least one FeatureView or OnDemandFeatureView, whole or selected from, got [])"
         ),
     ]
 
