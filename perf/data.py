@@ -27,6 +27,7 @@ from fastserve.sdk.repo import load_repo
 from fastserve.tiles.rows import RowBuilder
 from perf.load.load_plan import Stream
 from perf.load.tables import row_index
+from perf.on_demand import encode_place_rows, expected_values, request_params
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from perf.load.standin_client import StandInAddress
 
+ON_DEMAND = "on_demand"
 REPOS = Path(__file__).parent / "repos"
 # Distinct rows per table. Fifty tables of them are more than a core's cache holds, as a real table is.
 POOL_ROWS = 64
@@ -71,6 +73,12 @@ SHAPES = {
         Shape("fs_5x100", "article", budget_us=60, trial_us=51, feast_us=15_300),
         Shape("fs_10x100", "article", budget_us=85, trial_us=71),
         Shape("fs_50x100", "article", budget_us=330, trial_us=287, feast_us=187_000),
+        Shape("jaccard_python", ON_DEMAND, budget_us=45),
+        Shape("jaccard_numpy", ON_DEMAND, budget_us=45),
+        Shape("jaccard_sent_python", ON_DEMAND, budget_us=25),
+        Shape("jaccard_sent_numpy", ON_DEMAND, budget_us=25),
+        Shape("trivial_python", ON_DEMAND),
+        Shape("trivial_numpy", ON_DEMAND),
         Shape("lookups_1x100", "lookups", trial_us=16),
         Shape("lookups_5x100", "lookups", trial_us=29),
         Shape("lookups_10x100", "lookups", trial_us=48),
@@ -96,6 +104,8 @@ def view_values(view: ViewPlan) -> NDArray[np.float64]:
 
 def encode_rows(view: ViewPlan, as_of_ns: int = AS_OF_NS) -> list[bytes]:
     """Pack the rows of a view as a batch job would have written them at that time."""
+    if view.layout.json_columns:
+        return encode_place_rows(view, POOL_ROWS, as_of_ns)
     builder = RowBuilder(view.layout, POOL_ROWS)
     builder.set_effective_ns(as_of_ns)
     values = view_values(view)
@@ -121,22 +131,28 @@ def prepare_service(stand_in: StandInAddress, service: str) -> None:
 
 def request_stream(service: str, **load: Any) -> Stream:
     """Make the load of one service: a plain request for the vector, values and nothing else."""
-    body = orjson.dumps(
-        {
-            "params": {
-                "workspaceName": service_plan(service).workspace,
-                "featureServiceName": service,
-                "joinKeyMap": {"user_id": "\n"},
-            }
-        }
-    ).decode()
-    head, _, tail = body.partition("\\n")
+    head, middle, tail = request_parts(service)
     verify = {"verify": "perf.data:vector_verifier", "verify_with": {"service": service}, "verify_every": 500}
-    return Stream(service, PATH, head, tail, **{**verify, **load})
+    return Stream(service, PATH, head, tail, middle, **{**verify, **load})
+
+
+def request_parts(service: str) -> tuple[str, str | None, str]:
+    """Give a request's body around its key, and what stands between key and second key if there is one."""
+    plan = service_plan(service)
+    params, second = request_params(plan) if plan.on_demand else ({"joinKeyMap": {"user_id": "\n"}}, None)
+    named = {"workspaceName": plan.workspace, "featureServiceName": service}
+    head, _, tail = orjson.dumps({"params": {**named, **params}}).decode().partition("\\n")
+    if second is None:
+        return head, None, tail
+    middle, _, tail = tail.partition("\\t")
+    return head, middle, tail
 
 
 def expected_features(service: str, key: str) -> list[float]:
     """Compute one entity's vector the slow way: each feature by itself, number by number."""
+    plan = service_plan(service)
+    if plan.on_demand:
+        return expected_values(plan, key, POOL_ROWS)
     rows = [pool[row_index(key, POOL_ROWS)] for pool in _pools(service)]
     return [sum(rows[place][number] for number in numbers) for place, numbers in _terms(service)]
 
@@ -158,7 +174,7 @@ def _terms(service: str) -> list[tuple[int, list[int]]]:
     """Tell, for each feature in the answer's order, its place and the stored numbers it is the sum of."""
     plan = service_plan(service)
     numbers = [_numbers_by_feature(place.view) for place in plan.places]
-    return [(output.place, numbers[output.place][output.feature]) for output in plan.outputs]
+    return [(output.place, numbers[output.place][output.feature]) for output in plan.inputs]
 
 
 def _numbers_by_feature(view: ViewPlan) -> dict[str, list[int]]:

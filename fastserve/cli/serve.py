@@ -59,7 +59,8 @@ def serve(settings: Settings) -> int:
         print(f"fastserve: error: {complaint}", file=sys.stderr)
         return CANNOT_LISTEN
     run_in_child(lambda: try_store(settings.store))
-    return arbiter.run(options, make_boot(settings, workspace.plan))
+    boot = make_boot(settings, workspace.plan, options.workers)
+    return arbiter.run(options, boot, boot.before_loop)
 
 
 def start_logging(level: str) -> None:

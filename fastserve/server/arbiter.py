@@ -27,7 +27,7 @@ from fastserve.errors import DefinitionError, InvariantError
 from fastserve.server.listener import bind_listener, listener_url
 from fastserve.server.options import ServerOptions
 from fastserve.server.shared_memory import Cell, SharedMemory, State
-from fastserve.server.worker import BOOT_FAILED, Boot, Inheritance, run_worker
+from fastserve.server.worker import BOOT_FAILED, BeforeLoop, Boot, Inheritance, run_worker
 
 CANNOT_LISTEN = 1
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
@@ -40,11 +40,11 @@ KILL_DELAY_S = 2.0
 ABORT_DELAY_S = 1.0
 
 
-def run(options: ServerOptions, boot: Boot) -> int:
+def run(options: ServerOptions, boot: Boot, before_loop: BeforeLoop | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
     ``boot`` is called in each worker, inside its event loop; what it closes over is made before the fork and
-    shared.
+    shared. ``before_loop`` is called in each worker before that loop exists.
     0 is a graceful end, 1 an address that can't be listened on, 3 a worker that can't start.
     """
     try:
@@ -53,7 +53,7 @@ def run(options: ServerOptions, boot: Boot) -> int:
         tell(error.message)
         return CANNOT_LISTEN
     with listener:
-        return Arbiter(options, boot, listener).run()
+        return Arbiter(options, boot, listener, before_loop).run()
 
 
 def tell(line: str) -> None:
@@ -78,7 +78,13 @@ class Slot:
 class Arbiter:
     """The parent of the workers."""
 
-    def __init__(self, options: ServerOptions, boot: Boot, listener: socket.socket) -> None:
+    def __init__(
+        self,
+        options: ServerOptions,
+        boot: Boot,
+        listener: socket.socket,
+        before_loop: BeforeLoop | None = None,
+    ) -> None:
         self._options = options
         self._listener = listener
         self._memory = SharedMemory(options.workers)
@@ -86,7 +92,7 @@ class Arbiter:
         self._wake_read, self._wake_write = _nonblocking_pipe()
         lifeline_read, self._lifeline_write = os.pipe()
         self._inheritance = Inheritance(
-            options, boot, listener, self._memory, lifeline_read, self._wake_write
+            options, boot, listener, self._memory, lifeline_read, self._wake_write, before_loop
         )
         self._stop_deadline_s: float | None = None
         self._exit_code = 0

@@ -12,18 +12,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fastserve.config import Settings
 from fastserve.errors import InvariantError
 from fastserve.ingest.registry import Registry
 from fastserve.plan.service import WorkspacePlan
+from fastserve.sdk.on_demand import OnDemandFeatureView
 from fastserve.server.application import ApplicationLimits, FeatureApplication
+from fastserve.server.complaints import Complaints
 from fastserve.server.exchange import Application
 from fastserve.server.memory import keep_freed_memory
-from fastserve.server.worker import Boot, WorkerContext
+from fastserve.server.on_demand_memory import OnDemandMemory
+from fastserve.server.udf_pool import UdfPool
+from fastserve.server.udf_process import Nursery, start_nursery
+from fastserve.server.worker import WorkerContext
 from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
+from fastserve.serving.on_demand import Surroundings
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.store.interface import OnlineStore
 from fastserve.store.url import LocalSettings, open_store, parse_store_url
@@ -38,22 +45,54 @@ def row_transport(store_url: str) -> RowTransport:
     return RAW_ROWS if isinstance(parse_store_url(store_url), LocalSettings) else BASE64_ROWS
 
 
-def make_boot(settings: Settings, plan: WorkspacePlan) -> Boot:
-    """Return what each worker calls to get its service."""
+def make_boot(settings: Settings, plan: WorkspacePlan, workers: int) -> FeatureBoot:
+    """Return what each worker calls to get its service; made before the fork."""
+    return FeatureBoot(settings, plan, OnDemandMemory(on_demand_views(plan), workers))
 
-    def boot(context: WorkerContext) -> FeatureService:
-        return FeatureService(settings, plan, context)
 
-    return boot
+def on_demand_views(plan: WorkspacePlan) -> dict[str, OnDemandFeatureView[..., Any]]:
+    """Return the on-demand views that any service runs, by name."""
+    return {view.name: view.view for service in plan.services.values() for view in service.on_demand}
+
+
+class FeatureBoot:
+    """Makes the feature server's service in each worker."""
+
+    def __init__(self, settings: Settings, plan: WorkspacePlan, times: OnDemandMemory) -> None:
+        self._settings = settings
+        self._plan = plan
+        self._times = times
+        self._nursery: Nursery | None = None
+
+    def before_loop(self, foreign_fds: Sequence[int]) -> None:
+        """Fork the parent of the helper processes, if there are views for them."""
+        views = on_demand_views(self._plan)
+        isolated = {name: view for name, view in views.items() if view.isolation == "process"}
+        if isolated:
+            self._nursery = start_nursery(isolated, foreign_fds)
+
+    def __call__(self, context: WorkerContext) -> FeatureService:
+        """Return the service of one worker."""
+        return FeatureService(self._settings, self._plan, context, self._times, self._nursery)
 
 
 class FeatureService:
     """The feature server's life in one worker."""
 
-    def __init__(self, settings: Settings, plan: WorkspacePlan, context: WorkerContext) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plan: WorkspacePlan,
+        context: WorkerContext,
+        times: OnDemandMemory,
+        nursery: Nursery | None,
+    ) -> None:
         self._settings = settings
         self._plan = plan
         self._context = context
+        self._times = times
+        self._nursery = nursery
+        self._pool: UdfPool | None = None
         self._store: OnlineStore | None = None
         self._engine: Engine | None = None
         self._application: FeatureApplication | None = None
@@ -86,6 +125,7 @@ class FeatureService:
             clock_ns=_clock(self._settings.clock_ns),
             old_layouts=layouts,
             transcode_item=item_row,
+            surroundings=self._surroundings(loop),
         )
         store = self._store
 
@@ -100,15 +140,24 @@ class FeatureService:
         )
         self._expire(loop)
 
+    def _surroundings(self, loop: asyncio.AbstractEventLoop) -> Surroundings:
+        if self._nursery is not None:
+            self._pool = UdfPool(self._nursery, loop)
+            self._pool.start()
+        times = self._times.of_worker(self._context.index)
+        return Surroundings(time.perf_counter_ns, Complaints(loop.time), self._pool, times)
+
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._engine is not None:
             self._engine.expire(loop.time())
             self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire, loop)
 
     async def stop(self) -> None:
-        """Close the store."""
+        """Close the store, and end the helper processes."""
         if self._expiry is not None:
             self._expiry.cancel()
+        if self._pool is not None:
+            await self._pool.close()
         if self._store is not None:
             await self._store.close()
 

@@ -96,12 +96,17 @@ class VectorAnswer:
 
         Rows that haven't come by the latency budget are null, as in `_take`.
         """
-        if self.batch or self.request.metadata or columns.report.unreadable or self.handler.may_be_large:
+        handler = self.handler
+        if self.batch or self.request.metadata or columns.report.unreadable or handler.may_be_large:
             return False
-        for read in self.vectors.reads:  # noqa: SIM110 - a generator costs more than the loop
+        units = 0
+        for read in self.vectors.reads:
             if read.error is not None:
                 return False
-        return True
+            if handler.varies:
+                for row in read.rows:
+                    units += 0 if row is None else len(row)
+        return units <= handler.units_max
 
     def _take(self, columns: Columns, first: int, last: int) -> None:
         offset = len(self.features)

@@ -18,7 +18,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import time
 from typing import Protocol
@@ -88,6 +88,10 @@ class Service(Protocol):
 
 Boot = Callable[[WorkerContext], Service]
 
+BeforeLoop = Callable[[Sequence[int]], None]
+"""Called in each worker before it has a loop, for what must be forked then; given the server's open files,
+which a child of the worker must not keep."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inheritance:
@@ -99,12 +103,20 @@ class Inheritance:
     memory: SharedMemory
     lifeline_fd: int  # reads as ended when the arbiter is gone
     wake_fd: int  # a byte written here wakes the arbiter
+    before_loop: BeforeLoop | None = None
+
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The files that belong to the server alone."""
+        return (self.listener.fileno(), self.lifeline_fd, self.wake_fd)
 
 
 def run_worker(inheritance: Inheritance, index: int) -> int:
     """Run worker number ``index`` until it is told to stop; return its exit code."""
     faulthandler.enable()  # the arbiter aborts a silent worker: this shows where it was stuck
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the arbiter decides
+    if inheritance.before_loop is not None:
+        inheritance.before_loop(inheritance.fds)
     loop = uvloop.new_event_loop()
     asyncio.set_event_loop(loop)
     return loop.run_until_complete(Worker(inheritance, index, loop).run())

@@ -295,13 +295,14 @@ def make_batch(
     contexts: list[Sequence[object]] = []
     patience: list[tuple[float, bool]] = []
     refused: dict[int, RequestError] = {}
+    unreadable = {line for line, _ in columns.report.unreadable}
     for request, first, last in lines_of:
-        count = last - first
+        before = len(patience)
         contexts += request.contexts[first:last]
-        patience += [(request.deadline_s, request.budget)] * count
+        patience += [(request.deadline_s, request.budget)] * (last - first)
         if request.is_refused:
-            refused.update(dict.fromkeys(range(len(patience) - count, len(patience)), REFUSED))
-        elif columns.report.unreadable and not request.partial:
-            own = range(len(patience) - count, len(patience))
-            refused.update({line: REFUSED for line, _ in columns.report.unreadable if line in own})
+            refused.update(dict.fromkeys(range(before, len(patience)), REFUSED))
+        elif unreadable and not request.partial:
+            own = unreadable.intersection(range(before, len(patience)))
+            refused.update(dict.fromkeys(own, REFUSED))
     return Batch(columns, contexts, patience, now_ns, views, refused)

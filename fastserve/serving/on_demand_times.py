@@ -9,9 +9,10 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableSequence, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Protocol
 
 
 class Stat(IntEnum):
@@ -47,12 +48,20 @@ class ViewStats:
         )
 
 
+class Cells(Protocol):
+    """Numbers by position, in a list or in memory that processes share."""
+
+    def __getitem__(self, position: int, /) -> int: ...
+
+    def __setitem__(self, position: int, number: int, /) -> None: ...
+
+
 class OnDemandTimes:
     """The numbers of one process; ``cells`` are int64, `CELLS_PER_VIEW` for each of the views by name."""
 
-    def __init__(self, views: Sequence[str], cells: MutableSequence[int] | None = None) -> None:
+    def __init__(self, views: Sequence[str], cells: Cells | None = None) -> None:
         self.views = tuple(views)
-        self._cells = [0] * (CELLS_PER_VIEW * len(views)) if cells is None else cells
+        self._cells: Cells = [0] * (CELLS_PER_VIEW * len(views)) if cells is None else cells
 
     def recorder(self, view: str) -> Recorder:
         """Return what adds to one view's numbers."""
@@ -61,7 +70,7 @@ class OnDemandTimes:
     def stats(self) -> Mapping[str, ViewStats]:
         """Return the numbers by view."""
         each = range(0, CELLS_PER_VIEW * len(self.views), CELLS_PER_VIEW)
-        cells = [list(self._cells[first : first + CELLS_PER_VIEW]) for first in each]
+        cells = [[self._cells[first + stat] for stat in Stat] for first in each]
         return {view: ViewStats(*numbers) for view, numbers in zip(self.views, cells, strict=True)}
 
 
@@ -70,7 +79,7 @@ class Recorder:
 
     __slots__ = ("_cells", "_first")
 
-    def __init__(self, cells: MutableSequence[int], first: int) -> None:
+    def __init__(self, cells: Cells, first: int) -> None:
         self._cells = cells
         self._first = first
 

@@ -166,7 +166,11 @@ class VectorRequest:
     @property
     def is_refused(self) -> bool:
         """Whether a read has failed that the caller can't do without."""
-        return not self.partial and any(read.error is not None for read in self.reads)
+        if not self.partial:
+            for read in self.reads:  # a generator costs more than the loop
+                if read.error is not None:
+                    return True
+        return False
 
     def zero_counts_of(self, first: int, last: int) -> list[Collection[int] | None]:
         """Return for each line whether empty counts are 0, as `VectorEvaluator.evaluate` takes it."""

@@ -28,7 +28,7 @@ import uvloop
 
 from perf.load.client_connection import ClientConnection, connect
 from perf.load.histogram import Histogram
-from perf.load.key_laws import draw_entities, entity_key
+from perf.load.key_laws import draw_entities, entity_key, partner_key
 from perf.load.load_plan import LoadPlan, Stream
 from perf.load.precise_timer import PreciseTimer
 from perf.load.processes import Reading, read_tree
@@ -206,7 +206,7 @@ class StreamLoad:
 def _requests(stream: Stream, plan: LoadPlan, seed: int) -> list[tuple[str, bytes]]:
     """Make the requests beforehand: sending one is then one write."""
     extra = "".join(f"{name}: {value}\r\n" for name, value in stream.headers.items())
-    length = len(stream.head.encode()) + len(stream.tail.encode()) + len(entity_key(0))
+    length = len(f"{stream.head}{_key_part(stream, entity_key(0))}{stream.tail}".encode())
     start = (
         f"POST {stream.path} HTTP/1.1\r\nHost: {plan.host}:{plan.port}\r\nContent-Type: application/json\r\n"
         f"{extra}Content-Length: {length}\r\n\r\n{stream.head}"
@@ -214,8 +214,12 @@ def _requests(stream: Stream, plan: LoadPlan, seed: int) -> list[tuple[str, byte
     tail = stream.tail.encode()
     drawn = draw_entities(stream.key_law, stream.entities, seed, stream.zipf_exponent).tolist()
     names = {index: entity_key(index) for index in set(drawn)}
-    made = {index: (name, start + name.encode() + tail) for index, name in names.items()}
+    made = {index: (name, start + _key_part(stream, name).encode() + tail) for index, name in names.items()}
     return [made[index] for index in drawn]
+
+
+def _key_part(stream: Stream, key: str) -> str:
+    return key if stream.middle is None else f"{key}{stream.middle}{partner_key(key)}"
 
 
 def _load_verify(stream: Stream) -> Callable[[str, bytes], str | None] | None:

@@ -25,6 +25,11 @@ def entity_key(index: int) -> str:
     return f"user{index:08d}"
 
 
+def partner_key(key: str) -> str:
+    """Name the second entity of a request that asks for two: as far from the first as any other."""
+    return key[:-8] + key[:-9:-1]
+
+
 def draw_entities(law: str, entities: int, seed: int, exponent: float = 1.0) -> NDArray[np.int64]:
     """Draw a sequence of entity numbers, to be walked round.
 

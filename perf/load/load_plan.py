@@ -16,13 +16,15 @@ from typing import Any
 class Stream:
     """One service's load: closed when it has no rate, open otherwise.
 
-    `head` and `tail` are the body of a request before and after the entity key.
+    `head` and `tail` are the body of a request before and after the entity key; with a `middle`, that and the
+    key's partner stand between key and tail.
     """
 
     name: str
     path: str
     head: str
     tail: str
+    middle: str | None = None
     entities: int = 100_000
     key_law: str = "uniform"
     zipf_exponent: float = 1.0

@@ -29,7 +29,9 @@ from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.engine import Engine
 from fastserve.serving.transport import BASE64_ROWS
 from fastserve.store.dynamodb.batch_get import BatchGetCodec
-from perf.data import ARTICLE, CLOCK_NS, PATH, SHAPES, row_texts
+from perf.data import ARTICLE, CLOCK_NS, PATH, SHAPES, request_parts, row_texts
+from perf.load.key_laws import entity_key, partner_key
+from perf.load.tables import row_index
 
 MAX_KEYS = 100
 ROUNDS = 9
@@ -75,7 +77,13 @@ class CannedReader:
     def _answer(self, body: bytes) -> bytes:
         asked = orjson.loads(body)["RequestItems"]
         rows = {
-            table: [{"k": key["k"], "v": {"B": self._texts[table][hash(key["k"]["S"]) % len(self._texts[table])]}} for key in entry["Keys"]]
+            table: [
+                {
+                    "k": key["k"],
+                    "v": {"B": self._texts[table][row_index(key["k"]["S"], len(self._texts[table]))]},
+                }
+                for key in entry["Keys"]
+            ]
             for table, entry in asked.items()
         }
         return orjson.dumps({"Responses": rows, "UnprocessedKeys": {}})
@@ -96,22 +104,27 @@ class Bench:
         self._flushes: list[Callable[[], None]] = []
         engine = Engine(plan, BASE64_ROWS, schedule=self._flushes.append, clock_ns=lambda: CLOCK_NS)
         engine.attach(lambda settle: self._reader(texts, settle))
-        application = FeatureApplication(plan.workspace, engine, BASE64_ROWS, Ready(), lambda: 0.0, lambda *_: None)
+        application = FeatureApplication(
+            plan.workspace, engine, BASE64_ROWS, Ready(), lambda: 0.0, lambda *_: None
+        )
         shared = Connections(application, ServerOptions(), 0.0, 0)
         self.transports = [FakeTransport() for _ in range(clients)]
         self.protocols = [HttpProtocol(shared) for _ in range(clients)]
         for protocol, transport in zip(self.protocols, self.transports, strict=True):
             protocol.connection_made(transport)
-        self.requests = [self._request(service, plan.workspace, f"user_{number}") for number in range(clients)]
+        self.requests = [self._request(service, entity_key(number)) for number in range(clients)]
 
-    def _reader(self, texts: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]) -> CannedReader:
+    def _reader(
+        self, texts: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]
+    ) -> CannedReader:
         self.reader = CannedReader(texts, settle)
         return self.reader
 
     @staticmethod
-    def _request(service: str, workspace: str, key: str) -> bytes:
-        params = {"workspaceName": workspace, "featureServiceName": service, "joinKeyMap": {"user_id": key}}
-        body = orjson.dumps({"params": params})
+    def _request(service: str, key: str) -> bytes:
+        head, middle, tail = request_parts(service)
+        text = f"{head}{key}{tail}" if middle is None else f"{head}{key}{middle}{partner_key(key)}{tail}"
+        body = text.encode()
         head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: {len(body)}\r\n\r\n"
         return head.encode() + body
 
