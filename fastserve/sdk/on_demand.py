@@ -65,6 +65,8 @@ class OnDemandFeatureView(Definition, Generic[P, R]):
 
     sources: tuple[OnDemandSource, ...]
     inputs: tuple[SourceInput, ...]
+    views_below: tuple[OnDemandFeatureView[..., Any], ...]
+    """The on-demand views that it reads, at any depth, each once and after those that it reads itself."""
     features: tuple[OnDemandFeature, ...]
     feature_names: tuple[str, ...]
     mode: Mode
@@ -103,12 +105,16 @@ class OnDemandFeatureView(Definition, Generic[P, R]):
         given: tuple[AnySource, ...] = checks.instances("sources", sources, _SOURCES, _SOURCE_EXPECTED)
         self.sources = tuple(_reference(source) for source in given)
         self.inputs = tuple(_input(source) for source in self.sources)
+        self.views_below = _views_below(self.sources)
         self.features = checks.instances("features", features, _FEATURES, "Attribute or Calculation")
         self.feature_names = tuple(feature.name for feature in self.features)
         self.mode = _literal(checks.choice("mode", options.mode, MODES), MODES)
         self.time_limit = checks.optional_duration("time_limit", options.time_limit)
         self.isolation = _literal(checks.choice("isolation", options.isolation, ISOLATIONS), ISOLATIONS)
         self.function = function
+        if function is not None:  # for help(), inspect.signature() and readers
+            self.__wrapped__ = function
+            self.__doc__ = function.__doc__
         self.takes_context = function is not None and takes_context(function)
         parts_valid = all(part.valid for part in (*self.sources, *self.features))
         check_view(checks, self)
@@ -277,6 +283,11 @@ def _reference(source: AnySource) -> OnDemandSource:
     if isinstance(source, FeatureView):
         return FeatureViewReference(source)
     return OnDemandReference(source) if isinstance(source, OnDemandFeatureView) else source
+
+
+def _views_below(sources: Sequence[OnDemandSource]) -> tuple[OnDemandFeatureView[..., Any], ...]:
+    read = [source.view for source in sources if isinstance(source, OnDemandReference)]
+    return tuple({id(view): view for top in read for view in (*top.views_below, top)}.values())
 
 
 def _input(source: OnDemandSource) -> SourceInput:

@@ -23,8 +23,9 @@ from fastserve.sdk.entity import Entity
 from fastserve.sdk.failures import described_failure
 from fastserve.sdk.modules import RepoModules
 from fastserve.sdk.on_demand import OnDemandFeatureView
+from fastserve.sdk.reference import FeatureViewReference
 from fastserve.sdk.service import FeatureService
-from fastserve.sdk.sources import FileSource, PushSource, RequestSource, Source
+from fastserve.sdk.sources import FileSource, PushSource, Source
 from fastserve.sdk.views import FeatureView
 
 SETTINGS_FILE: Final = "fastserve.toml"
@@ -138,9 +139,12 @@ def _with_parts(definition: Definition) -> Iterator[Definition]:
         for computed in definition.on_demand_references:
             yield from _with_parts(computed.view)
     elif isinstance(definition, OnDemandFeatureView):
-        for source in definition.sources:
-            if not isinstance(source, RequestSource):
-                yield from _with_parts(source.view)
+        for view in (*definition.views_below, definition):
+            for source in view.sources:
+                if isinstance(source, FeatureViewReference):
+                    yield from _with_parts(source.view)
+            yield view
+        return
     elif isinstance(definition, FeatureView):
         yield from definition.entities
         if definition.has_source:

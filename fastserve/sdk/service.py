@@ -54,8 +54,7 @@ class FeatureService(Definition):
         references = [_reference(item) for item in given]
         self.references = tuple(each for each in references if isinstance(each, FeatureViewReference))
         self.on_demand_references = tuple(each for each in references if isinstance(each, OnDemandReference))
-        views = [view for each in self.on_demand_references for view in _views_below(each.view)]
-        self.on_demand_views = tuple({id(view): view for view in views}.values())
+        self.on_demand_views = _with_views_below(self.on_demand_references)
         self.source_references = tuple(_sources_of(self.on_demand_views))
         _check_unique_references(checks, references)
         self.join_keys = _join_keys(checks, references)
@@ -75,12 +74,10 @@ def _reference(item: AnyView) -> FeatureViewReference | OnDemandReference:
     return OnDemandReference(item) if isinstance(item, OnDemandFeatureView) else item
 
 
-def _views_below(view: OnDemandFeatureView[..., Any]) -> Iterator[OnDemandFeatureView[..., Any]]:
-    """Yield the on-demand views that a view reads, at any depth, then itself."""
-    for source in view.sources:
-        if isinstance(source, OnDemandReference):
-            yield from _views_below(source.view)
-    yield view
+def _with_views_below(references: Sequence[OnDemandReference]) -> tuple[OnDemandFeatureView[..., Any], ...]:
+    """Return the views and all on-demand views that they read, each once and after those that it reads."""
+    views = [view for each in references for view in (*each.view.views_below, each.view)]
+    return tuple({id(view): view for view in views}.values())
 
 
 def _sources_of(views: Sequence[OnDemandFeatureView[..., Any]]) -> Iterator[FeatureViewReference]:
@@ -128,7 +125,7 @@ def _read_references(
         if isinstance(reference, FeatureViewReference):
             yield reference, f"view {reference.name!r}"
         else:
-            for view in _views_below(reference.view):
+            for view in _with_views_below([reference]):
                 for source in _sources_of([view]):
                     yield source, f"view {source.name!r}, a source of {view.name!r}"
 

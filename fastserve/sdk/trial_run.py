@@ -11,7 +11,8 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -41,23 +42,16 @@ def run_view(view: View, inputs: object, request_timestamp: object = None) -> Ro
     if not isinstance(inputs, Mapping):
         raise _wrong(view, "inputs", "a dict of dicts by source name", inputs)
     _refuse_unknown(view, inputs)
-    return _run(view, inputs, _checked_time(view, request_timestamp))
+    return _run(view, _Trial(inputs, _checked_time(view, request_timestamp), {}))
 
 
 def source_fields(view: View) -> dict[str, dict[str, Field]]:
     """Return by name the sources that may be given for a view, those of its on-demand sources too."""
     known: dict[str, dict[str, Field]] = {}
-    for below in _with_views_below(view):
-        for source in below.inputs:
+    for each in (view, *view.views_below):
+        for source in each.inputs:
             known.setdefault(source.name, {}).update({field.name: field for field in source.fields})
     return known
-
-
-def _with_views_below(view: View) -> Iterator[View]:
-    yield view
-    for source in view.sources:
-        if isinstance(source, OnDemandReference):
-            yield from _with_views_below(source.view)
 
 
 def _wrong(view: View, what: str, expected: str, got: object) -> DefinitionError:
@@ -78,7 +72,7 @@ def _refuse_unknown(view: View, inputs: Mapping[Any, Any]) -> None:
 
 def _checked_time(view: View, time: object) -> datetime | None:
     if time is None:
-        if any(below.needs_time for below in _with_views_below(view)):
+        if any(each.needs_time for each in (view, *view.views_below)):
             raise _wrong(
                 view, "request_timestamp", "a datetime with a time zone, which the view asks for", None
             )
@@ -88,32 +82,38 @@ def _checked_time(view: View, time: object) -> datetime | None:
     return time.astimezone(UTC)
 
 
-def _run(view: View, inputs: Mapping[str, Any], time: datetime | None) -> Row:
-    pairs = list(zip(view.sources, view.inputs, strict=True))
-    rows = [_row(view, source, fields, inputs, time) for source, fields in pairs]
-    computed = dict(
-        zip((field.name for field in view.function_fields), _called(view, rows, time), strict=True)
-    )
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """What one run holds; ``computed`` has by id the on-demand sources that have run, each once."""
+
+    inputs: Mapping[str, Any]
+    time: datetime | None
+    computed: dict[int, Row]
+
+
+def _run(view: View, trial: _Trial) -> Row:
+    rows = [
+        _row(view, source, declared, trial)
+        for source, declared in zip(view.sources, view.inputs, strict=True)
+    ]
+    names = [field.name for field in view.function_fields]
+    values = dict(zip(names, _called(view, rows, trial.time), strict=True))
     for calculation in view.calculations:
-        computed[calculation.field.name] = calculation.evaluate(rows, time or _UNASKED)
-    return {name: computed[name] for name in view.feature_names}
+        values[calculation.field.name] = calculation.evaluate(rows, trial.time or _UNASKED)
+    return {name: values[name] for name in view.feature_names}
 
 
 _UNASKED = datetime(1970, 1, 1, tzinfo=UTC)  # a view that asks for the time isn't run without one
 
 
-def _row(
-    view: View,
-    source: OnDemandSource,
-    declared: SourceInput,
-    inputs: Mapping[str, Any],
-    time: datetime | None,
-) -> Row:
-    given = inputs.get(source.name)
+def _row(view: View, source: OnDemandSource, declared: SourceInput, trial: _Trial) -> Row:
+    given = trial.inputs.get(source.name)
     if given is None:
         if not isinstance(source, OnDemandReference):
             raise _wrong(view, f"input {source.name!r}", "a dict of its values by name", None)
-        given = _run(source.view, inputs, time)
+        given = trial.computed.get(id(source.view))
+        if given is None:
+            given = trial.computed[id(source.view)] = _run(source.view, trial)
     is_request = isinstance(source, RequestSource)
     return {
         field.name: _value(view, source.name, field, given, required=is_request) for field in declared.fields

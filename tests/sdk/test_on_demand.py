@@ -80,8 +80,8 @@ def returning(result: Any, *features: Attribute, mode: Mode = "python") -> OnDem
 def test_a_decorated_function_is_called_as_before() -> None:
     assert per_year({"amount": 10.0}, {"age": 4}) == {"ratio": 2.5}
     assert per_year(profile={"age": 4}, request={"amount": 10.0}) == {"ratio": 2.5}
-    assert per_year.function is not None
-    assert list(inspect.signature(per_year.function).parameters) == ["request", "profile"]
+    assert list(inspect.signature(per_year).parameters) == ["request", "profile"]
+    assert per_year.__doc__ == "Return the amount per year of age."
 
 
 def test_a_view_is_named_like_its_function_or_as_it_is_told() -> None:
@@ -294,6 +294,23 @@ def test_a_view_that_two_others_read_is_computed_once() -> None:
 
     service = FeatureService("s", [reading("x"), per_year.with_name("again"), reading("y"), per_year])
     assert [view.name for view in service.on_demand_views] == ["per_year", "x", "y"]
+
+
+def test_views_that_meet_again_further_down_are_walked_once() -> None:
+    calls: list[int] = []
+
+    def bottom(request: Row) -> Row:
+        calls.append(1)
+        return {"ratio": request["amount"]}
+
+    view = on_demand_feature_view(sources=[REQUEST], features=[RATIO])(bottom)
+    top: OnDemandFeatureView[..., Any] = view
+    for level in range(40):
+        sources = [top.with_name("a"), top.with_name("b")]
+        top = OnDemandFeatureView(f"level{level}", sources, [Calculation("ratio", "(a.ratio + b.ratio) / 2")])
+    assert len(FeatureService("s", [top]).on_demand_views) == 41
+    assert top.test_run({"request": {"amount": 3.0}}) == {"ratio": 3.0}
+    assert len(calls) == 1
 
 
 def test_what_does_not_fit_into_one_service_is_refused() -> None:
