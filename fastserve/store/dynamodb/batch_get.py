@@ -107,14 +107,3 @@ def _fill_items(responses: dict[str, Any], group: ReadGroup, by_key: dict[str, K
         for item in responses.get(table, ()):
             key = orjson.dumps({name: item[name] for name in names}).decode()
             by_key[key].rows[slot] = item
-
-
-def unprocessed_reads(unprocessed: dict[str, Any], reads: Sequence[KeyRead]) -> set[int]:
-    """Return the positions in ``reads`` of those that have a key among the unprocessed ones."""
-    tables = {table: {orjson.dumps(key) for key in entry["Keys"]} for table, entry in unprocessed.items()}
-    found: set[int] = set()
-    for position, read in enumerate(reads):
-        key = orjson.dumps(orjson.loads(key_json(read.group, read.key)))
-        if any(key in tables.get(table, ()) for table in read.group.tables):
-            found.add(position)
-    return found
