@@ -17,7 +17,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 from operator import itemgetter
 from typing import Any
 
@@ -105,7 +105,7 @@ def _positions(kinds: Sequence[Storage]) -> list[int]:
 def _writer(kind: Storage, lengths: list[int], *, in_runs: bool) -> Parts:
     """Return the function that gives the text of each piece (run or single value) of one kind in a line."""
     cuts = np.cumsum([0, *lengths]).tolist()
-    spans = list(zip(cuts, cuts[1:], strict=False))
+    spans = list(pairwise(cuts))
     if kind is Storage.F8:
         return _float_runs(lambda columns, line: columns.floats[line], spans) if in_runs else _floats
     if kind is Storage.F4:

@@ -2,8 +2,7 @@
 
 Invariants
 1. A value is taken only if it has the declared type, exactly: no rounding, no truth of numbers, no number of
-   text unless the API says so
-   (int64 may come as a decimal string, timestamps come as text).
+   text unless the API says so (int64 may come as a decimal string, timestamps come as text).
 2. A message names the key, what was expected and what came, at most 64 characters of it.
 """
 
@@ -21,6 +20,8 @@ from fastserve.tiles.times import parse_time_ns
 INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 DECIMAL = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+
+TIMESTAMP = "timestamp (ISO-8601 text such as 2026-01-02T00:25:06.5Z, years 1678 to 2262)"
 
 KeyText = Callable[[Any], str]
 
@@ -64,16 +65,17 @@ def timestamp_value(what: str, name: str, value: Any) -> int:
         RequestError: not text, or not such a time.
     """
     if type(value) is not str:
-        raise bad_value(what, name, "timestamp (ISO-8601 text)", value)
+        raise bad_value(what, name, TIMESTAMP, value)
     try:
         return parse_time_ns(value)
-    except ValueError as error:
-        raise bad_value(what, name, f"timestamp; {error}", value) from None
+    except ValueError:
+        raise bad_value(what, name, TIMESTAMP, value) from None
 
 
 def key_text(field: Field) -> KeyText:
-    """Return the function that checks a JSON value of a join key and returns its key text; it raises
-    `RequestError`.
+    """Return the function that checks a JSON value of a join key and returns its key text.
+
+    It raises `RequestError`.
     """
     return _KEY_TEXTS[field.dtype](field.name)
 
@@ -87,11 +89,12 @@ def _string_key(name: str) -> KeyText:
         # One test for the common case: letters, digits and _ need no escape and no length check.
         if value.isidentifier() and len(value) < SHORT_KEY:
             return value
-        if len(value) >= SHORT_KEY and len(value.encode("utf-8", "replace")) > MAX_KEY_BYTES:
-            raise bad_value("Join key", name, f"at most {MAX_KEY_BYTES} bytes", value)
         if not value:
             return EMPTY_TEXT
-        return string_text(value)
+        escaped = string_text(value)
+        if len(value) >= SHORT_KEY and len(escaped.encode("utf-8", "replace")) > MAX_KEY_BYTES:
+            raise bad_value("Join key", name, f"at most {MAX_KEY_BYTES} bytes", value)
+        return escaped
 
     return text
 

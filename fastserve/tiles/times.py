@@ -35,7 +35,10 @@ def parse_time_ns(text: str) -> int:
     moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}+00:00")
     if sign:
         zone = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
-        moment = moment - zone if sign == "+" else moment + zone
+        try:
+            moment = moment - zone if sign == "+" else moment + zone
+        except OverflowError:
+            raise ValueError("expected a time between the years 1678 and 2262") from None
     elapsed = moment - _EPOCH
     time_ns = (elapsed.days * 86_400 + elapsed.seconds) * SECOND_NS + int((fraction or "").ljust(9, "0"))
     if not -INT64_MAX <= time_ns <= INT64_MAX:
