@@ -3,7 +3,9 @@
 For each view: find the files, check every row, partition the good ones by entity key (`shuffle`), then sort,
 tile and encode partition after partition (`partition`, in processes where there is much to do) and put the
 rows. A view whose files hold too many bad rows is not written at all. Starting an interrupted job again skips
-the partitions that the store already has; running a finished one again writes the same rows.
+the partitions that the store already has; running a finished one again writes the same rows. A key whose
+events have all left the windows keeps the row that it has: that answers rightly until its horizon, and is
+missing from then on.
 
 Invariants
 1. Nothing is written before every row was read and checked.
