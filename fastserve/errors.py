@@ -83,4 +83,21 @@ class InvariantError(FastserveError):
 
 GRPC_UNKNOWN = 2
 # The statuses that Tecton's clients map, and the ones that only the HTTP layer gives.
-GRPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 408: 4, 411: 3, 413: 3, 414: 3, 429: 8, 431: 3, 500: 13, 501: 12, 503: 14, 504: 4, 505: 12}
+GRPC_CODES = {
+    400: 3,
+    401: 16,
+    403: 7,
+    404: 5,
+    405: 12,
+    408: 4,
+    411: 3,
+    413: 3,
+    414: 3,
+    429: 8,
+    431: 3,
+    500: 13,
+    501: 12,
+    503: 14,
+    504: 4,
+    505: 12,
+}

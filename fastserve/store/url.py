@@ -69,8 +69,8 @@ async def open_store(
 ) -> OnlineStore:
     """Open the store that ``url`` names. Call it in the process and event loop that will use it.
 
-    ``read_timeout_s`` is the time of one try of a read over a network; ``connections`` bounds the connections to
-    it where the URL doesn't.
+    ``read_timeout_s`` is the time of one try of a read over a network. ``connections`` bounds the connections
+    to the store where the URL doesn't.
 
     Raises:
         DefinitionError: the URL can't be used as written.

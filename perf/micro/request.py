@@ -1,10 +1,11 @@
 """What a request costs without a socket: HTTP in, coalescing, BatchGetItem out and in, evaluation, HTTP out.
 
-Everything of the hot path runs but the sockets and the store's connection (framing, signature: `perf.micro.dynamodb_client`). So many
-requests as ``--clients`` says come in one turn of the loop, as from that many busy clients.
+Everything of the hot path runs but the sockets and the store's connection (framing, signature:
+`perf.micro.dynamodb_client`). So many requests as ``--clients`` says come in one turn of the loop, as from
+that many busy clients.
 
-Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile]`. Figures are CPU microseconds per request, the least of several
-rounds.
+Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile]`. Figures are CPU microseconds per
+request, the least of several rounds.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Ready:
 
 
 class CannedReader:
-    """Builds every call as the DynamoDB reader does, and fills it with an answer that was made before for the same call."""
+    """Builds every call as the DynamoDB reader does, and fills it with an answer that was made before."""
 
     max_keys = MAX_KEYS
 
@@ -75,7 +76,10 @@ class CannedReader:
     def _answer(self, body: bytes) -> bytes:
         asked = orjson.loads(body)["RequestItems"]
         rows = {
-            table: [{"k": key["k"], "v": {"B": self._texts[table][hash(key["k"]["S"]) % len(self._texts[table])]}} for key in entry["Keys"]]
+            table: [
+                {"k": key["k"], "v": {"B": self._texts[table][hash(key["k"]["S"]) % len(self._texts[table])]}}
+                for key in entry["Keys"]
+            ]
             for table, entry in asked.items()
         }
         return orjson.dumps({"Responses": rows, "UnprocessedKeys": {}})
@@ -96,15 +100,21 @@ class Bench:
         self._flushes: list[Callable[[], None]] = []
         engine = Engine(plan, BASE64_ROWS, schedule=self._flushes.append, clock_ns=lambda: CLOCK_NS)
         engine.attach(lambda settle: self._reader(texts, settle))
-        application = FeatureApplication(plan.workspace, engine, BASE64_ROWS, Ready(), lambda: 0.0, lambda *_: None)
+        application = FeatureApplication(
+            plan.workspace, engine, BASE64_ROWS, Ready(), lambda: 0.0, lambda *_: None
+        )
         shared = Connections(application, ServerOptions(), 0.0, 0)
         self.transports = [FakeTransport() for _ in range(clients)]
         self.protocols = [HttpProtocol(shared) for _ in range(clients)]
         for protocol, transport in zip(self.protocols, self.transports, strict=True):
             protocol.connection_made(transport)
-        self.requests = [self._request(service, plan.workspace, f"user_{number}") for number in range(clients)]
+        self.requests = [
+            self._request(service, plan.workspace, f"user_{number}") for number in range(clients)
+        ]
 
-    def _reader(self, texts: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]) -> CannedReader:
+    def _reader(
+        self, texts: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]
+    ) -> CannedReader:
         self.reader = CannedReader(texts, settle)
         return self.reader
 
