@@ -27,13 +27,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import orjson
+import pyarrow as pa
 
 from fastserve.errors import DefinitionError, shown
 from fastserve.ingest.apply import table_spec
 from fastserve.ingest.badrows import BadRow, BadRows
 from fastserve.ingest.checking import Reading
-from fastserve.ingest.files import InputFile, connect, find_files
+from fastserve.ingest.files import InputFile, connect, find_files, first_line
 from fastserve.ingest.jobs import JobRecords, fingerprint
 from fastserve.ingest.partition import PartitionJob, PartitionResult, make_rows, read_rows
 from fastserve.ingest.progress import Progress, make_progress
@@ -202,6 +204,15 @@ class _ViewJob:
 
     async def run(self) -> MaterializeReport:
         """Do it all; return what it came to."""
+        try:
+            return await self._run()
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            memory, folder = self._settings.memory_mb, self._settings.scratch
+            room = f"room to work in ({memory} MB of memory, disk under {folder})"
+            message = f"FeatureView {self._plan.name!r}: expected {room}, got: {first_line(error)}"
+            raise DefinitionError(message) from error
+
+    async def _run(self) -> MaterializeReport:
         began = time.perf_counter()
         source = _source(self._plan)
         files = await asyncio.to_thread(find_files, source, self._settings.inputs, self._settings.scratch)

@@ -109,6 +109,39 @@ def test_entities_that_go_over_batches_are_merged(bench: Workbench, monkeypatch:
     check_against_naive(bench, repo, events)
 
 
+def test_an_entity_with_more_events_than_memory_is_sorted_on_disk(bench: Workbench) -> None:
+    path = bench.write("events.parquet", b"")
+    count = 3_000_000
+    at = f"make_timestamp_ns({UNTIL_NS} - 1 - (range * 7919) % {DAY_NS})"
+    duckdb.sql(f"COPY (SELECT 1 AS one, {at} AS at, range::DOUBLE AS amount FROM range({count})) TO '{path}'")
+    repo = bench.define(
+        """
+        source = FileSource("events", "events.parquet", timestamp_field="at")
+        features = aggregates(Field("amount", Float64), ["sum", "count", "max"], [days(1)])
+        view = FeatureView("hot", Entity("one", Field("one", Int64)), source, features,
+                           aggregation_interval=hours(1))
+        """
+    )
+    (report,) = bench.run(repo, memory_mb=64)
+    assert (report.rows_read, report.keys) == (count, 1)
+    plan = bench.plan(repo, "hot")
+    assert plan.schema is not None
+    ((values,),) = Merging(plan.schema).fast([[bench.rows(plan, [(1,)])[0] or b""]], [UNTIL_NS], UNTIL_NS)
+    assert list(values.values()) == [count * (count - 1) / 2, count, count - 1]
+
+
+def test_a_disk_without_room_is_an_error_that_says_so(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_job: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(materialize, "make_rows", full)
+    bench.write("events.csv", events_csv(random_events(10, 2)))
+    with pytest.raises(DefinitionError, match=r"'spend': expected room to work in .*No space left on device"):
+        bench.run(bench.define(AGGREGATES))
+
+
 @pytest.mark.parametrize("parallel", [1, 3])
 def test_partitions_and_processes_change_nothing(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch, parallel: int
