@@ -33,9 +33,10 @@ NUMPY = orjson.OPT_SERIALIZE_NUMPY
 NULL = b"null"
 NULL_INT_TOKEN = b'"%d"' % NULL_INT64
 BOOL_TOKENS = (b"false", b"true", NULL)
-SHORT_RUN = 4
-"""Below so many values per run on average, single tokens are cheaper than slices of arrays (0.3 us per run,
-0.07 us per token)."""
+SHORT_RUN = 6
+"""Below so many values per run on average, single tokens are cheaper than slices of arrays
+(`perf/micro/encode.py`:
+0.38 us a run, 0.066 us a token)."""
 
 Parts = Callable[[Columns, int], list[bytes]]
 

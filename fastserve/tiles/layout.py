@@ -3,8 +3,7 @@
 A packed row is one binary value: a header of 16 bytes, fixed-width columns, and behind them a variable-width
 part. The fixed part of every row of a view has the same length, a multiple of 24 bytes, so that the base64
 texts of any rows can be joined and decoded at once (3 bytes are 4 characters, no padding) and what comes out
-is a matrix of 8-byte words (`perf/micro/rows.py`: 50 rows joined, decoded and viewed in a fifth of the time
-that 50 decodes take).
+is a matrix of 8-byte words (`perf/micro/rows.py`: 50 rows take 4.5 us together and 39 us one by one).
 
     offset  bytes  what
     0       1      format, `FORMAT`

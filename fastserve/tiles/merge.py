@@ -10,8 +10,9 @@ of depends on the clock and on the rows' ``as_of``. Two ways compute the same th
 - `MergePlan.masked`: any mix of ``as_of``. All slots are taken, those outside the window are replaced by the
   neutral element.
 
-``take`` with a prepared index costs 1.1 ns per number, fancy indexing 4 to 9, ``np.add.reduceat`` 6 per
-segment (and it gives the next segment's value for an empty one): `perf/micro/merge.py`.
+``take`` with a prepared index costs 0.6 ns per number and fancy indexing 4.5; adding the terms up costs 0.3 by
+``add.reduce`` and 2.8 by ``add.reduceat``, which also gives the next segment's value for an empty one
+(`perf/micro/merge.py`).
 
 Invariants
 1. A row takes part only if it may answer at the request's time (`windows.serves`); the caller has replaced

@@ -1,8 +1,8 @@
 """BatchGetItem's JSON: the body for a batch of reads, and the rows out of the answer.
 
 The tables of a read group stand in the body with the same list of keys, so the body of a group is one
-``join``: the keys' text between pieces that were made once per group (`perf/micro/batch_get.py`: 50 tables
-with 2 keys each take 2 us instead of 15).
+``join``: the keys' text between pieces that were made once per group (`perf/micro/batch_get.py`: 1.8 us for
+50 tables with 2 keys each, 8.9 us by way of objects).
 
 Invariants
 1. Items are matched to reads by their key alone, never by position: the service answers in any order.
