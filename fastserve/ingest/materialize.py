@@ -56,6 +56,8 @@ from fastserve.store.interface import OnlineStore
 from fastserve.tiles.write import earliest_ns
 
 MEMORY_MB = 1024
+MEMORY_MB_MIN = 64
+"""What DuckDB needs to read and sort at all."""
 ROWS_FOR_PROCESSES = 500_000
 """Below so many rows a process takes longer to start than the work does."""
 PUT_ROWS = 5_000
@@ -274,7 +276,7 @@ class _ViewJob:
         """
         view, settings = self._plan.view, self._settings
         partitions = Partitions(self._folder / "partitions", count, self._bounds())
-        connection = connect(self._folder, settings.memory_mb // 2, settings.parallel)
+        connection = connect(self._folder, max(MEMORY_MB_MIN, settings.memory_mb // 2), settings.parallel)
         self._shows.step(f"{view.name}: reading", "rows")
         try:
             reading = Reading(connection, self._bad, self._shows, stop)
@@ -360,7 +362,7 @@ class _ViewJob:
             timestamp_attribute=plan.timestamp_attribute,
             has_time=plan.view.timestamp_field is not None,
             effective_ns=self._as_of_ns,
-            memory_mb=max(128, self._settings.memory_mb // 2 // self._settings.parallel),
+            memory_mb=max(MEMORY_MB_MIN, self._settings.memory_mb // 2 // self._settings.parallel),
         )
 
     async def _put_packed(self, path: Path) -> None:
