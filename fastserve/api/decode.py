@@ -48,6 +48,9 @@ _METADATA_OPTIONS = (
 
 _DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
 
+PLAIN_FIELDS = frozenset({"workspaceName", "featureServiceName", "joinKeyMap", "requestContextMap"})
+"""A request with these alone has no options to look for, which takes as long as all else here."""
+
 Row = tuple[dict[str, Any], dict[str, Any]]
 """Join keys and request context of one vector."""
 
@@ -124,7 +127,10 @@ def decode_get_features(body: bytes) -> FeaturesRequest:
         context = params.get("request_context_map", _NOTHING)
     if type(keys) is not dict or type(context) is not dict:
         keys, context = _object("joinKeyMap", keys), _object("requestContextMap", context)
-    return _with_options(params, [(keys, context)])
+    workspace, service = params.get("workspaceName"), params.get("featureServiceName")
+    if params.keys() <= PLAIN_FIELDS and type(service) is str and type(workspace) is str:
+        return FeaturesRequest(workspace, service, ((keys, context),))
+    return _with_options(params, ((keys, context),))
 
 
 def decode_get_features_batch(body: bytes, max_rows: int) -> FeaturesRequest:
