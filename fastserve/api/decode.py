@@ -129,8 +129,8 @@ def decode_get_features(body: bytes) -> FeaturesRequest:
         keys, context = _object("joinKeyMap", keys), _object("requestContextMap", context)
     workspace, service = params.get("workspaceName"), params.get("featureServiceName")
     if params.keys() <= PLAIN_FIELDS and type(service) is str and type(workspace) is str:
-        return FeaturesRequest(workspace, service, ((keys, context),))
-    return _with_options(params, ((keys, context),))
+        return FeaturesRequest(workspace, service, [(keys, context)])
+    return _with_options(params, [(keys, context)])
 
 
 def decode_get_features_batch(body: bytes, max_rows: int) -> FeaturesRequest:
