@@ -134,7 +134,7 @@ def make_schema(specs: Sequence[AggregateSpec], horizon_ns: int) -> CompactedSch
                 Float64 if op.is_float else Int64,
             )
             for op, column, window in places
-            for slot in range(window.slots)
+            for slot in window.slot_names
         ]
     )
     components: list[Component] = []

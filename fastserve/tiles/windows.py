@@ -74,6 +74,16 @@ class Window:
         return self.tails + self.has_core
 
     @property
+    def slot_names(self) -> list[str]:
+        """What each slot holds, in slot order: the core behind so many tails, or a tail by its number.
+
+        Slots of one name (and window length, hop and as_of) cover the same time, whatever the horizon: a row
+        written under another one is never read as if it were of this.
+        """
+        core = [f"core{self.tails}"] if self.has_core else []
+        return core + [str(number) for number in range(self.tails)]
+
+    @property
     def _drops(self) -> int:
         """How many tiles can drop out between as_of and the horizon's end, whatever as_of is."""
         return -(-self.horizon_ns // self.hop_ns)
