@@ -68,13 +68,19 @@ class RequestError(FastserveError):
 
 
 class StoreError(FastserveError):
-    """The online store's fault; ``retryable`` says whether the same call may succeed a moment later."""
+    """The online store's fault; ``retryable`` says whether the same call may succeed a moment later.
 
-    def __init__(self, message: str, *, retryable: bool = False, throttled: bool = False) -> None:
+    ``throttled`` is true where the store asked for less, ``timed_out`` where nothing but time was wanting.
+    """
+
+    def __init__(
+        self, message: str, *, retryable: bool = False, throttled: bool = False, timed_out: bool = False
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retryable = retryable
         self.throttled = throttled
+        self.timed_out = timed_out
 
 
 class InvariantError(FastserveError):

@@ -20,6 +20,8 @@ from fastserve.serving.columns import Columns
 from fastserve.serving.requests import VectorRequest
 
 LOGGER = logging.getLogger("fastserve")
+LATE_S = 0.002
+"""How exactly a loop's timers keep their time, twice; the store's client tries nothing in so short a time."""
 
 
 class VectorAnswer:
@@ -64,8 +66,19 @@ class VectorAnswer:
 
     def on_timeout(self) -> None:
         """Answer that the server's timeout has passed."""
-        message = f"The store did not answer within the server timeout of {self.timeout_s:g} s"
-        refuse(self.exchange, RequestError(504, message))
+        refuse(self.exchange, self._timed_out())
+
+    def _timed_out(self) -> RequestError:
+        return RequestError(
+            504, f"The store did not answer within the server timeout of {self.timeout_s:g} s"
+        )
+
+    def _is_late(self, error: StoreError) -> bool:
+        """Whether a read failed because the request's time was over.
+
+        The store's client and the request wait for the same moment, and either may be the first to notice.
+        """
+        return error.timed_out and self.now_s() >= self.vectors.deadline_s - LATE_S
 
     def on_failure(self, error: Exception) -> None:
         """Answer that something went wrong which nobody foresaw."""
@@ -120,16 +133,29 @@ class VectorAnswer:
         found: dict[int, dict[int, bytes]] = {}
         for line, places in self.vectors.lacking(offset, offset + last - first).items():
             for place, read in places.items():
-                if read.error is not None and not self.request.allow_partial:
-                    raise store_refusal(read.error)
-                status = TIME_OUT if read.error is None else UNKNOWN
-                found.setdefault(line, {})[place] = status
+                found.setdefault(line, {})[place] = self._status_without(read.error)
         for (line, place), reason in columns.report.unreadable.items():
             if first <= line < last:
                 if not self.request.allow_partial:
                     raise self._unreadable(place, reason)
                 found.setdefault(line - first + offset, {})[place] = UNKNOWN
         return found
+
+    def _status_without(self, error: StoreError | None) -> bytes:
+        """Return the status of a place whose read has not come, or failed with ``error``.
+
+        Raises:
+            RequestError: the server's timeout is over, or partial results aren't welcome.
+        """
+        if error is None:
+            return TIME_OUT
+        if self._is_late(error):
+            if self.vectors.budget:
+                return TIME_OUT
+            raise self._timed_out()
+        if not self.request.allow_partial:
+            raise store_refusal(error)
+        return UNKNOWN
 
     def _unreadable(self, place: int, reason: str) -> RequestError:
         view = self.handler.plan.places[place].view
