@@ -90,6 +90,8 @@ class VectorAnswer:
             return  # refused when an earlier part came
         try:
             if self._plain(columns):
+                if self.handler.may_be_large:
+                    self._check_size(0)
                 self.exchange.respond(
                     200, b'{"result":{"features":' + self.handler.encoder.encode(columns, first) + b"}}"
                 )
@@ -107,7 +109,7 @@ class VectorAnswer:
 
         Rows that haven't come by the latency budget are null, as in `_take`.
         """
-        if self.batch or self.request.metadata or columns.report.unreadable or self.handler.may_be_large:
+        if self.batch or self.request.metadata or columns.report.unreadable:
             return False
         for read in self.vectors.reads:  # noqa: SIM110 - a generator costs more than the loop
             if read.error is not None:

@@ -261,6 +261,23 @@ def test_a_budget_beyond_the_server_timeout_does_not_lengthen_it(world: Applicat
     assert refused.status == 504
 
 
+def test_a_read_that_fails_because_time_is_over_is_told_as_late(world: ApplicationWorld) -> None:
+    world.store.failing["u1"] = StoreError("no answer in time", timed_out=True)
+    plain, budget = sent(world), sent(world, requestOptions={"latencyBudgetMs": 1999})
+    world.now_s += 1.9985
+    world.store.answer()
+    refused, got = plain(), budget()
+    assert refused is not None
+    assert got is not None
+    is_refused(refused, 504, 4, "The store did not answer within the server timeout of 2 s")
+    assert got.json == {"result": {"features": [None, None, "55", None, None]}}
+
+
+def test_a_read_that_times_out_before_the_request_does_is_a_failed_read(world: ApplicationWorld) -> None:
+    world.store.failing["u1"] = StoreError("no answer in time", timed_out=True)
+    is_refused(world.features("fraud:v2", KEYS), 503, 14, "The online store failed: no answer in time")
+
+
 def test_rows_that_come_in_time_are_answered_at_once_whatever_the_budget(world: ApplicationWorld) -> None:
     answer = sent(world, requestOptions={"latencyBudgetMs": 50})
     world.store.answer()
