@@ -10,8 +10,8 @@ of depends on the clock and on the rows' ``as_of``. Two ways compute the same th
 - `MergePlan.masked`: any mix of ``as_of``. All slots are taken, those outside the window are replaced by the
   neutral element.
 
-``take`` with a prepared index costs 0.6 ns per number and fancy indexing 4.5; adding the terms up costs 0.3 by
-``add.reduce`` and 2.8 by ``add.reduceat``, which also gives the next segment's value for an empty one
+``take`` with a prepared index costs 0.6 ns per number and fancy indexing 4.5; adding the terms up costs 0.3
+by ``add.reduce`` and 2.8 by ``add.reduceat``, which also gives the next segment's value for an empty one
 (`perf/micro/merge.py`).
 
 Invariants
