@@ -37,6 +37,7 @@ class VectorAnswer:
         "features",
         "handler",
         "now_s",
+        "ready_s",
         "request",
         "sizes",
         "timeout_s",
@@ -61,6 +62,7 @@ class VectorAnswer:
         self.batch = batch
         self.features: list[bytes] = []
         self.facts: list[RowFacts] = []
+        self.ready_s: float | None = None
         self.sizes: list[int] = []
         self.vectors: VectorRequest
 
@@ -118,6 +120,8 @@ class VectorAnswer:
 
     def _take(self, columns: Columns, first: int, last: int) -> None:
         offset = len(self.features)
+        if self.ready_s is None:
+            self.ready_s = self.now_s()
         lacking = self._lacking(columns, first, last)
         effective = columns.effective_ns[first:last].tolist()
         for number in range(last - first):
@@ -186,7 +190,8 @@ class VectorAnswer:
             parts.append(b'"features":' + features)
         if flags & INCLUDE_SLO_INFO:
             now_s = self.now_s()
-            timing = Timing(now_s - self.exchange.received_s, now_s - self.vectors.started_s, self.sizes)
+            ready_s = now_s if self.ready_s is None else self.ready_s
+            timing = Timing(now_s - self.exchange.received_s, ready_s - self.vectors.started_s, self.sizes)
             parts.append(slo_part(timing, batch=self.batch))
         return b',"metadata":{' + b",".join(parts) + b"}" if parts else b""
 

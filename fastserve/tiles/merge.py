@@ -294,8 +294,8 @@ class MergePlan:
         next_place = {True: 0, False: 0}
         for (op, _), entries in sorted(members.items(), key=lambda item: (item[0][0].value, item[0][1])):
             if op is Op.ADD_F and len(entries) == 1:
-                # NumPy adds a single column pairwise and several of them in order. With its double beside it a
-                # sum has the same last digit, whichever way it is merged and whatever beside it.
+                # NumPy adds a single column pairwise and several of them in order. With its double beside it
+                # a sum has the same last digit, whichever way it is merged and whatever beside it.
                 entries = entries * 2  # noqa: PLW2901
             numbers = [number for number, _ in entries]
             index = np.array([words for _, words in entries], np.intp).T.copy()

@@ -24,6 +24,8 @@ from tests.support.plans import NOW_NS, SHOP, TTL, USER, aggregate_view, attribu
 
 V1 = "/api/v1/feature-service/"
 V2 = "/api/v2/workspaces/w/feature-services/"
+KEYS: dict[str, Any] = {"user_id": "u1", "shop_id": 7}
+VALUES = ["30001", 15000.5, "55", "30001", 30001.0]
 
 
 def application_plan() -> WorkspacePlan:
@@ -153,3 +155,9 @@ class ApplicationWorld:
     def batch(self, service: str, keys: list[dict[str, Any]], **params: Any) -> Answer:
         rows = [{"join_key_map": each} for each in keys]
         return self.post("get-features-batch", featureServiceName=service, request_data=rows, **params)
+
+
+def is_refused(answer: Answer, status: int, code: int, message: str) -> None:
+    assert answer.status == status
+    assert answer.json == {"error": message, "message": message, "code": code}
+    assert answer.content_type == b"application/json"

@@ -17,9 +17,9 @@ import pytest
 from fastserve.errors import StoreError
 from fastserve.plan.service import MAX_STORE_BYTES
 from fastserve.server.application import ApplicationLimits
-from tests.server.application_world import V1, V2, Answer, ApplicationWorld
+from tests.server.application_world import KEYS, V1, V2, VALUES, Answer, ApplicationWorld, is_refused
 from tests.serving.fake_store import number_of, own_row
-from tests.support.plans import NOW_NS, TTL_NS
+from tests.support.plans import NOW_NS, TTL_NS, attribute_row
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "answers"
 OPTIONS = [
@@ -32,13 +32,6 @@ OPTIONS = [
     "FeatureTags",
 ]
 ALL = {f"include{name}": True for name in OPTIONS}
-KEYS: dict[str, Any] = {"user_id": "u1", "shop_id": 7}
-VALUES = ["30001", 15000.5, "55", "30001", 30001.0]
-
-
-@pytest.fixture
-def world() -> ApplicationWorld:
-    return ApplicationWorld()
 
 
 def is_golden(name: str, answer: Answer) -> None:
@@ -48,12 +41,6 @@ def is_golden(name: str, answer: Answer) -> None:
     if os.environ.get("UPDATE_GOLDEN"):
         path.write_text(json.dumps(answer.json, indent=1) + "\n", encoding="utf-8")
     assert json.dumps(answer.json) == json.dumps(json.loads(path.read_text(encoding="utf-8")))
-
-
-def is_refused(answer: Answer, status: int, code: int, message: str) -> None:
-    assert answer.status == status
-    assert answer.json == {"error": message, "message": message, "code": code}
-    assert answer.content_type == b"application/json"
 
 
 def statuses(answer: Answer) -> list[Any]:
@@ -306,9 +293,27 @@ def test_slo_info_tells_times_and_bytes(world: ApplicationWorld) -> None:
     }
 
 
-def large(world: ApplicationWorld, key: str) -> None:
-    from tests.support.plans import attribute_row
+def test_the_store_s_latency_ends_when_the_rows_are_there(world: ApplicationWorld) -> None:
+    rows = [{"join_key_map": {"user_id": f"u{number}"}} for number in range(70)]
+    params = {
+        "featureServiceName": "plain",
+        "request_data": rows,
+        "metadataOptions": {"includeSloInfo": True},
+    }
+    for runtime in world.engine.services.values():
+        runtime.lines_at_once = 8
+    connection = world.send("POST", V1 + "get-features-batch", orjson.dumps({"params": params}))
+    world.turn()
+    world.now_s += 0.5
+    world.store.answer()
+    assert connection.answers == []  # the loop has its turn between parts
+    world.now_s += 0.25
+    world.turn()
+    slo = connection.answers[0].json["metadata"]["batchSloInfo"]
+    assert (slo["storeMaxLatency"], slo["serverTimeSeconds"]) == (0.5, 0.75)
 
+
+def large(world: ApplicationWorld, key: str) -> None:
     text = b'"' + b"x" * MAX_STORE_BYTES + b'"'
     row = attribute_row(world.plan.views["profile"], {"d_text": text})
     world.store.rows["w.profile", key] = world.store.transport.wrap(row)
@@ -403,148 +408,6 @@ def test_a_batch_s_budget_gives_each_row_what_has_come(world: ApplicationWorld) 
     world.wait(0.01)
     (answer,) = connection.answers
     assert statuses(answer) == [["TIME_OUT", "PRESENT", "TIME_OUT"]] * 2
-
-
-# --- join keys and names ---------------------------------------------------------------------------------
-
-INT64 = "int64 (an integer or a decimal string, -2^63 to 2^63 - 1)"
-
-
-@pytest.mark.parametrize(
-    "keys, message",
-    [
-        ({"shop_id": 7}, "Missing required join key: `user_id`"),
-        ({}, "Missing required join key: `user_id`"),
-        ({"user_id": "u1"}, "Missing required join key: `shop_id`"),
-        (KEYS | {"x" * 99: 1}, f"Unknown join key: expected `user_id`, `shop_id`, got '{'x' * 62}…"),
-        ({"user_id": 1, "shop_id": 7}, "Join key `user_id`: expected string, got integer 1"),
-        (KEYS | {"shop_id": "12x"}, f"Join key `shop_id`: expected {INT64}, got string '12x'"),
-        (KEYS | {"shop_id": 2**63}, f"Join key `shop_id`: expected {INT64}, got integer {2**63}"),
-        (KEYS | {"shop_id": str(2**63)}, f"Join key `shop_id`: expected {INT64}, got string '{2**63}'"),
-        (KEYS | {"shop_id": 7.0}, f"Join key `shop_id`: expected {INT64}, got number 7.0"),
-        (KEYS | {"shop_id": True}, f"Join key `shop_id`: expected {INT64}, got boolean True"),
-    ],
-    ids=range(10),
-)
-def test_a_wrong_join_key_is_refused_by_name(world: ApplicationWorld, keys: Any, message: str) -> None:
-    is_refused(world.features("fraud:v2", keys), 400, 3, message)
-    assert world.engine.in_flight == 0
-
-
-def test_an_integer_beyond_64_bits_is_refused_and_not_rounded(world: ApplicationWorld) -> None:
-    body = (
-        b'{"params":{"featureServiceName":"fraud:v2",'
-        b'"joinKeyMap":{"user_id":"u","shop_id":18446744073709551616}}}'
-    )
-    answer = world.ask("POST", V1 + "get-features", body)
-    message = f"Join key `shop_id`: expected {INT64}, got number 1.8446744073709552e+19"
-    is_refused(answer, 400, 3, message)
-
-
-def test_join_keys_may_be_null_and_int64_may_be_text(world: ApplicationWorld) -> None:
-    answer = world.features("fraud:v2", {"user_id": None, "shop_id": "9007199254740993"})
-    assert answer.status == 200
-    assert {read.key for batch in world.store.batches for read in batch} == {"\\0", "9007199254740993"}
-
-
-def test_request_context_that_nobody_takes_is_refused_unless_it_may_be_ignored(
-    world: ApplicationWorld,
-) -> None:
-    context = {"amount": 1}
-    answer = world.features("plain", {"user_id": "u"}, requestContextMap=context)
-    is_refused(answer, 400, 3, "Unknown request context field: expected none, got 'amount'")
-    options = {"ignoreExtraRequestContextFields": True}
-    answer = world.features("plain", {"user_id": "u"}, requestContextMap=context, requestOptions=options)
-    assert answer.status == 200
-
-
-def test_unknown_and_missing_names(world: ApplicationWorld) -> None:
-    is_refused(world.post("get-features"), 400, 3, "Missing required field: `featureServiceName`")
-    is_refused(world.post("metadata"), 400, 3, "Missing required field: `featureServiceName`")
-    answer = world.features("nobody", {}, workspaceName="w")
-    is_refused(answer, 404, 5, "Unknown feature service 'nobody' in workspace 'w'")
-    answer = world.features("", {})
-    is_refused(answer, 404, 5, "Unknown feature service '' in workspace 'w'")
-    answer = world.features("plain", {}, workspaceName="prod")
-    is_refused(answer, 404, 5, "Unknown workspace 'prod': this server serves 'w'")
-    answer = world.features("y" * 999, {})
-    assert len(answer.json["message"]) < 150
-
-
-# --- paths and methods -----------------------------------------------------------------------------------
-
-
-def test_v2_paths_name_workspace_and_service(world: ApplicationWorld) -> None:
-    body = orjson.dumps({"params": {"joinKeyMap": KEYS}})
-    for service in ("fraud:v2", "fraud%3Av2", "fraud%3av2"):
-        assert world.ask("POST", f"{V2}{service}/get-features", body).json == {"result": {"features": VALUES}}
-    rows = orjson.dumps({"params": {"request_data": [{"join_key_map": KEYS}]}})
-    answer = world.ask("POST", f"{V2}fraud:v2/get-features-batch", rows)
-    assert answer.json == {"result": [{"features": VALUES}]}
-
-
-def test_the_path_s_names_count_and_not_the_body_s(world: ApplicationWorld) -> None:
-    params = {"joinKeyMap": {"user_id": "u1"}, "workspaceName": "prod", "featureServiceName": "fraud:v2"}
-    answer = world.ask("POST", f"{V2}plain/get-features", orjson.dumps({"params": params}))
-    assert answer.json == {"result": {"features": VALUES[:2]}}
-    empty = world.ask("POST", f"{V2}/get-features", orjson.dumps({"params": params}))
-    is_refused(empty, 404, 5, "Unknown feature service '' in workspace 'w'")
-    other = "/api/v2/workspaces//feature-services/plain/get-features"
-    answer = world.ask("POST", other, orjson.dumps({"params": params | {"workspaceName": "w"}}))
-    is_refused(answer, 404, 5, "Unknown workspace '': this server serves 'w'")
-
-
-def test_a_path_that_is_no_utf8_is_refused(world: ApplicationWorld) -> None:
-    answer = world.ask("GET", f"{V2}%ff%fe/metadata")
-    is_refused(answer, 400, 3, "Expected UTF-8 behind the percent signs of the path, got '%ff%fe'")
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/api/v1/feature-service/",
-        "/api/v1/feature-service/get-features/",
-        "/api/v2/workspaces/",
-        "/api/v2/workspaces/w/feature-services/plain",
-        "/api/v2/workspaces/w/feature-services/plain/",
-        "/api/v2/workspaces/w/services/plain/metadata",
-        "/api/v2/workspaces/w/feature-services/plain/metadata/more",
-        "/api/v2/workspaces/w/feature-services/pl/ain/metadata",
-        "/HEALTHZ",
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_an_unknown_path_is_not_found(world: ApplicationWorld, method: str, path: str) -> None:
-    is_refused(world.ask(method, path, b"{}"), 404, 5, f"Unknown path '{path}' for '{method}'")
-
-
-@pytest.mark.parametrize(
-    "path, method, allowed",
-    [
-        ("/healthz", "POST", "GET, HEAD"),
-        ("/readyz", "DELETE", "GET, HEAD"),
-        (V1 + "get-features", "GET", "POST"),
-        (V1 + "get-features-batch", "PUT", "POST"),
-        (V1 + "metadata", "HEAD", "POST"),
-        (V2 + "plain/get-features", "GET", "POST"),
-        (V2 + "plain/metadata", "POST", "GET, HEAD"),
-    ],
-)
-def test_another_method_is_not_allowed(world: ApplicationWorld, path: str, method: str, allowed: str) -> None:
-    answer = world.ask(method, path)
-    message = f"Expected {allowed.replace(', ', ' or ')} for '{path}', got '{method}'"
-    is_refused(answer, 405, 12, message)
-    assert answer.headers == {b"Allow": allowed.encode()}
-
-
-def test_alive_and_ready(world: ApplicationWorld) -> None:
-    for method in ("GET", "HEAD"):
-        assert world.ask(method, "/healthz").json == {"status": "alive"}
-        assert world.ask(method, "/readyz").json == {"status": "ready"}
-    world.readiness.is_ready = False
-    assert world.ask("GET", "/healthz").status == 200
-    is_refused(world.ask("GET", "/readyz"), 503, 14, "Not ready: starting or draining")
 
 
 # --- what nobody foresaw ---------------------------------------------------------------------------------
