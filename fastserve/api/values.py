@@ -21,8 +21,6 @@ INT64_MIN = -(2**63)
 INT64_MAX = 2**63 - 1
 DECIMAL = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
-TIMESTAMP = "timestamp (ISO-8601 text such as 2026-01-02T00:25:06.5Z, years 1678 to 2262)"
-
 KeyText = Callable[[Any], str]
 
 
@@ -65,11 +63,11 @@ def timestamp_value(what: str, name: str, value: Any) -> int:
         RequestError: not text, or not such a time.
     """
     if type(value) is not str:
-        raise bad_value(what, name, TIMESTAMP, value)
+        raise bad_value(what, name, "timestamp (ISO-8601 text)", value)
     try:
         return parse_time_ns(value)
-    except ValueError:
-        raise bad_value(what, name, TIMESTAMP, value) from None
+    except ValueError as error:
+        raise bad_value(what, name, f"timestamp; {error}", value) from None
 
 
 def key_text(field: Field) -> KeyText:

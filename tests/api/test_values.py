@@ -12,7 +12,8 @@ from fastserve.plan.keys import encode_key
 from fastserve.sdk.types import Bool, DataType, Field, Int64, String, Timestamp
 
 INT64 = "int64 (an integer or a decimal string, -2^63 to 2^63 - 1)"
-TIME = "timestamp (ISO-8601 text such as 2026-01-02T00:25:06.5Z, years 1678 to 2262)"
+TIME = "timestamp; expected an ISO-8601 time such as 2026-01-02T00:25:06.5Z"
+YEARS = "timestamp; expected a time between the years 1678 and 2262"
 
 
 def text(dtype: DataType, value: Any) -> str:
@@ -126,19 +127,23 @@ def test_a_timestamp_is_iso_text_in_nanoseconds(value: Any, expected: str) -> No
 
 
 @pytest.mark.parametrize(
-    "value",
+    "value, expected",
     [
-        0,
-        1.5,
-        True,
-        "",
-        "yesterday",
-        "2026-13-01",
-        "2026-01-01T25:00",
-        "1500-01-01",
-        "0001-01-01T00:00:00+01:00",
-        [],
+        (0, "timestamp (ISO-8601 text)"),
+        (1.5, "timestamp (ISO-8601 text)"),
+        (True, "timestamp (ISO-8601 text)"),
+        ([], "timestamp (ISO-8601 text)"),
+        ("", TIME),
+        ("yesterday", TIME),
+        ("2026-13-01", "timestamp; "),
+        ("2026-01-01T25:00", "timestamp; "),
+        ("1500-01-01", YEARS),
+        ("0001-01-01T00:00:00+01:00", YEARS),
+        ("9999-12-31T23:00:00-23:59", YEARS),
     ],
+    ids=repr,
 )
-def test_what_is_no_timestamp_is_refused(value: Any) -> None:
-    assert refusal(Timestamp, value).startswith(f"Join key `k`: expected {TIME}, got ")
+def test_what_is_no_timestamp_is_refused(value: Any, expected: str) -> None:
+    message = refusal(Timestamp, value)
+    assert message.startswith(f"Join key `k`: expected {expected}")
+    assert ", got " in message
