@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.support.server_process import ROOT
 
 MARKS = (".build-tools", ".installed", ".installed-dev")
+MADE = {".git", ".venv", ".tools", ".fastserve", "build", "dist", "__pycache__", ".mypy_cache", ".ruff_cache"}
 COMMAND = """#!{python}
 import sys
 from fastserve.cli import main
@@ -25,18 +26,26 @@ sys.exit(main())
 
 def copy_checkout(target: Path) -> Path:
     """Copy what git has or would take into ``target`` and give it an environment; return ``target``."""
+    for name in _names():
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    _make_environment(target)
+    return target
+
+
+def _names() -> list[str]:
+    """Return the paths of what belongs to the project; without git or its folder all but what is made."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        paths = (path.relative_to(ROOT) for path in ROOT.rglob("*"))
+        return [str(path) for path in paths if not MADE.intersection(path.parts)]
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
         check=True,
         capture_output=True,
     )
-    for name in listed.stdout.decode().split("\0"):
-        if name and (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
-    _make_environment(target)
-    return target
+    return listed.stdout.decode().rstrip("\0").split("\0")
 
 
 def _make_environment(target: Path) -> None:
