@@ -72,10 +72,3 @@ def test_less_than_that_is_answered(server: Server) -> None:
     assert features(answer) == [TEXT] * 5
     assert orjson.loads(answer.body)["metadata"]["sloInfo"]["sloEligible"] is True
     assert features(ask(connection, "six", {"user_id": "nobody"})) == [None] * 6
-
-
-@pytest.mark.xfail(reason="the setting max_response_store_bytes reaches nothing: 2 MiB are a constant")
-def test_the_limit_is_a_setting(store: tuple[Path, str]) -> None:
-    flags = ["--workers", "1", "--max-response-store-bytes", "1000000"]
-    with serving_features(*store, *flags) as server:
-        assert_too_large(ask(server.connect(), "five", {"user_id": "u"}), 1_000_000)
