@@ -282,7 +282,8 @@ class _ViewJob:
             reading = Reading(connection, self._bad, self._shows, stop)
             rows_read = 0
             extra = [partition_sql(self._plan, count)]
-            for relation in view_relations(reading, view, _source(self._plan), files, self._folder):
+            source, until_ns = _source(self._plan), self._settings.until_ns
+            for relation in view_relations(reading, view, source, files, self._folder, until_ns):
                 before = reading.rows
                 partitions.add(reading.batches(relation, checked_columns(self._plan, relation), extra))
                 rows_read += reading.rows - before

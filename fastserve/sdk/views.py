@@ -50,7 +50,8 @@ class FeatureView(Definition):
         aggregation_interval: For aggregates: the length of a tile, at least a minute.
         leading_edge: Whether windows end at the request (``now``) or with the last complete tile.
         horizon: For how long after it was written a row can answer exactly.
-        transformation: SQL in which the source is a table (its name, or ``{source}``), or a function of a
+        transformation: SQL in which the source is a table (its name, or ``{source}``) and ``{until}``
+            the time up to which is materialized, or a function of a
             ``pyarrow.Table`` that returns one (annotated with ``pyarrow.RecordBatch`` it is called batch by
             batch). None: the source's columns are used as they are.
         batch_schedule: How often the view is to be materialized.
