@@ -230,13 +230,6 @@ class Settings:
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least severe messages that are logged."
     )
-    max_response_store_bytes: int = _setting(
-        2 * MIB,
-        _whole(1 * KIB, 256 * MIB),
-        "Bytes from the store above which a request isn't eligible for the SLO "
-        "and is an error unless partial results are allowed.",
-        unit="bytes",
-    )
     max_batch_rows: int = _setting(
         1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"
     )

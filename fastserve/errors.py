@@ -68,13 +68,19 @@ class RequestError(FastserveError):
 
 
 class StoreError(FastserveError):
-    """The online store's fault; ``retryable`` says whether the same call may succeed a moment later."""
+    """The online store's fault; ``retryable`` says whether the same call may succeed a moment later.
 
-    def __init__(self, message: str, *, retryable: bool = False, throttled: bool = False) -> None:
+    ``throttled`` is true where the store asked for less, ``timed_out`` where nothing but time was wanting.
+    """
+
+    def __init__(
+        self, message: str, *, retryable: bool = False, throttled: bool = False, timed_out: bool = False
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.retryable = retryable
         self.throttled = throttled
+        self.timed_out = timed_out
 
 
 class InvariantError(FastserveError):
@@ -83,4 +89,21 @@ class InvariantError(FastserveError):
 
 GRPC_UNKNOWN = 2
 # The statuses that Tecton's clients map, and the ones that only the HTTP layer gives.
-GRPC_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 405: 12, 408: 4, 411: 3, 413: 3, 414: 3, 429: 8, 431: 3, 500: 13, 501: 12, 503: 14, 504: 4, 505: 12}
+GRPC_CODES = {
+    400: 3,
+    401: 16,
+    403: 7,
+    404: 5,
+    405: 12,
+    408: 4,
+    411: 3,
+    413: 3,
+    414: 3,
+    429: 8,
+    431: 3,
+    500: 13,
+    501: 12,
+    503: 14,
+    504: 4,
+    505: 12,
+}

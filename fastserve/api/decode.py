@@ -1,8 +1,7 @@
 """Request bodies of get-features, get-features-batch and metadata.
 
 Field names come in camelCase (Tecton's Python client), in snake_case (its Java client), or both; camelCase
-wins. Options that nobody here knows
-are passed over, so that newer clients work. What is known is checked.
+wins. Options that nobody here knows are passed over, so that newer clients work. What is known is checked.
 
 Invariants
 1. A decoded request has the declared types; nothing above asks again.
@@ -11,6 +10,7 @@ Invariants
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,22 +36,20 @@ PER_FEATURE = (
     | INCLUDE_TAGS
 )
 
-_METADATA_OPTIONS = {
-    "includeNames": INCLUDE_NAMES,
-    "include_names": INCLUDE_NAMES,
-    "includeDataTypes": INCLUDE_DATA_TYPES,
-    "include_data_types": INCLUDE_DATA_TYPES,
-    "includeEffectiveTimes": INCLUDE_EFFECTIVE_TIMES,
-    "include_effective_times": INCLUDE_EFFECTIVE_TIMES,
-    "includeSloInfo": INCLUDE_SLO_INFO,
-    "include_slo_info": INCLUDE_SLO_INFO,
-    "includeServingStatus": INCLUDE_STATUS,
-    "include_serving_status": INCLUDE_STATUS,
-    "includeFeatureDescriptions": INCLUDE_DESCRIPTIONS,
-    "include_feature_descriptions": INCLUDE_DESCRIPTIONS,
-    "includeFeatureTags": INCLUDE_TAGS,
-    "include_feature_tags": INCLUDE_TAGS,
-}
+_METADATA_OPTIONS = (
+    ("includeNames", "include_names", INCLUDE_NAMES),
+    ("includeDataTypes", "include_data_types", INCLUDE_DATA_TYPES),
+    ("includeEffectiveTimes", "include_effective_times", INCLUDE_EFFECTIVE_TIMES),
+    ("includeSloInfo", "include_slo_info", INCLUDE_SLO_INFO),
+    ("includeServingStatus", "include_serving_status", INCLUDE_STATUS),
+    ("includeFeatureDescriptions", "include_feature_descriptions", INCLUDE_DESCRIPTIONS),
+    ("includeFeatureTags", "include_feature_tags", INCLUDE_TAGS),
+)
+
+_DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
+
+PLAIN_FIELDS = frozenset({"workspaceName", "featureServiceName", "joinKeyMap", "requestContextMap"})
+"""A request with these alone has no options to look for, which takes as long as all else here."""
 
 Row = tuple[dict[str, Any], dict[str, Any]]
 """Join keys and request context of one vector."""
@@ -129,6 +127,9 @@ def decode_get_features(body: bytes) -> FeaturesRequest:
         context = params.get("request_context_map", _NOTHING)
     if type(keys) is not dict or type(context) is not dict:
         keys, context = _object("joinKeyMap", keys), _object("requestContextMap", context)
+    workspace, service = params.get("workspaceName"), params.get("featureServiceName")
+    if params.keys() <= PLAIN_FIELDS and type(service) is str and type(workspace) is str:
+        return FeaturesRequest(workspace, service, [(keys, context)])
     return _with_options(params, [(keys, context)])
 
 
@@ -216,9 +217,13 @@ def _flag(name: str, value: Any) -> bool:
 
 def _metadata_flags(options: Any) -> int:
     flags = 0
-    for name, value in _object("metadataOptions", options).items():
-        if name in _METADATA_OPTIONS and value is not None and _flag(f"metadataOptions.{name}", value):
-            flags |= _METADATA_OPTIONS[name]
+    known = _object("metadataOptions", options)
+    for camel, snake, flag in _METADATA_OPTIONS:
+        value = known.get(camel)
+        if value is None:
+            value = known.get(snake)
+        if value is not None and _flag(f"metadataOptions.{camel}", value):
+            flags |= flag
     return flags
 
 
@@ -236,11 +241,8 @@ def _take_request_options(request: FeaturesRequest, options: dict[str, Any]) -> 
 
 def _milliseconds(name: str, value: Any) -> float:
     number = value
-    if type(value) is str:
-        try:
-            number = float(value)
-        except ValueError:
-            number = None
-    if type(number) not in (int, float) or not 0 < number < float("inf"):
+    if type(value) is str and _DECIMAL.fullmatch(value):
+        number = float(value)
+    if type(number) not in (int, float) or not number > 0:
         raise bad_value("Field", name, "a number of milliseconds above 0", value)
     return float(number)

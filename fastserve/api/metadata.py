@@ -1,8 +1,7 @@
 """The ``metadata`` part of answers, and the answer of the metadata endpoint.
 
 What doesn't vary between requests (names, types, descriptions, tags) is encoded once per set of options;
-effective times and statuses are
-put in per request, one text per row and not per feature.
+effective times and statuses are put in per request, one text per row and not per feature.
 
 Invariants
 1. Only what was asked for appears; with nothing asked there is no ``metadata`` at all (null would crash
@@ -43,8 +42,9 @@ SIZE_EXCEEDED = "DYNAMODB_RESPONSE_SIZE_LIMIT_EXCEEDED"
 
 @dataclass(slots=True)
 class RowFacts:
-    """What statuses and effective times of one vector come from: per place the effective time, and the places
-    without rows.
+    """What statuses and effective times of one vector come from.
+
+    Per place the effective time, and the status of places whose rows failed or have not come.
     """
 
     effective_ns: Sequence[int]
@@ -121,8 +121,9 @@ class MetadataEncoder:
         return {output.place for output in self._outputs if isinstance(output, Output)}
 
     def _effective_times(self, rows: Sequence[RowFacts]) -> dict[int, bytes]:
-        """Return the effective time per place: of a batch the oldest, so that no row is told to be newer than
-        it is.
+        """Return the effective time per place.
+
+        Of a batch it is the oldest, so that no row is told to be newer than it is.
         """
         texts = {}
         for place in self._places():

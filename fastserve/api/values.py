@@ -2,8 +2,7 @@
 
 Invariants
 1. A value is taken only if it has the declared type, exactly: no rounding, no truth of numbers, no number of
-   text unless the API says so
-   (int64 may come as a decimal string, timestamps come as text).
+   text unless the API says so (int64 may come as a decimal string, timestamps come as text).
 2. A message names the key, what was expected and what came, at most 64 characters of it.
 """
 
@@ -72,8 +71,9 @@ def timestamp_value(what: str, name: str, value: Any) -> int:
 
 
 def key_text(field: Field) -> KeyText:
-    """Return the function that checks a JSON value of a join key and returns its key text; it raises
-    `RequestError`.
+    """Return the function that checks a JSON value of a join key and returns its key text.
+
+    It raises `RequestError`.
     """
     return _KEY_TEXTS[field.dtype](field.name)
 
@@ -87,11 +87,12 @@ def _string_key(name: str) -> KeyText:
         # One test for the common case: letters, digits and _ need no escape and no length check.
         if value.isidentifier() and len(value) < SHORT_KEY:
             return value
-        if len(value) >= SHORT_KEY and len(value.encode("utf-8", "replace")) > MAX_KEY_BYTES:
-            raise bad_value("Join key", name, f"at most {MAX_KEY_BYTES} bytes", value)
         if not value:
             return EMPTY_TEXT
-        return string_text(value)
+        escaped = string_text(value)
+        if len(value) >= SHORT_KEY and len(escaped.encode("utf-8", "replace")) > MAX_KEY_BYTES:
+            raise bad_value("Join key", name, f"at most {MAX_KEY_BYTES} bytes", value)
+        return escaped
 
     return text
 

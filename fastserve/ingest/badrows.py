@@ -72,7 +72,7 @@ class BadRows:
         if self.count <= tolerated:
             return
         limit = f"{TOLERATED_SHARE:.0%} of all" if self.limit is None else "as was asked for"
-        got = f"got {self.count} of {rows_read}; nothing was written"
+        got = f"got {self.count} in {rows_read} rows; nothing was written"
         lines = [
             f"view {self.view!r}: expected at most {tolerated} bad rows ({limit}), {got}",
             *(f"  {sample}" for sample in self.samples),

@@ -103,7 +103,7 @@ class Reading:
             column = columns[fault[place].as_py()][1]
             got = batch.column(GOT)[place].as_py()
             row = first + place + 1
-            expected = f"{column.expected}, not null" if got is None else column.expected
+            expected = column.instead_of_null if got is None else column.expected
             samples.append((row, BadRow(relation.shown, f"row {row}", column.name, expected, got)))
         good = np.flatnonzero(fault.is_null().to_numpy(zero_copy_only=False))
         return kept.append_column(ROW, pa.array(numbers)).take(pa.array(good))

@@ -11,7 +11,7 @@ Invariants
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastserve.errors import DefinitionError
 from fastserve.sdk.types import (
@@ -49,13 +49,17 @@ MAX_KEY_TEXT_BYTES = 2000
 
 @dataclass(frozen=True, slots=True)
 class CheckedColumn:
-    """SQL expressions over one source column. ``fault`` is true where the row is bad, never null."""
+    """SQL expressions over one source column. ``fault`` is true where the row is bad, never null.
+
+    ``expected`` says what a value should have been, ``instead_of_null`` what should have been there at all.
+    """
 
     name: str
     value: str
     fault: str
     raw: str
     expected: str
+    instead_of_null: str = ""
 
 
 def quoted(name: str) -> str:
@@ -108,7 +112,9 @@ def check_column(
     if summed and field.dtype == Int64:
         faults.append(f"coalesce({value} = (-9223372036854775808)::BIGINT, false)")
         expected += " above -2**63"
-    return CheckedColumn(field.name, value, f"({' OR '.join(faults)})", raw, expected)
+    return CheckedColumn(
+        field.name, value, f"({' OR '.join(faults)})", raw, expected, f"{expected}, not null"
+    )
 
 
 def check_inferred(name: str, kind: str) -> CheckedColumn:
@@ -127,7 +133,7 @@ def check_key_length(column: CheckedColumn, strings: int) -> CheckedColumn:
     escaped = f"replace(replace({column.raw}, '\\', '\\\\'), '|', '\\|')"
     too_long = f"coalesce(strlen({column.raw}) > {limit // 2} AND strlen({escaped}) > {limit}, false)"
     expected = f"{column.expected} of at most {limit} bytes"
-    return CheckedColumn(column.name, column.value, f"({column.fault} OR {too_long})", column.raw, expected)
+    return replace(column, fault=f"({column.fault} OR {too_long})", expected=expected)
 
 
 def _value(dtype: DataType, source_type: str, raw: str) -> str | None:

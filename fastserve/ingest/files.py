@@ -70,15 +70,17 @@ class Relation:
 
 def connect(scratch: Path, memory_mb: int, threads: int) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB of this job's own, which spills into ``scratch`` beyond ``memory_mb``."""
+    spill = scratch / "spill"
+    spill.mkdir(parents=True, exist_ok=True)  # DuckDB makes it only when its parent is there
     connection = duckdb.connect(
         config={
             "memory_limit": f"{memory_mb}MB",
             "threads": threads,
-            "temp_directory": str(scratch / "spill"),
+            "temp_directory": str(spill),
             "preserve_insertion_order": True,
         }
     )
-    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")  # in cursors too
     return connection
 
 

@@ -3,7 +3,9 @@
 For each view: find the files, check every row, partition the good ones by entity key (`shuffle`), then sort,
 tile and encode partition after partition (`partition`, in processes where there is much to do) and put the
 rows. A view whose files hold too many bad rows is not written at all. Starting an interrupted job again skips
-the partitions that the store already has; running a finished one again writes the same rows.
+the partitions that the store already has; running a finished one again writes the same rows. A key whose
+events have all left the windows keeps the row that it has: that answers rightly until its horizon, and is
+missing from then on.
 
 Invariants
 1. Nothing is written before every row was read and checked.
@@ -25,13 +27,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import duckdb
 import orjson
+import pyarrow as pa
 
 from fastserve.errors import DefinitionError, shown
 from fastserve.ingest.apply import table_spec
 from fastserve.ingest.badrows import BadRow, BadRows
 from fastserve.ingest.checking import Reading
-from fastserve.ingest.files import InputFile, connect, find_files
+from fastserve.ingest.files import InputFile, connect, find_files, first_line
 from fastserve.ingest.jobs import JobRecords, fingerprint
 from fastserve.ingest.partition import PartitionJob, PartitionResult, make_rows, read_rows
 from fastserve.ingest.progress import Progress, make_progress
@@ -52,6 +56,8 @@ from fastserve.store.interface import OnlineStore
 from fastserve.tiles.write import earliest_ns
 
 MEMORY_MB = 1024
+MEMORY_MB_MIN = 64
+"""What DuckDB needs to read and sort at all."""
 ROWS_FOR_PROCESSES = 500_000
 """Below so many rows a process takes longer to start than the work does."""
 PUT_ROWS = 5_000
@@ -200,6 +206,15 @@ class _ViewJob:
 
     async def run(self) -> MaterializeReport:
         """Do it all; return what it came to."""
+        try:
+            return await self._run()
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            memory, folder = self._settings.memory_mb, self._settings.scratch
+            room = f"room to work in ({memory} MB of memory, disk under {folder})"
+            message = f"FeatureView {self._plan.name!r}: expected {room}, got: {first_line(error)}"
+            raise DefinitionError(message) from error
+
+    async def _run(self) -> MaterializeReport:
         began = time.perf_counter()
         source = _source(self._plan)
         files = await asyncio.to_thread(find_files, source, self._settings.inputs, self._settings.scratch)
@@ -261,13 +276,14 @@ class _ViewJob:
         """
         view, settings = self._plan.view, self._settings
         partitions = Partitions(self._folder / "partitions", count, self._bounds())
-        connection = connect(self._folder, settings.memory_mb // 2, settings.parallel)
+        connection = connect(self._folder, max(MEMORY_MB_MIN, settings.memory_mb // 2), settings.parallel)
         self._shows.step(f"{view.name}: reading", "rows")
         try:
             reading = Reading(connection, self._bad, self._shows, stop)
             rows_read = 0
             extra = [partition_sql(self._plan, count)]
-            for relation in view_relations(reading, view, _source(self._plan), files, self._folder):
+            source, until_ns = _source(self._plan), self._settings.until_ns
+            for relation in view_relations(reading, view, source, files, self._folder, until_ns):
                 before = reading.rows
                 partitions.add(reading.batches(relation, checked_columns(self._plan, relation), extra))
                 rows_read += reading.rows - before
@@ -347,7 +363,7 @@ class _ViewJob:
             timestamp_attribute=plan.timestamp_attribute,
             has_time=plan.view.timestamp_field is not None,
             effective_ns=self._as_of_ns,
-            memory_mb=max(128, self._settings.memory_mb // 2 // self._settings.parallel),
+            memory_mb=max(MEMORY_MB_MIN, self._settings.memory_mb // 2 // self._settings.parallel),
         )
 
     async def _put_packed(self, path: Path) -> None:

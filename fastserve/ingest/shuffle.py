@@ -68,7 +68,19 @@ def checked_columns(view: ViewPlan, relation: Relation) -> list[tuple[str, Check
     if view.view.timestamp_field is not None:
         field = Field(view.view.timestamp_field, Timestamp)
         columns.append((TIME, _column(view, relation, field, required=True)))
-    return columns + [(f.name, _column(view, relation, f)) for f in feature_columns(view)]
+    columns += [(field.name, _column(view, relation, field)) for field in feature_columns(view)]
+    _check_cases(view, [field.name for field in feature_columns(view)])
+    return columns
+
+
+def _check_cases(view: ViewPlan, names: Sequence[str]) -> None:
+    """Refuse columns that differ by case alone: to SQL they are one, with one's values in both."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            message = f"columns {other!r} and {name!r} (expected names that differ by more than case)"
+            raise DefinitionError(f"FeatureView {view.name!r}: {message}", view.view.location)
 
 
 def feature_columns(view: ViewPlan) -> list[Field]:

@@ -5,7 +5,8 @@ view's types are checked. A transformation sees the whole source as one table. T
 then have the types that their first 20,480 rows seem to have; a row whose value doesn't fit is bad (only
 columns that the SQL mentions are looked at).
 
-- SQL runs on DuckDB, which spills to disk: any size goes.
+- SQL runs on DuckDB, which spills to disk: any size goes. ``{until}`` in it is the time up to which is
+  materialized, so that a view can hold what was true then (the last 28 days of it, say).
 - A function of a ``pyarrow.Table`` gets the whole source at once, so that is limited to `TABLE_BYTES_MAX`.
 - A function whose parameter is annotated ``pyarrow.RecordBatch`` is called once for each batch of at most
   `checking.BATCH_ROWS` rows, and returns a batch or a table: any size goes.
@@ -29,9 +30,12 @@ from fastserve.errors import DefinitionError
 from fastserve.ingest.checking import BATCH_ROWS, Reading
 from fastserve.ingest.columns import check_inferred, literal, quoted
 from fastserve.ingest.files import InputFile, Relation, describe, file_relation, first_line, sniffed_types
+from fastserve.plan.views import MICROSECOND_NS
 from fastserve.sdk.sources import FileSource
-from fastserve.sdk.view_rules import SOURCE_PLACE
+from fastserve.sdk.view_rules import SOURCE_PLACE, UNTIL_PLACE
 from fastserve.sdk.views import FeatureView
+from fastserve.tiles.times import format_time
+from fastserve.tiles.windows import floor_to
 
 TABLE_BYTES_MAX = 1 << 30
 TRANSFORMED = "fs_transformed"
@@ -48,9 +52,14 @@ def source_text(transformation: str | Callable[..., Any] | None) -> str:
 
 
 def view_relations(
-    reading: Reading, view: FeatureView, source: FileSource, files: Sequence[InputFile], scratch: Path
+    reading: Reading,
+    view: FeatureView,
+    source: FileSource,
+    files: Sequence[InputFile],
+    scratch: Path,
+    until_ns: int,
 ) -> Iterator[Relation]:
-    """Yield the relations that hold a view's rows, one after the other.
+    """Yield the relations that hold a view's rows up to ``until_ns``, one after the other.
 
     Raises:
         DefinitionError: a file can't be read, or the transformation failed.
@@ -62,15 +71,16 @@ def view_relations(
         return
     table = _source_table(reading, source, files, transformation, scratch)
     if isinstance(transformation, str):
-        yield _sql_relation(reading.connection, view, source, transformation)
+        yield _sql_relation(reading.connection, view, source, transformation, until_ns)
     else:
         yield _function_relation(reading.connection, view, table, transformation, scratch)
 
 
 def _sql_relation(
-    connection: duckdb.DuckDBPyConnection, view: FeatureView, source: FileSource, sql: str
+    connection: duckdb.DuckDBPyConnection, view: FeatureView, source: FileSource, sql: str, until_ns: int
 ) -> Relation:
-    sql = sql.replace(SOURCE_PLACE, quoted(source.name)).strip().rstrip(";")
+    until = f"TIMESTAMPTZ {literal(format_time(floor_to(until_ns, MICROSECOND_NS)))}"
+    sql = sql.replace(SOURCE_PLACE, quoted(source.name)).replace(UNTIL_PLACE, until).strip().rstrip(";")
     try:
         return Relation(f"({sql})", describe(connection, sql), f"{view.name} (transformed)")
     except duckdb.Error as error:

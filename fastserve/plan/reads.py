@@ -1,11 +1,9 @@
 """Read groups: tables that are always read together with one key.
 
 The unit of coalescing is not a (table, key) pair but a (read group, key) pair: the tables of a workspace are
-cut
-into disjoint groups such that every service reads either all tables of a group under one key or none. One
+cut into disjoint groups such that every service reads either all tables of a group under one key or none. One
 dictionary look-up then stands for all tables of the group, and the body of a BatchGetItem is one ``join``
-over
-text that was made when the plan was compiled.
+over text that was made when the plan was compiled.
 
 Invariants
 1. A table belongs to exactly one group, so that no (table, key) pair can be asked twice by two groups.
@@ -34,8 +32,7 @@ class ReadGroup:
     """Tables which are always read together under one key text.
 
     ``index`` numbers the groups of a workspace from 0. ``own_items`` is true where the tables hold packed
-    rows
-    written by fastserve, false where they hold ordinary items (the attributes format).
+    rows written by fastserve, false where they hold ordinary items (the attributes format).
     """
 
     index: int

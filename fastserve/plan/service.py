@@ -1,10 +1,9 @@
 """A feature service compiled: which keys it reads, where each feature comes from, in which order it answers.
 
 The *vector row* of a request is the fixed parts of all its rows side by side: place 0's row, place 1's row,
-…, and behind them the
-constants that `tiles.merge` needs. Because every row's fixed part has a static length, each feature stands at
-a static word
-of the vector row, and the features of many requests are read by one ``take``.
+…, and behind them the constants that `tiles.merge` needs. Because every row's fixed part has a static length,
+each feature stands at a static word of the vector row, and the features of many requests are read by one
+``take``.
 
 Invariants
 1. Places are ordered by read, then by the read group's tables: a read's rows, as a store fills them, are a

@@ -39,8 +39,7 @@ class ViewPlan:
     """What serving and ingest need to know of a view.
 
     ``schema`` is None for attribute views. ``ttl_ns`` is None where rows don't expire.
-    ``timestamp_attribute`` names the attribute
-    that holds an attributes-format item's time, if any.
+    ``timestamp_attribute`` names the attribute that holds an attributes-format item's time, if any.
     """
 
     view: FeatureView

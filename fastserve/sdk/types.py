@@ -74,7 +74,7 @@ Int64: Final = ScalarType("int64", "Int64")
 Float64: Final = ScalarType("float64", "Float64")
 Float32: Final = ScalarType("float32", "Float32")
 String: Final = ScalarType("string", "String")
-Bool: Final = ScalarType("bool", "Bool")
+Bool: Final = ScalarType("boolean", "Bool")  # the name that Tecton's Java client knows
 Timestamp: Final = ScalarType("timestamp", "Timestamp")
 INVALID: Final = ScalarType(_INVALID_NAME, "INVALID")  # stands where the author's fault was collected
 

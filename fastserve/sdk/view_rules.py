@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 INTERVAL_MIN: Final = timedelta(minutes=1)
 SOURCE_PLACE: Final = "{source}"
+# What a transformation in SQL may say for the time up to which is materialized.
+UNTIL_PLACE: Final = "{until}"
 TABLE_NAME: Final = re.compile(r"[A-Za-z0-9_.-]{3,255}")  # DynamoDB's rule
 
 

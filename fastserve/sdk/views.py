@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from fastserve.errors import InvariantError
 from fastserve.sdk.checks import Checks, Definition
@@ -29,6 +29,9 @@ from fastserve.sdk.view_rules import INTERVAL_MIN, check_transformation, check_v
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Transformation: TypeAlias = (
+    "str | Callable[[pa.Table], pa.Table] | Callable[[pa.RecordBatch], pa.Table | pa.RecordBatch]"
+)
 LeadingEdge = Literal["now", "last_complete_tile"]
 HORIZON_DEFAULT: Final = timedelta(days=2)
 _FEATURES: Final = (Attribute, Aggregate)
@@ -47,8 +50,10 @@ class FeatureView(Definition):
         aggregation_interval: For aggregates: the length of a tile, at least a minute.
         leading_edge: Whether windows end at the request (``now``) or with the last complete tile.
         horizon: For how long after it was written a row can answer exactly.
-        transformation: SQL in which the source is a table (its name, or ``{source}``), or a function of a
-            ``pyarrow.Table`` that returns one. None: the source's columns are used as they are.
+        transformation: SQL in which the source is a table (its name, or ``{source}``) and ``{until}``
+            the time up to which is materialized, or a function of a
+            ``pyarrow.Table`` that returns one (annotated with ``pyarrow.RecordBatch`` it is called batch by
+            batch). None: the source's columns are used as they are.
         batch_schedule: How often the view is to be materialized.
         start_time: Events before it don't count; without a time zone it is UTC.
         row_format: ``packed``, or an `AttributesFormat` for tables that exist.
@@ -70,7 +75,7 @@ class FeatureView(Definition):
     aggregation_interval: timedelta | None
     leading_edge: LeadingEdge
     horizon: timedelta
-    transformation: str | Callable[[pa.Table], pa.Table] | None
+    transformation: Transformation | None
     batch_schedule: timedelta | None
     start_time: datetime | None
     row_format: RowFormat
@@ -89,7 +94,7 @@ class FeatureView(Definition):
         aggregation_interval: timedelta | None = None,
         leading_edge: LeadingEdge = "now",
         horizon: timedelta = HORIZON_DEFAULT,
-        transformation: str | Callable[[pa.Table], pa.Table] | None = None,
+        transformation: Transformation | None = None,
         batch_schedule: timedelta | None = None,
         start_time: datetime | None = None,
         row_format: RowFormat = "packed",

@@ -38,8 +38,6 @@ class ServiceHandler:
         "plan",
         "runtime",
         "takes_context",
-        "units_max",
-        "varies",
     )
 
     def __init__(self, runtime: ServiceRuntime, transport: RowTransport) -> None:
@@ -57,10 +55,8 @@ class ServiceHandler:
         # Without variable-width columns every row has its static length, and most services can't come near
         # the limit.
         self.may_be_large = plan.row_bytes > MAX_STORE_BYTES or any(
-            not place.view.packed for place in plan.places
+            place.view.layout.json_columns or not place.view.packed for place in plan.places
         )
-        self.varies = any(place.view.layout.json_columns for place in plan.places)
-        self.units_max = MAX_STORE_BYTES / transport.bytes_per_unit
         self._bytes_per_unit = transport.bytes_per_unit
 
     def key_texts(self, join_keys: Mapping[str, Any], row: str = "") -> list[str]:

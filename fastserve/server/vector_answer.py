@@ -20,6 +20,8 @@ from fastserve.serving.columns import Columns
 from fastserve.serving.requests import VectorRequest
 
 LOGGER = logging.getLogger("fastserve")
+LATE_S = 0.002
+"""How exactly a loop's timers keep their time, twice; the store's client tries nothing in so short a time."""
 
 
 class VectorAnswer:
@@ -36,6 +38,7 @@ class VectorAnswer:
         "handler",
         "now_s",
         "on_demand_s",
+        "ready_s",
         "request",
         "sizes",
         "timeout_s",
@@ -60,14 +63,26 @@ class VectorAnswer:
         self.batch = batch
         self.features: list[bytes] = []
         self.facts: list[RowFacts] = []
+        self.ready_s: float | None = None
         self.sizes: list[int] = []
         self.on_demand_s = 0.0
         self.vectors: VectorRequest
 
     def on_timeout(self) -> None:
         """Answer that the server's timeout has passed."""
-        message = f"The store did not answer within the server timeout of {self.timeout_s:g} s"
-        refuse(self.exchange, RequestError(504, message))
+        refuse(self.exchange, self._timed_out())
+
+    def _timed_out(self) -> RequestError:
+        return RequestError(
+            504, f"The store did not answer within the server timeout of {self.timeout_s:g} s"
+        )
+
+    def _is_late(self, error: StoreError) -> bool:
+        """Whether a read failed because the request's time was over.
+
+        The store's client and the request wait for the same moment, and either may be the first to notice.
+        """
+        return error.timed_out and self.now_s() >= self.vectors.deadline_s - LATE_S
 
     def on_failure(self, error: Exception) -> None:
         """Answer that something went wrong which nobody foresaw."""
@@ -79,6 +94,8 @@ class VectorAnswer:
             return  # refused when an earlier part came
         try:
             if self._plain(columns):
+                if self.handler.may_be_large:
+                    self._check_size(0)
                 self.exchange.respond(
                     200, b'{"result":{"features":' + self.handler.encoder.encode(columns, first) + b"}}"
                 )
@@ -96,20 +113,17 @@ class VectorAnswer:
 
         Rows that haven't come by the latency budget are null, as in `_take`.
         """
-        handler = self.handler
-        if self.batch or self.request.metadata or columns.report.unreadable or handler.may_be_large:
+        if self.batch or self.request.metadata or columns.report.unreadable:
             return False
-        units = 0
-        for read in self.vectors.reads:
+        for read in self.vectors.reads:  # noqa: SIM110 - a generator costs more than the loop
             if read.error is not None:
                 return False
-            if handler.varies:
-                for row in read.rows:
-                    units += 0 if row is None else len(row)
-        return units <= handler.units_max
+        return True
 
     def _take(self, columns: Columns, first: int, last: int) -> None:
         offset = len(self.features)
+        if self.ready_s is None:
+            self.ready_s = self.now_s()
         lacking = self._lacking(columns, first, last)
         effective = columns.effective_ns[first:last].tolist()
         late = self._computed(columns, first, last)
@@ -147,16 +161,29 @@ class VectorAnswer:
         found: dict[int, dict[int, bytes]] = {}
         for line, places in self.vectors.lacking(offset, offset + last - first).items():
             for place, read in places.items():
-                if read.error is not None and not self.request.allow_partial:
-                    raise store_refusal(read.error)
-                status = TIME_OUT if read.error is None else UNKNOWN
-                found.setdefault(line, {})[place] = status
+                found.setdefault(line, {})[place] = self._status_without(read.error)
         for (line, place), reason in columns.report.unreadable.items():
             if first <= line < last:
                 if not self.request.allow_partial:
                     raise self._unreadable(place, reason)
                 found.setdefault(line - first + offset, {})[place] = UNKNOWN
         return found
+
+    def _status_without(self, error: StoreError | None) -> bytes:
+        """Return the status of a place whose read has not come, or failed with ``error``.
+
+        Raises:
+            RequestError: the server's timeout is over, or partial results aren't welcome.
+        """
+        if error is None:
+            return TIME_OUT
+        if self._is_late(error):
+            if self.vectors.budget:
+                return TIME_OUT
+            raise self._timed_out()
+        if not self.request.allow_partial:
+            raise store_refusal(error)
+        return UNKNOWN
 
     def _unreadable(self, place: int, reason: str) -> RequestError:
         view = self.handler.plan.places[place].view
@@ -185,8 +212,9 @@ class VectorAnswer:
             parts.append(b'"features":' + features)
         if flags & INCLUDE_SLO_INFO:
             now_s = self.now_s()
+            ready_s = now_s if self.ready_s is None else self.ready_s
             server_s = now_s - self.exchange.received_s
-            reads_s = now_s - self.vectors.started_s - self.on_demand_s if self.handler.plan.reads else 0.0
+            reads_s = ready_s - self.vectors.started_s - self.on_demand_s if self.handler.plan.reads else 0.0
             timing = Timing(server_s, max(0.0, reads_s), self.sizes, self.on_demand_s)
             parts.append(slo_part(timing, batch=self.batch))
         return b',"metadata":{' + b",".join(parts) + b"}" if parts else b""

@@ -5,7 +5,7 @@ it (an *epoch*) and `MergePlan.fast` serves until a window's start moves; otherw
 
 Invariants
 1. Rows past their horizon or from the future are nulled before they are merged, whichever way is taken.
-2. The epoch is a cache: it changes what a merge costs and never its result (floats: up to rounding).
+2. The epoch is a cache: it changes what a merge costs and never its result, to the last digit.
 """
 
 from __future__ import annotations

@@ -122,8 +122,9 @@ def output_storage(output: Output) -> Storage:
 class _Gather:
     """How one kind of column is read.
 
-    ``look_ups`` are elements of the matrix's lines seen as ``dtype``, ``order`` goes over those and the merged
-    aggregates behind them (None: as read). ``nothing`` is given where the service has no column of the kind.
+    ``look_ups`` are elements of the matrix's lines seen as ``dtype``, ``order`` goes over those and the
+    merged aggregates behind them (None: as read). ``nothing`` is given where the service has no column of the
+    kind.
     """
 
     look_ups: npt.NDArray[np.intp]

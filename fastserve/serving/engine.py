@@ -262,11 +262,14 @@ class Engine:
 
         Requests are in flight in the order of their arrival, and all have the same server timeout.
         """
-        for request in list(self._in_flight):
+        late = []
+        for request in self._in_flight:
             if request.budget:
                 continue
             if request.deadline_s > now_s:
                 break
+            late.append(request)
+        for request in late:
             self.give_up(request)
 
     def give_up(self, request: VectorRequest) -> None:

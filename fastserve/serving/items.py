@@ -92,7 +92,7 @@ def _bool(_name: str, _dtype: DataType, attribute: Attribute) -> bool:
 
 
 def _time(name: str, dtype: DataType, attribute: Attribute) -> int:
-    """Times are ISO-8601 text, or a number of nanoseconds since the epoch."""
+    """Return a time: ISO-8601 text, or a number of nanoseconds since the epoch."""
     return parse_time_ns(attribute["S"]) if "S" in attribute else _integer(name, dtype, attribute)
 
 
@@ -134,8 +134,9 @@ def _reader(dtype: DataType) -> Callable[[str, DataType, Attribute], Any]:
 
 
 def api_value(dtype: DataType, value: Any) -> Any:
-    """Return a value as the API writes it: int64 and non-finite floats as strings, times as ISO-8601, structs
-    as lists.
+    """Return a value as the API writes it.
+
+    int64 and non-finite floats are strings, times ISO-8601, structs lists.
     """
     if value is None:
         return None

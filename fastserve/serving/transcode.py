@@ -2,7 +2,8 @@
 
 Invariants
 1. A null row is empty in every slot and null in every column; its effective time is the smallest int64.
-2. What a transcoded row could not have known is null (attributes) or neutral (aggregates), never guessed.
+2. What a transcoded row could not have known is null (attributes) or neutral (aggregates), never guessed, and
+   no component of aggregates is taken over in part.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from fastserve.plan.views import ViewPlan
 from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, RowLayout
 from fastserve.tiles.merge import NEUTRAL_BITS
-from fastserve.tiles.rows import RowBuilder, decode_row, effective_ns_of, encode_row
+from fastserve.tiles.rows import RowBuilder, RowError, decode_row, effective_ns_of, encode_row
 
 OldLayouts = Mapping[str, Mapping[int, RowLayout]]
 """Layouts that a view's rows may still have, by view name and schema id."""
@@ -37,20 +38,29 @@ def transcode(row: bytes, old: RowLayout, view: ViewPlan) -> bytes:
     Columns that the old schema lacks, or has with another type, are null, or neutral in a compacted row.
 
     Raises:
-        RowError: the row doesn't fit the old layout either.
+        RowError: the row doesn't fit the old layout either, or cuts a window in another way than the current
+            one does.
     """
     values = decode_row(old, row)
     if view.schema is None:
         return encode_row(view.layout, _kept(values, old, view.layout), effective_ns_of(row))
     words = np.frombuffer(null_row(view), "<i8").copy()
     old_words = np.frombuffer(row, "<i8", old.fixed_words)
+    known = {_component_name(column.name) for column in old.columns}
     for column in view.layout.columns:
         if column.name in values:
             words[column.word] = old_words[old.by_name[column.name].word]
+        elif _component_name(column.name) in known:  # the row has others of its slots: half a sum is wrong
+            raise RowError(f"expected {column.name!r}, got a row of another horizon or aggregation interval")
     words[1] = old_words[1]
     raw = bytearray(words.tobytes())
     raw[1] = row[1] & ~FLAG_NULL_BITMAP
     return bytes(raw)
+
+
+def _component_name(name: str) -> str:
+    """Return what the slots of one component have in common in their columns' names."""
+    return name.rpartition(":")[0]
 
 
 def _kept(values: dict[str, Any], old: RowLayout, new: RowLayout) -> dict[str, Any]:

@@ -21,11 +21,12 @@ import numpy.typing as npt
 from fastserve.plan.service import Place, ServicePlan
 from fastserve.plan.views import ViewPlan
 from fastserve.serving.columns import RowReport
+from fastserve.serving.texts import check_texts
 from fastserve.serving.transcode import OldLayouts, null_row, transcode
 from fastserve.serving.transport import RowTransport
 from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, WORD_BYTES, Column
 from fastserve.tiles.merge import CONSTANT_BITS, Words
-from fastserve.tiles.rows import RowError, check_header, decode_row, json_texts
+from fastserve.tiles.rows import RowError, check_header, decode_row
 
 Transcode = Callable[[ViewPlan, Any], bytes]
 """Turns an attributes-format item into a packed row of the view; raises `RowError`."""
@@ -141,7 +142,7 @@ class VectorRows:
             if not place.view.packed and self._transcode_item is not None:
                 return self._transcode_item(place.view, row)
             decoded = self._current(place.view, self._transport.unwrap(row), report)
-            json_texts(place.view.layout, decoded)  # also finds what is cut or too long
+            check_texts(place.view.layout, decoded)  # also finds what is cut or too long
         except (RowError, ValueError, TypeError) as error:
             report.unreadable[line, place.number] = str(error)
             return null

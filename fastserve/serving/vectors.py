@@ -10,7 +10,7 @@ Invariants
    its features are null with status UNKNOWN. Bytes that are no row never become values.
 2. An absent, expired or unreadable row is evaluated as its view's null row: empty in every slot.
 3. Rows of different requests never mix: each request owns one line of the matrix.
-4. The result does not depend on which requests are evaluated together (floats: up to rounding).
+4. The result does not depend on which requests are evaluated together, to the last digit.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
@@ -64,10 +64,13 @@ StoreSettings: TypeAlias = LocalSettings | DynamoDBSettings
 READ_TIMEOUT_S = 0.5
 
 
-async def open_store(url: str, *, read_timeout_s: float = READ_TIMEOUT_S) -> OnlineStore:
+async def open_store(
+    url: str, *, read_timeout_s: float = READ_TIMEOUT_S, connections: int | None = None
+) -> OnlineStore:
     """Open the store that ``url`` names. Call it in the process and event loop that will use it.
 
-    ``read_timeout_s`` is the time of one try of a read over a network.
+    ``read_timeout_s`` is the time of one try of a read over a network. ``connections`` bounds the connections
+    to the store where the URL doesn't.
 
     Raises:
         DefinitionError: the URL can't be used as written.
@@ -80,6 +83,7 @@ async def open_store(url: str, *, read_timeout_s: float = READ_TIMEOUT_S) -> Onl
         return await open_local(settings)
     from fastserve.store.dynamodb.store import open_dynamodb
 
+    settings = replace(settings, connections=settings.connections or connections)
     return await open_dynamodb(settings, call_timeout_s=read_timeout_s)
 
 

@@ -1,15 +1,16 @@
 """Aggregate features as mergeable components, and the compacted row that stores them.
 
-A component is one number per slot of a window: a column's sum, count, minimum or maximum over the slot. It is the
-intermediate representation (IR): components of disjoint slots merge with the component's own operation, and a feature
-is finalized from one or two merged components. Features share components: mean needs sum and count, and when the view also asks
-for the count over the same window nothing more is stored.
+A component is one number per slot of a window: a column's sum, count, minimum or maximum over the slot. It is
+the intermediate representation (IR): components of disjoint slots merge with the component's own operation,
+and a feature is finalized from one or two merged components. Features share components: mean needs sum and
+count, and when the view also asks for the count over the same window nothing more is stored.
 
-What an empty slot holds is the operation's neutral element, chosen so that emptiness survives the merge for free:
+What an empty slot holds is the operation's neutral element, chosen so that emptiness survives the merge for
+free:
 
     operation  neutral   why
-    ADD_F      -0.0      x + -0.0 is x for every x, and -0.0 comes out only when every term was -0.0; the writer stores 0.0 for a
-                         sum that is zero. So an empty sum is told from a sum of zero without storing a count.
+    ADD_F      -0.0      x + -0.0 is x for every x, and -0.0 comes out only when every term was -0.0. A sum
+                         that is zero is stored as 0.0, so an empty one is told from it without a count.
     ADD_I      0         the count beside it tells empty from zero
     COUNT      0         an empty window's count is 0
     MIN_F      null NaN  np.fmin and np.fmax pass over NaN
@@ -18,7 +19,8 @@ What an empty slot holds is the operation's neutral element, chosen so that empt
     MAX_I      -2**63
 
 Invariants
-1. A component's operation is associative and commutative over slots, with the neutral element above (floats: up to rounding).
+1. A component's operation is associative and commutative over slots, with the neutral element above (floats:
+   up to rounding).
 2. Integer sums are exact; one that leaves int64 is never wrapped silently (`merge` checks).
 3. The schema of a view is a function of its definition alone.
 """
@@ -56,7 +58,7 @@ FLOAT_OPS = frozenset({Op.ADD_F, Op.MIN_F, Op.MAX_F})
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """An operation over one input column and one window, ``window.slots`` numbers in a row from word ``word`` on."""
+    """An operation over one input column and window: ``window.slots`` numbers from word ``word`` on."""
 
     op: Op
     column: str
@@ -78,7 +80,10 @@ class AggregateSpec:
 
 @dataclass(frozen=True, slots=True)
 class AggregateFeature:
-    """A feature and the components (by index) that it is finalized from; ``count`` is None where emptiness is in the value."""
+    """A feature and the components (by index) that it is finalized from.
+
+    ``count`` is None where the value itself tells that nothing was there.
+    """
 
     spec: AggregateSpec
     value: int
@@ -96,7 +101,7 @@ class CompactedSchema:
 
 
 def components_of(function: str, input_type: DataType) -> tuple[Op, Op | None]:
-    """Return the operations that ``function`` over ``input_type`` is finalized from: the value's, and the count's where needed."""
+    """Return the operations that a function is finalized from: the value's, and the count's where needed."""
     integral = input_type in (Int64, Timestamp)
     if function == "count":
         return Op.COUNT, None
@@ -112,19 +117,24 @@ def components_of(function: str, input_type: DataType) -> tuple[Op, Op | None]:
 
 
 def make_schema(specs: Sequence[AggregateSpec], horizon_ns: int) -> CompactedSchema:
-    """Lay out the compacted row of a view with the aggregates ``specs``, components shared wherever they are equal."""
+    """Lay out the compacted row of a view with these aggregates; equal components are shared."""
     places: dict[tuple[Op, str, Window], int] = {}
     features: list[AggregateFeature] = []
     for spec in specs:
         value_op, count_op = components_of(spec.function, spec.input_type)
         value = places.setdefault((value_op, spec.column, spec.window), len(places))
-        count = None if count_op is None else places.setdefault((count_op, spec.column, spec.window), len(places))
+        count = (
+            None if count_op is None else places.setdefault((count_op, spec.column, spec.window), len(places))
+        )
         features.append(AggregateFeature(spec, value, count))
     layout = make_layout(
         [
-            (f"{column}:{op.value}:{window.window_ns}:{window.hop_ns}:{slot}", Float64 if op.is_float else Int64)
+            (
+                f"{column}:{op.value}:{window.window_ns}:{window.hop_ns}:{slot}",
+                Float64 if op.is_float else Int64,
+            )
             for op, column, window in places
-            for slot in range(window.slots)
+            for slot in window.slot_names
         ]
     )
     components: list[Component] = []

@@ -2,11 +2,8 @@
 
 A packed row is one binary value: a header of 16 bytes, fixed-width columns, and behind them a variable-width
 part. The fixed part of every row of a view has the same length, a multiple of 24 bytes, so that the base64
-texts of
-any rows can be joined and decoded at once (3 bytes are 4 characters, no padding) and what comes out is a
-matrix
-of 8-byte words (`perf/micro/rows.py`: 50 rows joined, decoded and viewed in a fifth of the time that 50
-decodes take).
+texts of any rows can be joined and decoded at once (3 bytes are 4 characters, no padding) and what comes out
+is a matrix of 8-byte words (`perf/micro/rows.py`: 50 rows take 4.5 us together and 39 us one by one).
 
     offset  bytes  what
     0       1      format, `FORMAT`
@@ -18,12 +15,10 @@ decodes take).
     fixed   …      null bitmap (only with its flag), then the variable-width values as JSON, then zeros
 
 Nulls are in band: a reserved NaN in floats, the smallest int64 in integers and timestamps, 2 in booleans,
-``null`` in
-variable-width text. A stored value that collides with its marker sets FLAG_NULL_BITMAP, and the bitmap then
-decides;
-a stored NaN or infinity sets FLAG_NONFINITE. Rows with flags take the exact, slower way. A variable-width
-value is kept
-as the JSON text that the API answers with: it is copied to the answer, never parsed.
+``null`` in variable-width text. A stored value that collides with its marker sets FLAG_NULL_BITMAP, and the
+bitmap then decides; a stored NaN or infinity sets FLAG_NONFINITE. Rows with flags take the exact, slower way.
+A variable-width value is kept as the JSON text that the API answers with: it is copied to the answer, never
+parsed.
 
 Invariants
 1. A layout is a pure function of its columns in their order; equal columns give equal schema ids on every
@@ -137,9 +132,7 @@ class RowLayout:
         return self.fixed_bytes // 3 * 4
 
     def describe(self) -> list[tuple[str, object]]:
-        """Return the columns as JSON-ready (name, data type) pairs, from which `describe_layout` makes the
-        layout again.
-        """
+        """Return the columns as (name, data type) pairs for JSON, of which the layout can be made again."""
         return [(column.name, column.dtype.to_api()) for column in self.columns]
 
 

@@ -1,20 +1,18 @@
 """Merging the slots of compacted rows and finalizing features, for all rows of a batch at once.
 
 The rows of one request stand side by side in one *vector row* (all views of the service, `serving.vectors`
-joins them); the vector
-rows of several requests are stacked to a matrix. Which words of it a feature is made of depends on the clock
-and on the rows'
-``as_of``. Two ways compute the same thing:
+joins them); the vector rows of several requests are stacked to a matrix. Which words of it a feature is made
+of depends on the clock and on the rows' ``as_of``. Two ways compute the same thing:
 
 - `MergePlan.fast`: all rows share one ``as_of`` per view. Index arrays for the live slots are made once and
-  hold until a window's
-  start moves; merging is one ``take`` and one reduction per group of components with equally many live slots.
+  hold until a window's start moves; merging is one ``take`` and one reduction per group of components with
+  equally many live slots.
 - `MergePlan.masked`: any mix of ``as_of``. All slots are taken, those outside the window are replaced by the
   neutral element.
 
-``take`` with a prepared index costs 1.1 ns per number, fancy indexing 4 to 9, ``np.add.reduceat`` 6 per
-segment (and it gives the next
-segment's value for an empty one): `perf/micro/merge.py`.
+``take`` with a prepared index costs 0.6 ns per number and fancy indexing 4.5; adding the terms up costs 0.3
+by ``add.reduce`` and 2.8 by ``add.reduceat``, which also gives the next segment's value for an empty one
+(`perf/micro/merge.py`).
 
 Invariants
 1. A row takes part only if it may answer at the request's time (`windows.serves`); the caller has replaced
@@ -112,9 +110,7 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Finalizer:
-    """Where the merged components stand that the features are made of, one index array per kind of
-    feature.
-    """
+    """Where the merged components of each kind of feature stand, one index array per kind."""
 
     sums: Index
     extremes: Index
@@ -150,8 +146,8 @@ class MergePlan:
     """The aggregates of one service, compiled for its vector row.
 
     ``places`` gives, for each aggregate view's place in the vector row, its number, its first word and its
-    schema, and the features
-    that the service reads of it. ``constants`` is the word at which `CONSTANT_BITS` start.
+    schema, and the features that the service reads of it. ``constants`` is the word at which `CONSTANT_BITS`
+    start.
     """
 
     def __init__(
@@ -225,18 +221,13 @@ class MergePlan:
 
     @property
     def counts(self) -> int:
-        """How many of the integer result's columns, from the first on, are counts: an empty window's is 0
-        there, not null.
-        """
+        """How many of the integer columns, from the first on, are counts: 0 and not null where empty."""
         return len(self._features["count"])
 
-    # --- the two ways
-    # -------------------------------------------------------------------------------------------------------------
+    # --- the two ways ---
 
     def epoch(self, as_of: Words, time_ns: int) -> Epoch:
-        """Prepare `fast` for rows with ``as_of`` (one value per place, shape (places,)) asked at
-        ``time_ns``.
-        """
+        """Prepare `fast` for rows with ``as_of``, shape (places,), asked at ``time_ns``."""
         times = {place: int(as_of[column]) for place, column in self._place_column.items()}
         groups, positions = self._group(
             lambda placed: placed.component.window.live_slots(times[placed.place], time_ns), masked=False
@@ -250,9 +241,8 @@ class MergePlan:
         """Merge and finalize rows that all have the epoch's ``as_of``, or are null rows.
 
         ``matrix`` has shape (requests, words of the vector row). Returns floats of shape (requests,
-        `floats`), null as the reserved NaN,
-        and integers of shape (requests, `ints`), null as the smallest int64; counts are 0 where nothing was
-        counted.
+        `floats`), null as the reserved NaN, and integers of shape (requests, `ints`), null as the smallest
+        int64; counts are 0 where nothing was counted.
         """
         return self._finalize(matrix, epoch.groups, epoch.finalizer, None)
 
@@ -263,8 +253,7 @@ class MergePlan:
         dropped = np.maximum(starts_now - starts_then, 0)
         return self._finalize(matrix, self._masked_groups, self._masked_finalizer, dropped)
 
-    # --- merge
-    # --------------------------------------------------------------------------------------------------------------------
+    # --- merge ---
 
     def _finalize(
         self, matrix: Words, groups: Iterable[_Group], at: _Finalizer, dropped: Words | None
@@ -286,14 +275,14 @@ class MergePlan:
         ints = _side_by_side(int_parts, len(matrix), INT64)
         return _float_features(floats, ints, at), _int_features(ints, at)
 
-    # --- compile
-    # ------------------------------------------------------------------------------------------------------------------
+    # --- compile ---
 
     def _group(
         self, slots_of: Callable[[PlacedComponent], list[int]], *, masked: bool
     ) -> tuple[tuple[_Group, ...], Index]:
-        """Group components by operation and number of terms; also return where each component's merged value
-        comes out.
+        """Group components by operation and number of terms.
+
+        Also returns where each component's merged value comes out.
         """
         members: dict[tuple[Op, int], list[tuple[int, list[int]]]] = {}
         for number, placed in enumerate(self._components):
@@ -304,6 +293,10 @@ class MergePlan:
         positions = np.zeros(len(self._components), np.intp)
         next_place = {True: 0, False: 0}
         for (op, _), entries in sorted(members.items(), key=lambda item: (item[0][0].value, item[0][1])):
+            if op is Op.ADD_F and len(entries) == 1:
+                # NumPy adds a single column pairwise and several of them in order. With its double beside it
+                # a sum has the same last digit, whichever way it is merged and whatever beside it.
+                entries = entries * 2  # noqa: PLW2901
             numbers = [number for number, _ in entries]
             index = np.array([words for _, words in entries], np.intp).T.copy()
             positions[numbers] = np.arange(next_place[op.is_float], next_place[op.is_float] + len(numbers))

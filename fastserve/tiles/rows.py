@@ -2,8 +2,7 @@
 
 `RowBuilder` fills the rows of one batch column by column, a NumPy assignment each, and cuts them into bytes.
 `decode_row` reads one row the plain way, value by value; the hot path's matrix reading (`merge`, `serving`)
-is tested against
-it and falls back to it for rows with flags.
+is tested against it and falls back to it for rows with flags.
 
 Invariants
 1. ``decode_row(layout, row)`` of a built row gives back the values that were set, nulls and NaN included.
@@ -70,9 +69,7 @@ class RowBuilder:
         self._words[:, 1] = times_ns
 
     def set_numbers(self, name: str, values: npt.ArrayLike, nulls: Bools | None = None) -> None:
-        """Set a fixed-width column: float64, float32, int64, boolean or timestamp (int64 ns), by the layout's
-        type.
-        """
+        """Set a fixed-width column; timestamps are int64 nanoseconds."""
         column = self._layout.by_name[name]
         array = np.asarray(values).astype(column.storage.numpy_type, casting="unsafe")
         place = self._view(column)
@@ -89,9 +86,7 @@ class RowBuilder:
         self._texts[name] = texts
 
     def set_words(self, word: int, values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> None:
-        """Set the components of compacted rows: ``values`` of shape (count, n) go to words ``word`` to ``word
-        + n``.
-        """
+        """Set components of compacted rows: ``values``, shape (count, n), from word ``word`` on."""
         bits: npt.NDArray[np.int64] = values.view("<i8")
         if values.dtype == np.float64:
             odd = ~np.isfinite(values) & (bits != NULL_FLOAT64_BITS)
@@ -141,9 +136,7 @@ class RowBuilder:
         self._words.view(kind)[nulls, column.offset // column.storage.width_bytes] = value
 
     def _json_parts(self) -> tuple[list[bytes], dict[str, npt.NDArray[np.uint32]]]:
-        """Return each row's variable-width values in one piece, and for each column where its text ends in
-        it.
-        """
+        """Return each row's variable-width values in one piece, and where each column's text ends in it."""
         position = np.zeros(self._count, "<u4")
         ends: dict[str, npt.NDArray[np.uint32]] = {}
         columns = []
@@ -155,9 +148,7 @@ class RowBuilder:
         return (list(map(b"".join, zip(*columns, strict=True))) if columns else [b""] * self._count), ends
 
     def _bitmaps(self) -> list[bytes]:
-        """Return the null bitmaps of the rows that need one (bit i: column i of the layout is null), empty
-        bytes for the others.
-        """
+        """Return each row's null bitmap (bit i: column i is null), empty where none is needed."""
         flagged = np.flatnonzero(self._flags & FLAG_NULL_BITMAP)
         bitmaps = [b""] * self._count
         for number in flagged.tolist():
@@ -167,8 +158,9 @@ class RowBuilder:
 
 
 def encode_row(layout: RowLayout, values: dict[str, Any], effective_ns: int) -> bytes:
-    """Pack one row from Python values (None is null; timestamps as int nanoseconds; JSON columns as bytes in
-    the API's encoding).
+    """Pack one row from Python values.
+
+    None is null, timestamps are int nanoseconds, JSON columns are bytes in the API's encoding.
     """
     builder = RowBuilder(layout, 1)
     builder.set_effective_ns(effective_ns)
@@ -209,8 +201,9 @@ def effective_ns_of(row: bytes) -> int:
 
 
 def decode_row(layout: RowLayout, row: bytes) -> dict[str, Any]:
-    """Return the values of one row by column name: None for null, int nanoseconds for timestamps, JSON
-    columns as JSON bytes.
+    """Return the values of one row by column name.
+
+    None is null, timestamps are int nanoseconds, JSON columns are JSON bytes.
 
     Raises:
         RowError: as `check_header`, or the variable-width part does not fit its ends.
@@ -243,7 +236,8 @@ def _variable_part(layout: RowLayout, row: bytes, flags: int) -> tuple[dict[str,
         texts[column.name] = row[start + low : start + high]
         if high < low or len(row) < start + high or (low == high):
             raise RowError(
-                f"the text of column {column.name!r} ends at byte {high}, expected after {low} and within {len(row) - start}"
+                f"column {column.name!r}: expected its text to end after byte {low} and within "
+                f"{len(row) - start}, got {high}"
             )
         low = high
     if not start + low <= len(row) < start + low + 3 or len(row) % 3:

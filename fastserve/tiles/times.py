@@ -14,7 +14,8 @@ from fastserve.tiles.windows import DAY_NS, SECOND_NS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TIME = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?(?:\s?(?:([Zz])|([+-])(\d\d):?(\d\d)))?)?",
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d)(?::(\d\d)(?:\.(\d{1,9}))?)?"
+    r"(?:\s?(?:([Zz])|([+-])(\d\d):?(\d\d)))?)?",
     re.ASCII,
 )
 _MINUTE_S = 60
@@ -35,7 +36,10 @@ def parse_time_ns(text: str) -> int:
     moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}+00:00")
     if sign:
         zone = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
-        moment = moment - zone if sign == "+" else moment + zone
+        try:
+            moment = moment - zone if sign == "+" else moment + zone
+        except OverflowError:
+            raise ValueError("expected a time between the years 1678 and 2262") from None
     elapsed = moment - _EPOCH
     time_ns = (elapsed.days * 86_400 + elapsed.seconds) * SECOND_NS + int((fraction or "").ljust(9, "0"))
     if not -INT64_MAX <= time_ns <= INT64_MAX:
@@ -44,8 +48,9 @@ def parse_time_ns(text: str) -> int:
 
 
 def format_time(time_ns: int) -> str:
-    """Return nanoseconds since the epoch as ISO-8601 in UTC with 0, 3, 6 or 9 digits of a second, as few as
-    are exact.
+    """Return nanoseconds since the epoch as ISO-8601 in UTC.
+
+    The second has 0, 3, 6 or 9 digits, as few as are exact.
     """
     days, rest = divmod(time_ns, DAY_NS)
     seconds, fraction = divmod(rest, SECOND_NS)

@@ -1,26 +1,29 @@
 """Time windows cut into a core and tail tiles.
 
-A window of length w asked at t covers [floor(t - w, hop), t). A compacted row written at ``as_of`` must answer every t
-from ``as_of`` until ``as_of + horizon``. What stays inside the window all that time is summed up in one *core*; what
-drops out of it as time passes lies in *tail* tiles of one hop each:
+A window of length w asked at t covers [floor(t - w, hop), t). A compacted row written at ``as_of`` must
+answer every t from ``as_of`` until ``as_of + horizon``. What stays inside the window all that time is summed
+up in one *core*; what drops out of it as time passes lies in *tail* tiles of one hop each:
 
     floor(as_of - w, hop)                                            as_of
     |-- tail 0 --|-- tail 1 --|-- … --|---------- core ----------------|
                  ^ the window's start moves over the tails, a hop at a time
 
-At t the first ``(floor(t - w, hop) - floor(as_of - w, hop)) / hop`` tails have dropped out. A window shorter than the horizon
-has no core: it is all tails. Nothing is ever subtracted, so minimum, maximum and sketches work as sums do.
+At t the first ``(floor(t - w, hop) - floor(as_of - w, hop)) / hop`` tails have dropped out. A window shorter
+than the horizon has no core: it is all tails. Nothing is ever subtracted, so minimum, maximum and sketches
+work as sums do.
 
 All times are integers in nanoseconds since the epoch; intervals are half-open.
 
 Invariants
-1. The number of slots of a window depends on (w, hop, interval, horizon) alone, never on ``as_of``: rows of a view have one layout.
+1. The number of slots of a window depends on (w, hop, interval, horizon) alone, never on ``as_of``: rows of a
+   view have one layout.
 2. Core and tails are disjoint and together cover [floor(as_of - w, hop), as_of).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 SECOND_NS = 1_000_000_000
 MINUTE_NS = 60 * SECOND_NS
@@ -37,9 +40,10 @@ def floor_to(time_ns: int, step_ns: int) -> int:
 
 
 def default_hop_ns(window_ns: int, interval_ns: int) -> int:
-    """Return how far a window's start moves at once: a day from 12 days on, an hour from 12 hours on, else 5 minutes.
+    """Return how far a window's start moves at once.
 
-    It is never finer than the view's aggregation interval, and always a multiple of it.
+    A day for windows from 12 days on, an hour from 12 hours on, else 5 minutes. It is never finer than the
+    view's aggregation interval, and always a multiple of it.
     """
     hop = DAY_NS if window_ns >= 12 * DAY_NS else HOUR_NS if window_ns >= 12 * HOUR_NS else 5 * MINUTE_NS
     return -(-hop // interval_ns) * interval_ns
@@ -66,8 +70,18 @@ class Window:
 
     @property
     def slots(self) -> int:
-        """How many numbers a row holds for each component over this window: the core, if any, then the tails."""
+        """How many numbers a row holds for each component: the core, if any, then the tails."""
         return self.tails + self.has_core
+
+    @property
+    def slot_names(self) -> list[str]:
+        """What each slot holds, in slot order: the core behind so many tails, or a tail by its number.
+
+        Slots of one name (and window length, hop and as_of) cover the same time, whatever the horizon: a row
+        written under another one is never read as if it were of this.
+        """
+        core = [f"core{self.tails}"] if self.has_core else []
+        return core + [str(number) for number in range(self.tails)]
 
     @property
     def _drops(self) -> int:
@@ -76,7 +90,7 @@ class Window:
 
     @property
     def _tiles(self) -> int:
-        """How many tiles [floor(as_of - w, hop), as_of) can touch, whatever multiple of the interval as_of is."""
+        """How many tiles [floor(as_of - w, hop), as_of) can touch, whatever as_of is."""
         longest_ns = self.window_ns + self.hop_ns - self.interval_ns
         return -(-longest_ns // self.hop_ns)
 
@@ -85,7 +99,7 @@ class Window:
         return floor_to(time_ns - self.window_ns, self.hop_ns)
 
     def dropped(self, as_of_ns: int, time_ns: int) -> int:
-        """Return how many tails of a row written at ``as_of_ns`` lie before the window asked at ``time_ns``."""
+        """Return how many tails of a row of ``as_of_ns`` lie before the window asked at ``time_ns``."""
         return max(0, (self.start_ns(time_ns) - self.start_ns(as_of_ns)) // self.hop_ns)
 
     def changes_ns(self, time_ns: int) -> int:
@@ -93,10 +107,10 @@ class Window:
         return self.start_ns(time_ns) + self.hop_ns + self.window_ns
 
     def slot_bounds_ns(self, as_of_ns: int) -> list[tuple[int, int]]:
-        """Return the half-open interval of every slot of a row written at ``as_of_ns``, in slot order (core first)."""
+        """Return the half-open interval of every slot of a row of ``as_of_ns``: the core, then the tails."""
         start = self.start_ns(as_of_ns)
         cuts = [start + number * self.hop_ns for number in range(self.tails + 1)]
-        tails = [(min(low, as_of_ns), min(high, as_of_ns)) for low, high in zip(cuts, cuts[1:], strict=False)]
+        tails = [(min(low, as_of_ns), min(high, as_of_ns)) for low, high in pairwise(cuts)]
         return ([(min(cuts[-1], as_of_ns), as_of_ns)] if self.has_core else []) + tails
 
     def live_slots(self, as_of_ns: int, time_ns: int) -> list[int]:
@@ -107,5 +121,5 @@ class Window:
 
 
 def serves(as_of_ns: int, horizon_ns: int, time_ns: int) -> bool:
-    """Whether a row written at ``as_of_ns`` may answer a request at ``time_ns``: neither past its horizon nor from the future."""
+    """Whether a row may answer at ``time_ns``: it is neither past its horizon nor from the future."""
     return as_of_ns - CLOCK_SKEW_NS <= time_ns <= as_of_ns + horizon_ns

@@ -60,6 +60,9 @@ KINDS = {
     "ItemCollectionSizeLimitExceededException": Kind.REFUSED,
 }
 
+# The name of a failure that is nothing but time gone by without an answer.
+TIMEOUT = "timeout"
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -81,7 +84,10 @@ class Failure:
         details = ": ".join(part for part in (self.name, self.text) if part)
         reasons = f" ({', '.join(self.reasons)})" if self.reasons else ""
         return StoreError(
-            f"{what}: {details}{reasons}", retryable=self.retryable, throttled=self.kind is Kind.THROTTLED
+            f"{what}: {details}{reasons}",
+            retryable=self.retryable,
+            throttled=self.kind is Kind.THROTTLED,
+            timed_out=self.name == TIMEOUT,
         )
 
 

@@ -56,7 +56,7 @@ def test_what_was_applied_is_unchanged(bench: Workbench) -> None:
     "before, after, line",
     [
         ('["sum"], [days(7)]', '["sum", "max"], [days(7)]', "spend: changed: feature amount_max_7d_1h added"),
-        ('["sum"], [days(7)]', '["max"], [days(7)]', "amount_max_7d_1h added; feature amount_sum_7d_1h removed"),
+        ('["sum"], [days(7)]', '["max"], [days(7)]', "max_7d_1h added; feature amount_sum_7d_1h removed"),
         (
             'Attribute("age", Int64)',
             'Attribute("age", Float64)',

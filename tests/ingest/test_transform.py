@@ -149,3 +149,9 @@ def test_a_function_is_known_by_its_source() -> None:
     assert source_text("SELECT 1") == "SELECT 1"
     assert source_text(len) == "len"
     assert not takes_batches(one)
+
+
+def test_sql_may_ask_up_to_when_is_materialized(bench: Workbench) -> None:
+    bench.write("orders.csv", CSV)
+    sql = "SELECT user_id, CAST(year({until}) AS BIGINT) AS total FROM {source} GROUP BY user_id"
+    assert total(bench, define(repr(sql)), until_ns=1_388_404_800_123_456_789) == {"u1": 2013, "u2": 2013}

@@ -60,7 +60,7 @@ DAMAGED: Mapping[str, tuple[Damage, str]] = {
     "header only": (lambda row: row[:18], "expected at least 48 bytes for schema {id}, got 18"),
     "cut in a text": (
         lambda row: row[:-3],
-        "the text of column 'city' ends at byte 8, expected after 0 and within 6",
+        "column 'city': expected its text to end after byte 0 and within 6, got 8",
     ),
     "longer": (lambda row: row + b"abc", "expected 56 bytes and padding to a multiple of 3, got 60 bytes"),
     "garbage": (
@@ -74,6 +74,10 @@ DAMAGED: Mapping[str, tuple[Damage, str]] = {
     "unknown flags": (
         lambda row: row[:1] + b"\x80" + row[2:],
         "expected a packed row of format 1, got format 1 with flags 128",
+    ),
+    "a text that is no JSON": (
+        lambda row: row.replace(b'"Bergen"', b"Bergen!!"),
+        "column 'city': expected JSON, got b'Bergen!!'",
     ),
     "unknown schema": (
         lambda row: row[:4] + b"\xde\xad\xbe\xef" + row[8:],

@@ -17,22 +17,21 @@ from typing import Any, NamedTuple
 import duckdb
 import pytest
 
-from fastserve.ingest.apply import execute, plan_apply
-from fastserve.ingest.materialize import MaterializeReport, materialize
+from fastserve.ingest.materialize import MaterializeReport
 from fastserve.ingest.registry import Registry
 from fastserve.plan.views import ViewPlan, plan_view
-from fastserve.sdk.repo import Repo, load_repo
+from fastserve.sdk.repo import Repo
 from fastserve.store.url import open_store
 from fastserve.tiles.aggregates import AggregateSpec
 from fastserve.tiles.rows import check_header, decode_row, effective_ns_of
 from fastserve.tiles.windows import DAY_NS
 from tests.differential.merging import Merging, null_row
+from tests.integration.conftest import FLIGHTS_CLOCK_NS as CLOCK_NS
+from tests.integration.conftest import FlightsStore
 
-CLOCK_NS = 1_388_404_800 * 10**9  # 2013-12-30T12:00:00Z
 PAIRS = 1_000
 AGGREGATE_VIEWS = ("carrier_delays", "origin_delays", "tailnum_delays", "route_delays")
 ATTRIBUTE_VIEWS = {"airline": 16, "airport": 1458, "plane": 3322}
-REPO = Path(__file__).resolve().parents[2] / "examples" / "flights"
 
 Answer = Callable[[ViewPlan, Sequence[tuple[str, ...]], int], list[dict[str, Any]]]
 """The features by name of entity keys of a view at a time."""
@@ -49,22 +48,8 @@ class Flights(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def flights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Flights]:
-    folder = tmp_path_factory.mktemp("flights")
-    repo = load_repo(REPO)
-    url = f"local:{folder / 'store'}?sync=off"
-
-    async def build() -> list[MaterializeReport]:
-        store = await open_store(url)
-        try:
-            await execute(await plan_apply(repo, store), store)
-            return await materialize(
-                repo, list(repo.views), store, until_ns=CLOCK_NS, progress=False, parallel=2
-            )
-        finally:
-            await store.close()
-
-    reports = {report.view: report for report in asyncio.run(build())}
+def flights(flights_store: FlightsStore) -> Iterator[Flights]:
+    folder, repo, url, reports = flights_store
     raw = raw_events(repo, folder)
     yield Flights(repo, url, reports, raw)
     raw.close()

@@ -83,7 +83,7 @@ def test_scalar_types_stay_single_objects_through_copies() -> None:
         (Float64, "float64", {"type": "float64"}),
         (Float32, "float32", {"type": "float32"}),
         (String, "string", {"type": "string"}),
-        (Bool, "bool", {"type": "bool"}),
+        (Bool, "boolean", {"type": "boolean"}),
         (Timestamp, "timestamp", {"type": "timestamp"}),
         (Array(Int64), "array<int64>", {"type": "array", "elementType": {"type": "int64"}}),
         (

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fastserve.api.encode import FeaturesEncoder
 from fastserve.plan.service import ServicePlan
+from fastserve.sdk.durations import format_duration
 from fastserve.serving.columns import Columns
 from fastserve.serving.transport import BASE64_ROWS
 from fastserve.serving.vectors import VectorEvaluator
@@ -281,3 +282,36 @@ def test_warnings_of_numpy_do_not_reach_the_server_s_log(recwarn: pytest.Warning
     row = aggregate_row(plan.places[0].view, slots_of(plan, 0, ADD_F=1.7e308))
     answer(plan, [row])
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("functions", [{"sum"}, {"mean"}, {"sum", "mean", "count", "min"}], ids=sorted)
+def test_a_float_sum_has_the_same_last_digit_whichever_way_it_is_merged(functions: set[str]) -> None:
+    windows = {"1d", "28d"} if len(functions) > 1 else {"1d"}
+    named = [a for a in all_aggregates() if a.input_column.name == "amount" and a.function.name in functions]
+    view = aggregate_view("v", [a for a in named if format_duration(a.time_window.window_size) in windows])
+    plan = service(view)
+    schema = plan.places[0].view.schema
+    assert schema is not None
+    chance = np.random.default_rng(7)
+
+    def row(as_of_ns: int) -> str:
+        slots: dict[int, list[float | int]] = {
+            number: [float(x) for x in chance.random(component.window.slots)]
+            if component.op.is_float
+            else [3] * component.window.slots
+            for number, component in enumerate(schema.components)
+        }
+        wrapped: str = BASE64_ROWS.wrap(aggregate_row(plan.places[0].view, slots, as_of_ns))
+        return wrapped
+
+    encoder = FeaturesEncoder(plan)
+    evaluator = evaluator_of(plan)
+    rows = [[row(AS_OF_NS)] for _ in range(40)]
+    first = evaluator.evaluate(rows, NOW_NS)
+    expected = [encoder.encode(first, line) for line in range(40)]
+    for _ in range(6):  # by now there is an epoch
+        again = evaluator.evaluate(rows, NOW_NS)
+        assert [encoder.encode(again, line) for line in range(40)] == expected
+    mixed = evaluator.evaluate([*rows, [row(AS_OF_NS - HOUR_NS)]], NOW_NS)
+    assert [encoder.encode(mixed, line) for line in range(40)] == expected
+    assert [encoder.encode(evaluator.evaluate([line], NOW_NS), 0) for line in rows] == expected

@@ -84,5 +84,6 @@ def test_odd_throttling_reasons_are_left_out(reasons: bytes) -> None:
 
 
 def test_a_key_of_another_form_than_the_tables_is_the_tables_fault() -> None:
-    body = b'{"__type":"x#ValidationException","message":"The provided key element does not match the schema"}'
+    message = b"The provided key element does not match the schema"
+    body = b'{"__type":"x#ValidationException","message":"%b"}' % message
     assert classify(400, body).kind is Kind.TABLE

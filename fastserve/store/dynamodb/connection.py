@@ -21,7 +21,7 @@ from typing import Protocol, cast
 
 from fastserve.errors import InvariantError
 from fastserve.wire.client_http import Answer, AnswerParser, WireError
-from fastserve.wire.ddb_errors import Failure, Kind
+from fastserve.wire.ddb_errors import TIMEOUT, Failure, Kind
 
 BUFFER_BYTES = 64 * 1024
 # What one large answer needed is given back after it: 32 connections keep at most 16 MB.
@@ -212,5 +212,5 @@ class Connection(asyncio.BufferedProtocol):
 
 
 UNASKED = Failure(Kind.TRANSIENT, "unasked data", "the other side sent data without a request")
-TIMED_OUT = Failure(Kind.TRANSIENT, "timeout", "no answer within the call's time")
+TIMED_OUT = Failure(Kind.TRANSIENT, TIMEOUT, "no answer within the call's time")
 CLOSED = Failure(Kind.PERMANENT, "closed", "the store was closed")

@@ -185,12 +185,14 @@ class Batch:
         reads = _unfailed(self._reads)
         if not reads:
             return None
-        waits = self._waits.get(kind)
-        if waits is None:
-            caller = self._reader.caller
+        caller = self._reader.caller
+        delay_s = next(self._waits[kind], None) if kind in self._waits else None
+        if delay_s is None:
+            # The first failure of its kind, or others have joined these reads since and may wait longer.
             deadline_s = max(read.deadline_s for read in reads)
             waits = self._waits[kind] = delays(LAWS[kind], deadline_s, caller.clock, caller.uniform)
-        return next(waits, None)
+            delay_s = next(waits, None)
+        return delay_s
 
     def _split(self, failure: Failure) -> bool:
         """Send halves, cut between groups or else between keys; False if that is no use."""

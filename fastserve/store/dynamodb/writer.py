@@ -22,7 +22,7 @@ from fastserve.errors import StoreError, shown
 from fastserve.store.dynamodb.call import Caller, decode
 from fastserve.store.dynamodb.rest import key_identity
 from fastserve.store.interface import MAX_KEY_BYTES, MAX_ROW_BYTES, AttributeValue, Item, TableSpec
-from fastserve.store.local.items import decode_item, encode_item, key_text
+from fastserve.store.items import decode_item, encode_item, key_text
 from fastserve.wire.ddb_errors import Failure, Kind
 from fastserve.wire.retry import THROTTLED, delays
 

@@ -20,10 +20,10 @@ from typing import TypeVar
 
 from fastserve.errors import StoreError
 from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec
+from fastserve.store.items import decode_item, encode_item, key_text
 from fastserve.store.local import catalogue, layout
 from fastserve.store.local.catalogue import Catalogue, naming
 from fastserve.store.local.environment import LocalEnvironment, Transaction, acquire, release
-from fastserve.store.local.items import decode_item, encode_item, key_text
 from fastserve.store.local.layout import Table
 from fastserve.store.local.reader import LocalReader
 from fastserve.store.url import LocalSettings

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from fastserve.errors import StoreError
 from fastserve.plan.keys import item_key
 from fastserve.store.interface import AttributeValue, Item, KeyAttribute
-from fastserve.store.local.items import decode_item, encode_item, key_text
+from fastserve.store.items import decode_item, encode_item, key_text
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 numbers = st.integers(-(10**38) + 1, 10**38 - 1) | st.floats(-1e125, 1e125).filter(

@@ -5,7 +5,8 @@ is how DynamoDB would answer: one decoder above the stores reads both.
 
 Invariants
 1. What DynamoDB refuses is refused here: NaN, infinities, numbers of over 38 digits, nesting over 32 deep.
-2. An item lies under the key text that `plan.keys.item_key` makes of its key attributes: a reader finds it.
+2. An item lies under the key text that `plan.keys.ordinary_key` makes of its key attributes: a reader finds
+   it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,54 @@
+"""BatchGetItem's JSON: the body for a read group of 50 tables, and the rows out of the answer.
+
+Run as `python -m perf.micro.batch_get`. Two reads of the group, 100 keys, rows of 816 bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import numpy as np
+import orjson
+
+from fastserve.plan.reads import ReadGroup
+from fastserve.serving.coalescer import KeyRead
+from fastserve.store.dynamodb.batch_get import BatchGetCodec
+from perf.micro.timing import show
+
+TABLES = 50
+ROW_BYTES = 816
+
+
+def main() -> None:
+    """Print the figures."""
+    group = ReadGroup(0, tuple(f"perf.view_{number:02}" for number in range(TABLES)))
+    reads = [KeyRead(group, f"user_{number}", 0.0) for number in range(2)]
+    codec = BatchGetCodec()
+    text = base64.b64encode(np.random.default_rng(1).bytes(ROW_BYTES)).decode()
+    answer = orjson.dumps(
+        {
+            "Responses": {
+                table: [{"k": {"S": read.key}, "v": {"B": text}} for read in reads] for table in group.tables
+            },
+            "UnprocessedKeys": {},
+        }
+    )
+
+    def table_by_table() -> object:
+        keys = [{"k": {"S": read.key}} for read in reads]
+        return orjson.dumps({"RequestItems": {table: {"Keys": keys} for table in group.tables}})
+
+    def standard_library() -> object:
+        keys = [{"k": {"S": read.key}} for read in reads]
+        return json.dumps({"RequestItems": {table: {"Keys": keys} for table in group.tables}})
+
+    show("body by one join per group", lambda: codec.body(reads))
+    show("body as objects, by orjson", table_by_table)
+    show("body as objects, by the standard library", standard_library)
+    show("answer: orjson.loads", lambda: orjson.loads(answer))
+    show("answer: rows filled in", lambda: codec.fill(answer, reads))
+
+
+if __name__ == "__main__":
+    main()
