@@ -135,7 +135,7 @@ class OnDemandEvaluator:
         """Compute the views from ``number`` on, up to one that runs elsewhere."""
         unforeseen = None
         try:
-            for position, view in enumerate(self._views[number:], number):
+            for position, view in enumerate(self._views[number:] if number else self._views, number):
                 if isinstance(view, InlineView):
                     view.run(batch)
                 elif view.start(batch, lambda: self._go_on(batch, position + 1, done)):  # noqa: B023 - returns
@@ -196,7 +196,7 @@ class ViewParts:
 
     def rows(self, batch: Batch) -> list[tuple[Row, ...]]:
         """Return the sources' dicts, line by line."""
-        return list(zip(*[source.rows(batch) for source in self.sources], strict=True))
+        return list(zip(*[source.rows(batch) for source in self.sources]))  # noqa: B905 - costs as much
 
     def arrays(self, batch: Batch, lines: Sequence[int]) -> list[Any]:
         """Return the sources' arrays over these lines."""
@@ -260,7 +260,7 @@ class InlineView:
 
     def _run_each(self, batch: Batch, call: ViewCall) -> list[Line]:
         parts, clock_ns = self._parts, self._clock_ns
-        caller = call.line_caller(batch.moment)
+        caller = call.line_caller(batch.moment if call.takes_context else None)
         rows = parts.rows(batch)
         limit_ns, skips = parts.limit_ns, batch.skips()
         results: list[Line] = []
@@ -277,7 +277,8 @@ class InlineView:
                 took_ns = clock_ns() - start_ns
                 calls += 1
                 sum_ns += took_ns
-                max_ns = max(max_ns, took_ns)
+                if took_ns > max_ns:  # noqa: PLR1730 - a call less
+                    max_ns = took_ns
                 if error is not None:
                     parts.fail(batch, line, error)
                 elif took_ns > limit_ns:
@@ -291,7 +292,8 @@ class InlineView:
         results: list[Line] = [[]] * batch.lines
         lines = batch.active()
         if lines:
-            self._run_lines(batch, call.batch_caller(batch.moment), lines, results)
+            caller = call.batch_caller(batch.moment if call.takes_context else None)
+            self._run_lines(batch, caller, lines, results)
         return results
 
     def _run_lines(

@@ -10,7 +10,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -33,7 +33,7 @@ class Batch:
     welcome. ``columns`` are the rows' values; ``refused`` are lines for which nothing needs to be computed.
     """
 
-    __slots__ = ("columns", "contexts", "errors", "late", "lines", "moment", "patience", "results")
+    __slots__ = ("_moment", "columns", "contexts", "errors", "late", "lines", "now_ns", "patience", "results")
 
     def __init__(
         self,
@@ -42,18 +42,26 @@ class Batch:
         patience: Sequence[tuple[float, bool]],
         now_ns: int,
         views: int,
-        refused: Mapping[int, RequestError],
+        refused: dict[int, RequestError],
     ) -> None:
         self.columns = columns
         self.contexts = contexts
         self.patience = patience
         self.lines = len(patience)
-        self.moment = RequestContext(datetime_of(now_ns))
+        self.now_ns = now_ns
+        self._moment: RequestContext | None = None
         self.results: list[list[Values]] = [[]] * views
         """By the view's number and the line; empty where the line has failed or is late."""
-        self.errors: dict[int, RequestError] = dict(refused)
+        self.errors = refused
         self.late: dict[int, set[int]] = {}
         """By line the numbers of the views that were not computed within the caller's budget."""
+
+    @property
+    def moment(self) -> RequestContext:
+        """What functions that ask for it are told of the requests."""
+        if self._moment is None:
+            self._moment = RequestContext(datetime_of(self.now_ns))
+        return self._moment
 
     def fail(self, line: int, error: RequestError) -> None:
         """Keep the line's error, unless it has one."""

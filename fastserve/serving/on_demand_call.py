@@ -32,10 +32,13 @@ class ViewCall(Protocol):
     is_vectorized: bool
     """Whether a call takes the lines of a batch (dicts of arrays) rather than one (dicts of values)."""
 
-    def line_caller(self, moment: RequestContext) -> Callable[..., Line]:
+    takes_context: bool
+    """Whether the function asks for the `RequestContext`; without, ``moment`` is not looked at."""
+
+    def line_caller(self, moment: RequestContext | None) -> Callable[..., Line]:
         """Return the call for one line: a dict per source in, the values in the attributes' order out."""
 
-    def batch_caller(self, moment: RequestContext) -> Callable[[int, Sequence[Any]], list[Line]]:
+    def batch_caller(self, moment: RequestContext | None) -> Callable[[int, Sequence[Any]], list[Line]]:
         """Return the call for many lines: their number and arrays per source in, each line's values out."""
 
 
@@ -47,11 +50,15 @@ def compile_call(view: View) -> ViewCall | None:
     return PythonCall(view, fields) if view.mode == "python" else ColumnsCall(view, fields)
 
 
-def _with_context(view: View, moment: RequestContext) -> Callable[..., Any]:
+def _with_context(view: View, moment: RequestContext | None) -> Callable[..., Any]:
     function = view.function
     if function is None:
         raise InvariantError(f"view {view.name} has no function")
     return partial(function, context=moment) if view.takes_context else function
+
+
+def _checked(function: Callable[..., Any], check: Callable[[Any], Line]) -> Callable[..., Line]:
+    return lambda *sources: check(function(*sources))
 
 
 class PythonCall:
@@ -62,13 +69,14 @@ class PythonCall:
     def __init__(self, view: View, fields: Sequence[Field]) -> None:
         self._view = view
         self._check = output_checker(fields)
+        self.takes_context = view.takes_context
+        self._plain = None if view.takes_context else _checked(_with_context(view, None), self._check)
 
-    def line_caller(self, moment: RequestContext) -> Callable[..., Line]:
+    def line_caller(self, moment: RequestContext | None) -> Callable[..., Line]:
         """As `ViewCall.line_caller`."""
-        function, check = _with_context(self._view, moment), self._check
-        return lambda *sources: check(function(*sources))
+        return self._plain or _checked(_with_context(self._view, moment), self._check)
 
-    def batch_caller(self, moment: RequestContext) -> Callable[[int, Sequence[Any]], list[Line]]:
+    def batch_caller(self, moment: RequestContext | None) -> Callable[[int, Sequence[Any]], list[Line]]:
         """As `ViewCall.batch_caller`; not asked for."""
         raise InvariantError(f"view {self._view.name} takes one line")
 
@@ -81,13 +89,14 @@ class ColumnsCall:
     def __init__(self, view: View, fields: Sequence[Field]) -> None:
         self._view = view
         self._fields = fields
+        self.takes_context = view.takes_context
         self._frames = [source.fields for source in view.inputs] if view.mode == "pandas" else None
 
-    def line_caller(self, moment: RequestContext) -> Callable[..., Line]:
+    def line_caller(self, moment: RequestContext | None) -> Callable[..., Line]:
         """As `ViewCall.line_caller`; not asked for."""
         raise InvariantError(f"view {self._view.name} takes many lines")
 
-    def batch_caller(self, moment: RequestContext) -> Callable[[int, Sequence[Any]], list[Line]]:
+    def batch_caller(self, moment: RequestContext | None) -> Callable[[int, Sequence[Any]], list[Line]]:
         """As `ViewCall.batch_caller`."""
         function = _with_context(self._view, moment)
 

@@ -11,6 +11,8 @@ from fastserve.api.context import ContextReader
 from fastserve.errors import RequestError
 from fastserve.sdk.types import DataType
 
+INT64 = "expected int64 (an integer or a decimal string, -2^63 to 2^63 - 1)"
+TIME = "timestamp; expected an ISO-8601 time such as 2026-01-02T00:25:06.5Z"
 POINT = Struct([Field("x", Float64), Field("tags", Array(Int64))])
 
 
@@ -72,17 +74,17 @@ def test_the_word_nan_is_a_number_of_its_own() -> None:
         (
             Int64,
             1.0,
-            "`f`: expected int64 (an integer or a decimal string, -2^63 to 2^63 - 1), got number 1.0",
+            f"`f`: {INT64}, got number 1.0",
         ),
         (
             Int64,
             True,
-            "`f`: expected int64 (an integer or a decimal string, -2^63 to 2^63 - 1), got boolean True",
+            f"`f`: {INT64}, got boolean True",
         ),
         (
             Int64,
             "9223372036854775808",
-            "`f`: expected int64 (an integer or a decimal string, -2^63 to 2^63 - 1), got string '9223372036854775808'",
+            f"`f`: {INT64}, got string '9223372036854775808'",
         ),
         (
             Float64,
@@ -101,7 +103,7 @@ def test_the_word_nan_is_a_number_of_its_own() -> None:
         (
             Timestamp,
             "soon",
-            "`f`: expected timestamp; expected an ISO-8601 time such as 2026-01-02T00:25:06.5Z, got string 'soon'",
+            f"`f`: expected {TIME}, got string 'soon'",
         ),
         (Array(String), "ab", "`f`: expected array<string> (an array), got string 'ab'"),
         (Array(String), ["a", 1], "`f[]`: expected string, got integer 1"),
@@ -110,7 +112,7 @@ def test_the_word_nan_is_a_number_of_its_own() -> None:
         (
             POINT,
             {"x": 1, "tags": ["b"]},
-            "`f.tags[]`: expected int64 (an integer or a decimal string, -2^63 to 2^63 - 1), got string 'b'",
+            f"`f.tags[]`: {INT64}, got string 'b'",
         ),
         (Map(String, Bool), {"k": 1}, "`f{}`: expected bool (true or false), got integer 1"),
         (Map(String, Bool), [], "`f`: expected map<string, boolean> (an object), got array []"),
