@@ -1,6 +1,6 @@
 """What is known of airlines, airports and planes."""
 
-from fastserve import Attribute, FeatureView, Float64, Int64, String
+from fastserve import Array, Attribute, FeatureView, Float64, Int64, String
 
 from . import entities, sources
 
@@ -40,4 +40,17 @@ plane = FeatureView(
         Attribute("speed", Int64, description="Cruising speed in mph"),
         Attribute("engine", String, description="Kind of engine"),
     ],
+)
+
+carrier_destinations = FeatureView(
+    "carrier_destinations",
+    entities=entities.airline,
+    source=sources.flights,
+    transformation="""
+        SELECT carrier, list(DISTINCT dest ORDER BY dest) AS destinations, max(time_hour) AS time_hour
+        FROM {source}
+        WHERE time_hour >= {until} - INTERVAL 28 DAY AND time_hour < {until}
+        GROUP BY carrier
+    """,
+    features=[Attribute("destinations", Array(String), description="Where it flew to in the last 28 days")],
 )
