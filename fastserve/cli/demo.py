@@ -28,8 +28,11 @@ if TYPE_CHECKING:
 
 STORE = "local:.fastserve/demo"
 CLOCK = "2013-12-30T12:00:00Z"
-QUESTION = Question(
-    "flights", "flight_delay", {"carrier": "UA", "origin": "EWR", "dest": "IAH", "tailnum": "N14228"}, {}
+QUESTIONS = (
+    Question(
+        "flights", "flight_delay", {"carrier": "UA", "origin": "EWR", "dest": "IAH", "tailnum": "N14228"}, {}
+    ),
+    Question("flights", "route_overlap", {"carrier_a": "UA", "carrier_b": "B6"}, {}),
 )
 # Of the environment only these count: the demo's repo and clock are its own, whatever is set for `serve`.
 SETTABLE = ("host", "port", "workers", "store", "log_level")
@@ -141,9 +144,9 @@ def server_url(host: str, port: int) -> str:
     return f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
 
 
-def curl_command(url: str) -> str:
-    """Return a command that asks for the demo's vector; it can be pasted into a shell."""
-    body = QUESTION.body(metadata=METADATA[:1])
+def curl_command(url: str, question: Question) -> str:
+    """Return a command that asks for a vector of the demo; it can be pasted into a shell."""
+    body = question.body(metadata=METADATA[:1])
     return f"curl -s {url}{GET_FEATURES} -d {shlex.quote(body)}"
 
 
@@ -151,19 +154,8 @@ def _show_and_leave(url: str, arbiter: int) -> NoReturn:
     """In a child: show a vector once the server is ready, and leave the process."""
     try:
         if _is_ready(url, arbiter):
-            asked = ", ".join(f"{name} {value}" for name, value in QUESTION.join_keys.items())
-            lines = [
-                "",
-                f"{QUESTION.service} at {CLOCK} for {asked}:",
-                "",
-                answer_text(ask(url, QUESTION)),
-                "",
-                "Ask for it yourself:",
-                f"  {curl_command(url)}",
-                "",
-                f"Serving on {url} until Ctrl-C.",
-            ]
-            print("\n".join(lines), flush=True)
+            shown = [_shown(url, question) for question in QUESTIONS]
+            print("\n".join([*shown, f"Serving on {url} until Ctrl-C."]), flush=True)
     except GetError as error:
         print(f"fastserve: error: {error}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
@@ -172,6 +164,22 @@ def _show_and_leave(url: str, arbiter: int) -> NoReturn:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(0)
+
+
+def _shown(url: str, question: Question) -> str:
+    """Return a vector of the demo as a table, and how to ask for it."""
+    asked = ", ".join(f"{name} {value}" for name, value in question.join_keys.items())
+    lines = [
+        "",
+        f"{question.service} at {CLOCK} for {asked}:",
+        "",
+        answer_text(ask(url, question)),
+        "",
+        "Ask for it yourself:",
+        f"  {curl_command(url, question)}",
+        "",
+    ]
+    return "\n".join(lines)
 
 
 def _is_ready(url: str, arbiter: int) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fastserve.cli.demo import curl_command, demo_settings, example_repo, server_url
+from fastserve.cli.demo import QUESTIONS, curl_command, demo_settings, example_repo, server_url
 from tests.cli.conftest import Run
 from tests.support.command import running
 
@@ -66,7 +66,7 @@ def test_the_url_is_one_that_this_machine_can_ask(host: str, url: str) -> None:
 
 
 def test_the_curl_command_is_one_line_that_a_shell_takes_apart_rightly() -> None:
-    command = curl_command("http://h:1")
+    command = curl_command("http://h:1", QUESTIONS[0])
     words = shlex.split(command)
     assert words[:4] == ["curl", "-s", "http://h:1/api/v1/feature-service/get-features", "-d"]
     assert json.loads(words[4])["params"]["featureServiceName"] == "flight_delay"
@@ -86,15 +86,18 @@ def test_it_materializes_once_serves_shows_a_vector_and_a_curl_that_works(tmp_pa
     with running(tmp_path, "demo", "--port", "0", "--workers", "1") as demo:
         demo.wait_for(READY, timeout_s=120)
         assert demo.out.startswith(
-            "Materializing 7 views of the flights example into local:.fastserve/demo …\n"
+            "Materializing 8 views of the flights example into local:.fastserve/demo …\n"
         )
-        vector = {line.split()[0]: line.split()[1] for line in demo.out.splitlines() if "  PRESENT  " in line}
+        vector = {line.split()[0]: line.split()[1] for line in demo.out.splitlines() if "  PRESENT" in line}
         # count(*), max and avg(dep_delay) of carrier UA from 2013-12-23 12:00 to 2013-12-30 12:00
         assert vector["carrier_delays.flight_count_7d_1h"] == "1042"
         assert vector["carrier_delays.dep_delay_max_7d_1h"] == "306.0"
         assert vector["carrier_delays.dep_delay_mean_7d_1h"] == "17.861671469740635"
         assert len(vector) >= 100
-        (curl,) = [line.strip() for line in demo.out.splitlines() if line.startswith("  curl ")]
+        assert vector["overlap.jaccard"] == "0.3392857142857143"  # 19 of 56 destinations in 28 days
+        curl, curl_overlap = [line.strip() for line in demo.out.splitlines() if line.startswith("  curl ")]
+        overlap = subprocess.run(["sh", "-c", curl_overlap], capture_output=True, text=True, check=True)
+        assert json.loads(overlap.stdout)["result"]["features"] == [0.3392857142857143, "19"]
         pasted = subprocess.run(["sh", "-c", curl], capture_output=True, text=True, check=True)
         answer = json.loads(pasted.stdout)
         names = [feature["name"] for feature in answer["metadata"]["features"]]
