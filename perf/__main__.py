@@ -10,6 +10,7 @@ Invariants:
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -91,6 +92,8 @@ def _stand(options: argparse.Namespace) -> int:
 
 def _measure(groups: Sequence[list[str]], run: RunOptions, options: argparse.Namespace) -> int:
     measured: list[dict[str, Any]] = []
+    # What others made of the machine beforehand: later its load is mostly the measurement's own.
+    load_before = round(os.getloadavg()[0], 2)
     for services in groups:
         measured += measure_services(services, run)
         print(f"{', '.join(services)} …", file=sys.stderr)
@@ -98,7 +101,8 @@ def _measure(groups: Sequence[list[str]], run: RunOptions, options: argparse.Nam
         figures["reference"] = hold_against_reference(figures, same_load=run.is_reference)
     print(format_table(measured), format_footnotes(measured), sep="\n\n")
     if options.json:
-        document = {"services": measured, "options": run.__dict__, **describe_environment()}
+        document = {"services": measured, "options": run.__dict__, "load_average_before": load_before}
+        document |= describe_environment()
         Path(options.json).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
     status = _complain(over_budget(measured))
     return status if options.strict or has_failed(measured) else 0
