@@ -16,7 +16,7 @@ DYNOXIDE_SHA512 := sBHqlxJ9ANkLluFkYRfd5r8Y0ApFew4FhOrlhgRAgD4XzEoFOukEo1nuBTQ1+
 DYNOXIDE := .tools/dynoxide/dynoxide
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type check lock upgrade wheel docs perf-smoke tools clean
+.PHONY: help demo test lint format type check lock upgrade wheel docs perf perf-smoke tools clean
 
 help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ upgrade:  ## Make the lock files with the newest versions
 
 wheel: $(VENV)/.installed-dev  ## Build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build --no-isolation
+
+# Short rounds, so that all shapes have had their turns within five minutes. For figures to quote: an idle machine.
+perf: $(VENV)/.installed-dev  ## Measure a request's CPU beside the bare server, the floor and the budget
+	$(BIN)/python -m perf table --rounds 3 --duration-s 1.5 --warmup-s 0.5 $(PERF_ARGS)
 
 perf-smoke: $(VENV)/.installed-dev  ## A minute's look at the hot path
 	$(BIN)/python -m perf smoke

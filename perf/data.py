@@ -57,13 +57,20 @@ class Shape:
     repo: str
     # CPU of the server process per request, user + system, in microseconds; None where nothing was promised.
     budget_us: float | None = None
-    # What a hand-written server without validation or features took, and what Feast 0.67 took.
+    # What a hand-written server without validation or features took on the reference machine, and what Feast
+    # 0.67 took.
     trial_us: float | None = None
     feast_us: float | None = None
 
     @property
     def repo_path(self) -> Path:
         return REPOS / self.repo
+
+    @property
+    def bare_service(self) -> str:
+        """Name the look-ups with as many views and 100 features each: what the bare server answers."""
+        views = self.service.partition("_")[2].partition("x")[0]
+        return f"lookups_{views}x100"
 
 
 SHAPES = {

@@ -1,9 +1,10 @@
-"""Figures as a table for the terminal, beside the floor and the budget.
+"""Figures as a table for the terminal, beside the bare server, the floor and the budget.
 
 Knows no processes.
 
 Invariants:
 1. A figure that was not measured is shown as a dash, never as zero.
+2. A column of estimates says so: "at factor" is never printed without what it is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 _COLUMNS = (
     "service",
     "CPU us",
+    "bare us",
+    "x bare",
+    "factor",
+    "at factor",
     "budget",
     "floor",
     "x floor",
@@ -36,6 +41,12 @@ _COLUMNS = (
     "wrong/checked",
 )
 _DASH = "–"
+_FOOTNOTES = """\
+CPU us: fastserve's CPU (user + system) per request, measured here. bare us: perf.bare's, in the same rounds.
+factor: perf.bare's CPU here / that of such a server on the reference machine, for look-ups with as many views
+x 100 features{}.
+at factor: CPU us / factor, an ESTIMATE of what fastserve takes on the reference machine, to hold against the
+budget, which was set there. Not a measurement: perf/README.md says what else is in the factor."""
 
 
 def format_table(services: Sequence[dict[str, Any]]) -> str:
@@ -44,6 +55,18 @@ def format_table(services: Sequence[dict[str, Any]]) -> str:
     widths = [max(len(row[place]) for row in rows) for place in range(len(_COLUMNS))]
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def format_footnotes(services: Sequence[dict[str, Any]]) -> str:
+    """Say what the columns hold, with the factor's figures."""
+    held = [figures.get("reference", {}) for figures in services]
+    factors = {
+        entry["bare_service"]: f"{entry['bare_us']:.1f} / {entry['trial_us']:g}"
+        for entry in held
+        if "machine_factor" in entry
+    }
+    quotients = ", ".join(f"{service} {quotient}" for service, quotient in factors.items())
+    return _FOOTNOTES.format(f" ({quotients})" if quotients else "")
 
 
 def format_floors(services: Sequence[dict[str, Any]]) -> str:
@@ -61,28 +84,47 @@ def format_floors(services: Sequence[dict[str, Any]]) -> str:
 
 
 def over_budget(services: Sequence[dict[str, Any]]) -> list[str]:
-    """Name the services that cost more than their budget, are wrong or fail."""
+    """Name the services that cost more than their budget, and those that are wrong or fail."""
     found = []
     for figures in services:
         budget_us = SHAPES[figures["name"]].budget_us
         cpu_us = figures["cpu_us_per_request"]
         if budget_us is not None and cpu_us > budget_us:
-            found.append(f"{figures['name']}: {cpu_us:.1f} us, budget {budget_us:g} us")
-        if figures["errors"] or figures["wrong"]:
-            counts = f"{figures['errors']} errors, {figures['wrong']} wrong"
-            found.append(f"{figures['name']}: {counts}: {figures['problems']}")
+            found.append(f"{figures['name']}: {cpu_us:.1f} us, budget {budget_us:g} us{_at_factor(figures)}")
+        for who, entry in (("", figures), (" of the bare server", figures.get("bare", {}))):
+            if entry.get("errors") or entry.get("wrong"):
+                counts = f"{entry['errors']} errors, {entry['wrong']} wrong{who}"
+                found.append(f"{figures['name']}: {counts}: {entry['problems']}")
     return found
+
+
+def has_failed(services: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether an answer failed or was wrong, the bare server's included."""
+    entries = [entry for figures in services for entry in (figures, figures.get("bare", {}))]
+    return any(entry.get("errors") or entry.get("wrong") for entry in entries)
+
+
+def _at_factor(figures: dict[str, Any]) -> str:
+    held = figures.get("reference", {})
+    if "machine_factor" not in held:
+        return ""
+    return f" (at the machine factor {held['machine_factor']:.2f}: {held['cpu_us_at_factor']:.1f} us)"
 
 
 def _row(figures: dict[str, Any]) -> list[str]:
     shape = SHAPES[figures["name"]]
     cpu_us = figures["cpu_us_per_request"]
+    held = figures.get("reference", {})
     floors = figures.get("floor", {})
     floor_us = floors.get("all_bytes", {}).get("cpu_us_per_request")
     client_us = floors.get("client_bytes", {}).get("cpu_us_per_request")
     return [
         figures["name"],
         f"{cpu_us:.1f}",
+        _number(held.get("x_bare") and held["bare_us"], ".1f"),
+        _number(held.get("x_bare"), ".2f"),
+        _number(held.get("machine_factor"), ".2f"),
+        _number(held.get("cpu_us_at_factor"), ".1f"),
         _number(shape.budget_us, "g"),
         _number(floor_us, ".1f"),
         _number(floor_us and cpu_us / floor_us, ".2f"),

@@ -44,7 +44,8 @@ class ApplicationLimits:
 class FeatureApplication:
     """The feature server's HTTP application for one workspace.
 
-    ``now_s`` is the loop's clock, ``call_later(delay_s, function)`` its timer.
+    ``now_s`` is a clock of the loop's epoch that goes on during its turns, ``call_later(delay_s, function)``
+    its timer.
     """
 
     def __init__(

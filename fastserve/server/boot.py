@@ -142,7 +142,14 @@ class FeatureService:
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
         self._application = FeatureApplication(
-            self._plan.workspace, engine, transport, self._context.state, loop.time, loop.call_later, limits
+            self._plan.workspace,
+            engine,
+            transport,
+            self._context.state,
+            # The loop's own clock stands still during its turns, and so during on-demand code.
+            time.monotonic,
+            loop.call_later,
+            limits,
         )
         self._expire(loop)
 
@@ -151,7 +158,7 @@ class FeatureService:
             self._pool = UdfPool(self._nursery, loop)
             self._pool.start()
         times = self._times.of_worker(self._context.index)
-        return Surroundings(time.perf_counter_ns, Complaints(loop.time), self._pool, times)
+        return Surroundings(time.perf_counter_ns, Complaints(time.monotonic), self._pool, times)
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._engine is not None:

@@ -2,8 +2,8 @@
 
 Each service's evaluation is measured from the columns of a batch to the JSON of its vectors, for 1, 16 and
 1,000 requests, and so is its function alone, over inputs that were made before. Budgets: 3 us over the
-function itself for a request of a busy server's batch, and 3 us in all per row of 1,000 in mode numpy with a function
-that NumPy computes.
+function itself for a request of a busy server's batch, and 3 us in all per row of 1,000 in mode numpy with a
+function that NumPy computes.
 
 Run as `python -m perf.micro.on_demand`. Figures are CPU microseconds per request, the least of several
 rounds.

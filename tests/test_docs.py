@@ -1,0 +1,129 @@
+"""The pages under `docs/` say what the code does: parameters, functions, windows, links.
+
+What can be compared with the code is compared here, since nobody reads a page against the code twice.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+import fastserve
+from fastserve.plan.explain import duration_text
+from fastserve.sdk.functions import FUNCTIONS
+from fastserve.sdk.types import SCALARS
+from fastserve.tiles.windows import DAY_NS, HOUR_NS, MINUTE_NS, Window, default_hop_ns
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(
+    [*DOCS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("examples/*/*.md"), ROOT / "perf/README.md"]
+)
+SHOWN_DEFAULTS = {timedelta(days=2): "2 days", timedelta(0): "`timedelta(0)`"}
+DOCUMENTED_IN_TABLES = [
+    "Aggregate",
+    "AggregateFunction",
+    "Attribute",
+    "AttributesFormat",
+    "Entity",
+    "FeatureService",
+    "FeatureView",
+    "Field",
+    "FileSource",
+    "PushSource",
+    "TimeWindow",
+]
+
+
+def section(name: str) -> str:
+    """Return what stands under a class's heading, up to the next heading."""
+    text = (DOCS / "definitions.md").read_text()
+    found = re.search(rf"^##+ {name}\n(.*?)(?=^##)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"docs/definitions.md has no section {name}"
+    return found[1]
+
+
+def parameter_rows(text: str) -> dict[str, str]:
+    """Return the defaults by parameter, as the table of a section has them."""
+    rows: dict[str, str] = {}
+    for names, defaults in re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ([^|]*?) ?\|", text, re.MULTILINE):
+        listed = names.replace("`", "").split(", ")
+        given = defaults.split(", ") if len(listed) > 1 else [defaults]
+        rows.update(zip(listed, given, strict=True))
+    return rows
+
+
+@pytest.mark.parametrize("name", DOCUMENTED_IN_TABLES)
+def test_every_parameter_of_a_definition_is_documented_with_its_default(name: str) -> None:
+    signature = inspect.signature(getattr(fastserve, name))
+    expected = {}
+    for parameter in signature.parameters.values():
+        default = parameter.default
+        if default is inspect.Parameter.empty:
+            expected[parameter.name] = ""
+        elif isinstance(default, timedelta):
+            expected[parameter.name] = SHOWN_DEFAULTS[default]
+        else:
+            expected[parameter.name] = f"`{default!r}`".replace("'", '"')
+    assert parameter_rows(section(name)) == expected
+
+
+def test_every_public_name_is_documented() -> None:
+    text = (DOCS / "definitions.md").read_text()
+    missing = [
+        name
+        for name in fastserve.__all__
+        if name not in {"__version__", "DataType"}
+        and not re.search(rf"(`|^##+ ){name}\b", text, re.MULTILINE)
+    ]
+    assert missing == []
+
+
+def test_every_function_has_a_column_with_its_input_types() -> None:
+    lines = (DOCS / "aggregations.md").read_text().splitlines()
+    head = next(line for line in lines if line.startswith("| | `count`"))
+    takes = next(line for line in lines if line.startswith("| input types"))
+    columns = zip(cells(head)[1:], cells(takes)[1:], strict=True)
+    documented = {name: types for names, types in columns for name in re.findall(r"`(\w+)`", names)}
+    expected = {
+        name: "any" if rule.accepts is None else ", ".join(map(repr, rule.accepts))
+        for name, rule in FUNCTIONS.items()
+    }
+    assert documented == expected
+
+
+def test_the_table_of_windows_is_what_the_tiles_do() -> None:
+    lengths = {"1h": HOUR_NS, "6h": 6 * HOUR_NS} | {f"{n}d": n * DAY_NS for n in (1, 7, 28, 356)}
+    intervals = {"1m": MINUTE_NS, "5m": 5 * MINUTE_NS, "1h": HOUR_NS}
+    rows = re.findall(
+        r"^\| (\d+[hd]) \| (\d+[mh]) \| (.*) \|$", (DOCS / "windows.md").read_text(), re.MULTILINE
+    )
+    assert len(rows) == 8
+    for length, interval, rest in rows:
+        hop_ns = default_hop_ns(lengths[length], intervals[interval])
+        window = Window(lengths[length], hop_ns, intervals[interval], 2 * DAY_NS)
+        core = "1" if window.has_core else "–"
+        made = [duration_text(hop_ns), core, str(window.tails), str(window.slots), str(8 * window.slots)]
+        assert rest.split(" | ") == made, length
+
+
+def test_the_table_of_types_has_all_scalars() -> None:
+    text = section("Types")
+    assert [repr(dtype) for dtype in SCALARS if f"`{dtype!r}`" not in text] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_to_files_lead_to_files(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+    local = [target for target in targets if target and "://" not in target]
+    assert [target for target in local if not (page.parent / target).exists()] == []
+
+
+def cells(line: str) -> list[str]:
+    """Return the cells of a table's line."""
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
