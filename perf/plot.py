@@ -1,0 +1,129 @@
+"""A kept result as a picture: `python -m perf.plot RESULT.json PICTURE.png`.
+
+CPU per request by shape: fastserve, the bare server, the floor, and the budget as it was set and at the
+machine factor. Reads a result and nothing else.
+
+Invariants:
+1. What wasn't measured has no bar; budgets are lines, since they aren't measurements.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import matplotlib as mpl
+import orjson
+from matplotlib.figure import Figure
+
+from perf.data import SHAPES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+
+_BAR_WIDTH = 0.27
+_COLORS = {"fastserve": "#1f5fa8", "bare server": "#e0912f", "floor": "#a9b0b7"}
+_BUDGET, _SCALED_BUDGET = "budget, as set", "budget × machine factor"
+_PANELS = {
+    "lookups": "look-ups only",
+    "article": "three of four views aggregates (1x10: none)",
+}
+
+
+def draw(result: dict[str, Any]) -> Figure:
+    """Draw a result of `perf table`: one panel for look-ups, one for the article's shapes."""
+    by_repo = {
+        repo: [figures for figures in result["services"] if SHAPES[figures["name"]].repo == repo]
+        for repo in _PANELS
+    }
+    shown = {repo: services for repo, services in by_repo.items() if services}
+    figure = Figure(figsize=(5.5 * len(shown), 5), layout="constrained")
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for panel, (repo, services) in zip(axes, shown.items(), strict=True):
+        _draw_panel(panel, _PANELS[repo], services)
+    axes[0].set_ylabel("CPU per request, user + system (µs)")
+    handles = {label: handle for panel in axes for handle, label in zip(*_legend(panel), strict=True)}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
+    machine = result["machine"]
+    figure.suptitle(f"{machine['cpu']}, {machine['cpus']} CPUs, {result['date'][:10]}", fontsize=10)
+    return figure
+
+
+def _legend(panel: Axes) -> tuple[list[Any], list[Any]]:
+    handles, labels = panel.get_legend_handles_labels()
+    return list(handles), list(labels)
+
+
+def _draw_panel(panel: Axes, title: str, services: Sequence[dict[str, Any]]) -> None:
+    for number, (kind, color) in enumerate(_COLORS.items()):
+        at = [place + (number - 1) * _BAR_WIDTH for place in range(len(services))]
+        found = [(place, us) for place, us in zip(at, _bars(kind, services), strict=True) if us is not None]
+        if found:
+            places, heights = zip(*found, strict=True)
+            bars = panel.bar(places, heights, _BAR_WIDTH * 0.92, color=color, label=kind)
+            panel.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
+    _draw_budgets(panel, services)
+    panel.set_title(title, fontsize=11)
+    panel.set_xticks(range(len(services)), [figures["name"].partition("_")[2] for figures in services])
+    panel.set_xlabel("views x features of each")
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.grid(axis="y", alpha=0.25)
+    panel.set_axisbelow(True)
+
+
+def _bars(kind: str, services: Sequence[dict[str, Any]]) -> list[float | None]:
+    return [_bar(kind, figures) for figures in services]
+
+
+def _bar(kind: str, figures: dict[str, Any]) -> float | None:
+    found: float | None
+    if kind == "fastserve":
+        found = figures["cpu_us_per_request"]
+    elif kind == "floor":
+        found = figures.get("floor", {}).get("all_bytes", {}).get("cpu_us_per_request")
+    else:
+        held = figures["reference"]
+        found = held["bare_us"] if "x_bare" in held else None
+    return found
+
+
+def _draw_budgets(panel: Axes, services: Sequence[dict[str, Any]]) -> None:
+    left = [place - 1.5 * _BAR_WIDTH for place in range(len(services))]
+    right = [place + 0.5 * _BAR_WIDTH for place in range(len(services))]
+    styles: tuple[tuple[str, Literal["solid", "dotted"]], ...] = (
+        (_BUDGET, "solid"),
+        (_SCALED_BUDGET, "dotted"),
+    )
+    for label, style in styles:
+        lines = [
+            (low, high, budget_us)
+            for low, high, figures in zip(left, right, services, strict=True)
+            if (budget_us := _budget_us(label, figures["reference"])) is not None
+        ]
+        if lines:
+            lows, highs, heights = zip(*lines, strict=True)
+            panel.hlines(heights, lows, highs, colors="#b3261e", linestyles=style, linewidth=1.6, label=label)
+
+
+def _budget_us(label: str, held: dict[str, Any]) -> float | None:
+    budget_us: float | None = held["budget_us"]
+    if label == _BUDGET or budget_us is None:
+        return budget_us
+    factor = held.get("machine_factor")
+    return None if factor is None else budget_us * factor
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m perf.plot", description=__doc__)
+    parser.add_argument("result", type=Path)
+    parser.add_argument("picture", type=Path)
+    options = parser.parse_args()
+    mpl.use("agg")
+    draw(orjson.loads(options.result.read_bytes())).savefig(options.picture, dpi=130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.patches import Rectangle
+
+from perf.plot import draw
+from perf.reference import hold_against_reference
+
+
+def measured(name: str, cpu_us: float, **more: Any) -> dict[str, Any]:
+    bare = {"cpu_us_per_request": 24.0, "rounds_cpu_us": [24.0]}
+    figures = {"name": name, "cpu_us_per_request": cpu_us, "bare": bare, **more}
+    return {**figures, "reference": hold_against_reference(figures, same_load=True)}
+
+
+def heights(panel: Axes) -> list[float]:
+    return [bar.get_height() for bar in panel.patches if isinstance(bar, Rectangle)]
+
+
+def test_a_result_becomes_bars_of_what_was_measured_and_lines_of_budgets(tmp_path: Path) -> None:
+    mpl.use("agg")
+    floor = {"all_bytes": {"cpu_us_per_request": 15.0}}
+    services = [measured("lookups_1x100", 30.0, floor=floor), measured("fs_1x10", 28.0)]
+    machine = {"cpu": "a CPU", "cpus": 2}
+
+    figure = draw({"services": services, "machine": machine, "date": "2026-01-10T12:00:00+00:00"})
+
+    lookups, article = figure.axes
+    assert sorted(heights(lookups)) == [15.0, 24.0, 30.0]
+    assert heights(article) == [28.0]
+    lines = [found for found in article.collections if isinstance(found, LineCollection)]
+    assert [float(line.get_segments()[0][0][1]) for line in lines] == [22.0, 33.0]
+    figure.savefig(tmp_path / "table.png")
+    assert (tmp_path / "table.png").stat().st_size > 1_000
