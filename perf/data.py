@@ -68,9 +68,9 @@ class Shape:
 
     @property
     def bare_service(self) -> str:
-        """Name the look-ups with as many views and 100 features each: what the bare server answers."""
+        """Name the look-ups with as many views (else with one) and 100 features each: what the bare server answers."""
         views = self.service.partition("_")[2].partition("x")[0]
-        return f"lookups_{views}x100"
+        return f"lookups_{views}x100" if views.isdigit() else "lookups_1x100"
 
 
 SHAPES = {

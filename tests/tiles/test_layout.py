@@ -73,7 +73,7 @@ def test_the_header_word_holds_format_and_schema() -> None:
 
 def test_a_description_names_columns_and_types() -> None:
     assert make_layout([("b", Bool), ("a", Int64)]).describe() == [
-        ("b", {"type": "bool"}),
+        ("b", {"type": "boolean"}),
         ("a", {"type": "int64"}),
     ]
 
