@@ -68,7 +68,7 @@ class Shape:
 
     @property
     def bare_service(self) -> str:
-        """Name the look-ups with as many views (else with one) and 100 features each: what the bare server answers."""
+        """Name the look-ups that the bare server answers: as many views, else one, with 100 features each."""
         views = self.service.partition("_")[2].partition("x")[0]
         return f"lookups_{views}x100" if views.isdigit() else "lookups_1x100"
 
