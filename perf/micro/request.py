@@ -1,10 +1,11 @@
 """What a request costs without a socket: HTTP in, coalescing, BatchGetItem out and in, evaluation, HTTP out.
 
-Everything of the hot path runs but the sockets and the store's connection (framing, signature: `perf.micro.dynamodb_client`). So many
-requests as ``--clients`` says come in one turn of the loop, as from that many busy clients.
+Everything of the hot path runs but the sockets and the store's connection (framing, signature:
+`perf.micro.dynamodb_client`). So many requests as ``--clients`` says come in one turn of the loop, as from
+that many busy clients.
 
-Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile]`. Figures are CPU microseconds per request, the least of several
-rounds.
+Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile]`. Figures are CPU microseconds per
+request, the least of several rounds.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ class Ready:
 
 
 class CannedReader:
-    """Builds every call as the DynamoDB reader does, and fills it with an answer that was made before for the same call."""
+    """Builds every call as the DynamoDB reader does, and fills it with an answer that was made before."""
 
     max_keys = MAX_KEYS
 
