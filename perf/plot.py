@@ -5,6 +5,7 @@ machine factor. Reads a result and nothing else.
 
 Invariants:
 1. What wasn't measured has no bar; budgets are lines, since they aren't measurements.
+2. A bar is the median round; its whisker reaches from the cheapest round to the dearest.
 """
 
 from __future__ import annotations
@@ -60,11 +61,10 @@ def _legend(panel: Axes) -> tuple[list[Any], list[Any]]:
 def _draw_panel(panel: Axes, title: str, services: Sequence[dict[str, Any]]) -> None:
     for number, (kind, color) in enumerate(_COLORS.items()):
         at = [place + (number - 1) * _BAR_WIDTH for place in range(len(services))]
-        found = [(place, us) for place, us in zip(at, _bars(kind, services), strict=True) if us is not None]
+        measured = [_measured(kind, figures) for figures in services]
+        found = [(place, entry) for place, entry in zip(at, measured, strict=True) if entry]
         if found:
-            places, heights = zip(*found, strict=True)
-            bars = panel.bar(places, heights, _BAR_WIDTH * 0.92, color=color, label=kind)
-            panel.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
+            _draw_bars(panel, found, color, kind)
     _draw_budgets(panel, services)
     panel.set_title(title, fontsize=11)
     panel.set_xticks(range(len(services)), [figures["name"].partition("_")[2] for figures in services])
@@ -74,20 +74,26 @@ def _draw_panel(panel: Axes, title: str, services: Sequence[dict[str, Any]]) -> 
     panel.set_axisbelow(True)
 
 
-def _bars(kind: str, services: Sequence[dict[str, Any]]) -> list[float | None]:
-    return [_bar(kind, figures) for figures in services]
+def _draw_bars(panel: Axes, found: Sequence[tuple[float, dict[str, Any]]], color: str, label: str) -> None:
+    places = [place for place, _ in found]
+    heights = [float(entry["cpu_us_per_request"]) for _, entry in found]
+    rounds = [entry["rounds_cpu_us"] for _, entry in found]
+    below = [height - min(entry) for height, entry in zip(heights, rounds, strict=True)]
+    above = [max(entry) - height for height, entry in zip(heights, rounds, strict=True)]
+    whiskers = {"linewidth": 0.8, "ecolor": "#333333"}
+    width = _BAR_WIDTH * 0.92
+    bars = panel.bar(places, heights, width, yerr=(below, above), error_kw=whiskers, color=color, label=label)
+    panel.bar_label(bars, fmt="%.0f", fontsize=7, padding=2)
 
 
-def _bar(kind: str, figures: dict[str, Any]) -> float | None:
-    found: float | None
+def _measured(kind: str, figures: dict[str, Any]) -> dict[str, Any]:
+    """Give the median and the rounds of a kind, empty where it wasn't measured."""
     if kind == "fastserve":
-        found = figures["cpu_us_per_request"]
-    elif kind == "floor":
-        found = figures.get("floor", {}).get("all_bytes", {}).get("cpu_us_per_request")
-    else:
-        held = figures["reference"]
-        found = held["bare_us"] if "x_bare" in held else None
-    return found
+        return figures
+    found: dict[str, Any] = figures.get("floor", {}).get("all_bytes", {})
+    if kind == "floor":
+        return found
+    return figures["bare"] if "x_bare" in figures["reference"] else {}
 
 
 def _draw_budgets(panel: Axes, services: Sequence[dict[str, Any]]) -> None:

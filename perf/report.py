@@ -28,6 +28,7 @@ _COLUMNS = (
     "x floor",
     "client floor",
     "Feast/us",
+    "rounds us",
     "FS-QPS",
     "DDB-QPS",
     "keys/req",
@@ -130,6 +131,7 @@ def _row(figures: dict[str, Any]) -> list[str]:
         _number(floor_us and cpu_us / floor_us, ".2f"),
         _number(client_us, ".1f"),
         _number(shape.feast_us and shape.feast_us / cpu_us, ".0f"),
+        _span(figures.get("rounds_cpu_us", ())),
         f"{figures['fs_qps']:.0f}",
         f"{figures['ddb_qps']:.0f}",
         f"{figures['keys_per_request']:.2f}",
@@ -142,6 +144,10 @@ def _row(figures: dict[str, Any]) -> list[str]:
         str(figures["errors"]),
         f"{figures['wrong']}/{figures['verified']}",
     ]
+
+
+def _span(rounds_us: Sequence[float]) -> str:
+    return f"{min(rounds_us):.1f}-{max(rounds_us):.1f}" if rounds_us else _DASH
 
 
 def _number(value: float | None, form: str) -> str:
