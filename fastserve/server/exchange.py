@@ -10,7 +10,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from fastserve.errors import InvariantError
@@ -27,6 +27,9 @@ class Answering(Protocol):
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, headers: Headers
     ) -> None:
         """Send the answer of ``exchange`` when its turn has come."""
+
+    def send_json(self, exchange: Exchange, parts: Sequence[bytes]) -> None:
+        """Send ``parts`` as one JSON answer of ``exchange``, status 200, when its turn has come."""
 
 
 class Exchange:
@@ -93,6 +96,22 @@ class Exchange:
         connection = self._connection
         if connection is not None:
             connection.send_answer(self, status, body, content_type, extra_headers)
+            self._connection = None
+        self.is_answered = True
+
+    def respond_json(self, *parts: bytes) -> None:
+        """Answer 200 with JSON in parts, which are put together once, with the head.
+
+        A vector of 5,000 features has 90 KB: each copy of it takes some 7 us.
+
+        Raises:
+            InvariantError: when it has been answered already.
+        """
+        if self.is_answered:
+            raise InvariantError(f"{self.method} {self.path[:64]} is answered twice")
+        connection = self._connection
+        if connection is not None:
+            connection.send_json(self, parts)
             self._connection = None
         self.is_answered = True
 

@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Sequence
 from time import monotonic
 from typing import cast
 
@@ -360,6 +361,21 @@ class HttpProtocol(asyncio.Protocol):
             data = b"%b%d\r\n\r\n%b" % (shared.heads.json_ok, len(body), body)
         else:
             data = self._encode(exchange, status, body, content_type, headers)
+        if self._flags or len(self._pending) != 1:
+            self._settle(exchange, data)
+            return
+        self._pending.clear()
+        self._phase_start_s = shared.now_s
+        self._transport.write(data)
+
+    def send_json(self, exchange: Exchange, parts: Sequence[bytes]) -> None:
+        """Send a plain answer that comes in parts, put together with its head by one copy."""
+        shared = self._shared
+        if not exchange.head.is_plain or shared.is_draining:
+            self.send_answer(exchange, 200, b"".join(parts), JSON, ())
+            return
+        shared.answers += 1
+        data = b"".join((shared.heads.json_ok, b"%d\r\n\r\n" % sum(map(len, parts)), *parts))
         if self._flags or len(self._pending) != 1:
             self._settle(exchange, data)
             return

@@ -96,9 +96,8 @@ class VectorAnswer:
             if self._plain(columns):
                 if self.handler.may_be_large:
                     self._check_size(0)
-                self.exchange.respond(
-                    200, b'{"result":{"features":' + self.handler.encoder.encode(columns, first) + b"}}"
-                )
+                features = self.handler.encoder.encode(columns, first)
+                self.exchange.respond_json(b'{"result":{"features":', features, b"}}")
                 return
             self._take(columns, first, last)
             if len(self.features) == len(self.request.rows):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -19,6 +19,7 @@ from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
 from fastserve.serving.transport import BASE64_ROWS
 from fastserve.wire.http1 import RequestHead
+from fastserve.wire.http1_answer import JSON
 from tests.serving.fake_store import FakeStore
 from tests.support.plans import NOW_NS, SHOP, TTL, USER, aggregate_view, attribute_view, workspace_plan
 
@@ -81,6 +82,9 @@ class Connection:
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, headers: Headers
     ) -> None:
         self.answers.append(Answer(status, body, content_type, dict(headers)))
+
+    def send_json(self, exchange: Exchange, parts: Sequence[bytes]) -> None:
+        self.send_answer(exchange, 200, b"".join(parts), JSON, ())
 
 
 class Readiness:

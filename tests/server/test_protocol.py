@@ -418,3 +418,26 @@ def test_heads_are_remembered_up_to_a_number() -> None:
         client.send(post(b"x", b"/%d" % number))
     assert len(client.exchanges) == 1500
     assert 0 < len(client.shared.known_heads) <= 512
+
+
+@pytest.mark.parametrize(
+    "request_bytes", [GET, GET + GET, GET.replace(b"GET", b"HEAD"), GET.replace(b"1.1", b"1.0")]
+)
+def test_an_answer_in_parts_is_the_same_as_one_in_whole(request_bytes: bytes) -> None:
+    parts, whole = asking(), asking()
+    parts.send(request_bytes)
+    whole.send(request_bytes)
+    for exchange in parts.exchanges:
+        exchange.respond_json(b'{"result":', b"[1.5,null]", b"}")
+    for exchange in whole.exchanges:
+        exchange.respond(200, b'{"result":[1.5,null]}')
+    assert parts.received == whole.received
+    assert b" 200 OK\r\n" in parts.received
+
+
+def test_an_answer_in_parts_is_given_once() -> None:
+    client = asking()
+    client.send(GET)
+    client.exchanges[0].respond_json(b"1")
+    with pytest.raises(InvariantError, match="answered twice"):
+        client.exchanges[0].respond_json(b"2")
