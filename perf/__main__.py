@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from perf import server
-from perf.data import ARTICLE, SHAPES, prepare_service
+from perf.data import ARTICLE, ON_DEMAND, SHAPES, prepare_service
 from perf.environment import describe_environment
 from perf.load import standin_client
 from perf.reference import hold_against_reference
@@ -45,7 +45,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _table(options: argparse.Namespace) -> int:
     # Each of the article's services goes through its rounds with the look-ups that have as many views.
-    pairs = [[shape.bare_service, shape.service] for shape in ARTICLE]
+    shapes = [shape for shape in SHAPES.values() if shape.repo == ON_DEMAND] if options.on_demand else ARTICLE
+    pairs = [[shape.bare_service, shape.service] for shape in shapes]
     return _measure(pairs, _run_options(options), options)
 
 
@@ -137,6 +138,7 @@ def _parser() -> argparse.ArgumentParser:
     table = commands.add_parser(
         "table", help="measure the article's four shapes and the look-ups beside them"
     )
+    table.add_argument("--on-demand", action="store_true", help="the on-demand views instead")
     table.set_defaults(run=_table)
     floor = commands.add_parser("floor", help="measure the floors alone, without a server")
     floor.add_argument("--lookups", action="store_true", help="and the shapes without aggregates")

@@ -18,6 +18,7 @@ from fastserve.api.metadata import MetadataEncoder, service_metadata
 from fastserve.api.values import key_text
 from fastserve.errors import RequestError, shown
 from fastserve.plan.service import MAX_STORE_BYTES, ServicePlan
+from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.requests import ServiceRuntime
 from fastserve.serving.transport import RowTransport
 
@@ -27,6 +28,7 @@ class ServiceHandler:
 
     __slots__ = (
         "_bytes_per_unit",
+        "_has_items",
         "context",
         "encoder",
         "has_on_demand",
@@ -58,6 +60,7 @@ class ServiceHandler:
             place.view.layout.json_columns or not place.view.packed for place in plan.places
         )
         self._bytes_per_unit = transport.bytes_per_unit
+        self._has_items = any(not place.view.packed for place in plan.places)
 
     def key_texts(self, join_keys: Mapping[str, Any], row: str = "") -> list[str]:
         """Check one row's join keys and return their key texts.
@@ -89,6 +92,17 @@ class ServiceHandler:
         if not context and not self.takes_context:
             return ()
         return self.context.values(context, row, ignore_extra=request.ignore_extra_context)
+
+    def is_surely_small(self, reads: Sequence[KeyRead]) -> bool:
+        """Whether the rows of one vector are within the limit, as their lengths alone tell."""
+        if self._has_items:
+            return False
+        units = 0
+        for read in reads:
+            for row in read.rows:
+                if row is not None:
+                    units += len(row)
+        return units * self._bytes_per_unit <= MAX_STORE_BYTES
 
     def store_bytes(self, rows: Sequence[Any]) -> int:
         """Return how many bytes the rows of one vector take in the store; of an item, those of its JSON."""

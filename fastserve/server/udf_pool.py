@@ -99,6 +99,9 @@ class UdfPool:
 
     def submit(self, job: Job, on_done: Callable[[Outcome], None]) -> None:
         """Run a call as soon as a helper is free; ``on_done`` is told once, not before this returns."""
+        if job.deadline_s <= self._loop.time():  # to start it would be to kill a helper for nothing
+            self._loop.call_soon(on_done, Stopped(None, is_limit=False))
+            return
         pending = Pending(job, on_done)
         if self._idle:
             self._run(self._idle.pop(), pending)

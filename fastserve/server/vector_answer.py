@@ -94,7 +94,7 @@ class VectorAnswer:
             return  # refused when an earlier part came
         try:
             if self._plain(columns):
-                if self.handler.may_be_large:
+                if self.handler.may_be_large and not self.handler.is_surely_small(self.vectors.reads):
                     self._check_size(0)
                 features = self.handler.encoder.encode(columns, first)
                 self.exchange.respond_json(b'{"result":{"features":', features, b"}}")

@@ -215,6 +215,18 @@ def test_a_call_ends_with_its_request_s_time() -> None:
     run(story, helpers=1)
 
 
+def test_a_call_whose_time_is_over_is_not_begun() -> None:
+    async def story(world: World) -> None:
+        before = await world.submit("tell")
+        assert await world.submit("hang", left_s=-1.0) == Stopped(None, is_limit=False)
+        after = await world.submit("tell")
+        assert isinstance(before, Done)
+        assert isinstance(after, Done)
+        assert before.values[1] == after.values[1]
+
+    run(story, helpers=1)
+
+
 def test_a_result_that_took_longer_than_the_limit_does_not_count() -> None:
     async def story(world: World) -> None:
         slow = world.submit("pause", {"n": 60, "tags": None}, limit_s=0.03)
