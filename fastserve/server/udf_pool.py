@@ -89,7 +89,7 @@ class UdfPool:
         self._helpers.clear()
         self._nursery.control.close()
         until_s = self._loop.time() + GONE_AFTER_S
-        while not self._is_nursery_gone() and self._loop.time() < until_s:  # noqa: ASYNC110 - no event tells
+        while not self._is_nursery_gone() and self._loop.time() < until_s:  # noqa: ASYNC110 - no event tells of it
             await asyncio.sleep(REAP_TICK_S)
 
     def _is_nursery_gone(self) -> bool:
