@@ -59,6 +59,7 @@ class VectorRows:
         self._wrapped_nulls = [
             transport.wrap(row)[:length] for row, length in zip(self._null_rows, lengths, strict=True)
         ]
+        self._lengths = lengths
         self._constants = transport.wrap(CONSTANTS)
         self._header_at = np.array([place.word for place in plan.places], np.intp)
         self._effective_at = self._header_at + 1
@@ -72,6 +73,7 @@ class VectorRows:
         if self._has_items:
             return None
         parts: list[Any] = []
+        lengths = self._lengths
         try:
             for rows in lines:
                 fixed = self._fixed(rows) if self._cuts else rows
@@ -80,15 +82,17 @@ class VectorRows:
                         null if row is None else row
                         for row, null in zip(fixed, self._wrapped_nulls, strict=True)
                     ]
+                # Row by row: one too short and its neighbour as much too long would pass as a whole.
+                if list(map(len, fixed)) != lengths:
+                    return None
                 parts += fixed
                 parts.append(self._constants)
             joined = self._transport.join(parts)
         except (TypeError, ValueError):
             return None
-        words = self._words
-        if len(joined) != len(lines) * words * WORD_BYTES:
+        if len(joined) != len(lines) * self._words * WORD_BYTES:  # padding among the texts
             return None
-        matrix = np.frombuffer(joined, "<i8").reshape(len(lines), words)
+        matrix = np.frombuffer(joined, "<i8").reshape(len(lines), self._words)
         # As bytes: comparing arrays and reducing the outcome takes 1.2 us more.
         headers = matrix.take(self._header_at, axis=1).tobytes()
         return matrix if headers == self._headers * len(lines) else None
