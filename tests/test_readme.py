@@ -60,7 +60,7 @@ def test_the_demo_prints_a_vector_and_a_curl_that_works_when_pasted(checkout: Pa
         assert re.search(r"carrier_delays\.dep_delay_mean_7d_1h +-?\d+\.\d+ +float64 +PRESENT", said)
         curl = re.search(r"^ +(curl .*)$", said, re.MULTILINE)
         assert curl is not None
-        shell.run(Command(4, curl[1], ('{"result":{"features":["United Air Lines Inc.",…',)))
+        shell.run(Command(4, curl[1], ('{"result":{"features":["14","United Air Lines Inc.",…',)))
 
 
 def test_commands_are_found_with_what_is_shown_below_them() -> None:
