@@ -1,7 +1,8 @@
 """`fastserve get SERVICE key=value…`: one vector over the HTTP API, as a table.
 
-Values go out as the strings they are: the API takes int64 as text, and a client that guesses types guesses
-wrong. It uses nothing of the server's code, so that it shows what any client would see.
+Join keys go out as the strings they are: the API takes int64 as text. Request-time values have more types,
+and a client that guesses types guesses wrong: they are asked for first. It uses nothing of the server's code,
+so that it shows what any client would see.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastserve.cli.flags import (
@@ -21,13 +22,16 @@ from fastserve.cli.flags import (
     load_settings,
     pairs,
 )
+from fastserve.cli.request_context import typed_values
 from fastserve.errors import FastserveError, shown
 from fastserve.plan.text_table import text_table
 
 GET_FEATURES = "/api/v1/feature-service/get-features"
+SERVICE_METADATA = "/api/v1/feature-service/metadata"
 URL_DEFAULT = "http://127.0.0.1:8080"
 TIMEOUT_S = 30.0
 SHOWN_AT_MOST = 80
+CONTEXT_HELP = "a request-time value; arrays, structs and maps in JSON, null for none but of a string"
 METADATA = (
     "includeNames",
     "includeDataTypes",
@@ -48,17 +52,24 @@ class Question:
     workspace: str | None  # None is the server's
     service: str
     join_keys: Mapping[str, str]
-    request_context: Mapping[str, str]
+    request_context: Mapping[str, Any]
 
     def body(self, metadata: Sequence[str] = METADATA) -> str:
         """Return the request's JSON."""
-        params: dict[str, Any] = {} if self.workspace is None else {"workspaceName": self.workspace}
-        params |= {"featureServiceName": self.service, "joinKeyMap": dict(self.join_keys)}
+        params = self._names() | {"joinKeyMap": dict(self.join_keys)}
         if self.request_context:
             params["requestContextMap"] = dict(self.request_context)
         if metadata:
             params["metadataOptions"] = dict.fromkeys(metadata, True)
         return json.dumps({"params": params}, ensure_ascii=False)
+
+    def metadata_body(self) -> str:
+        """Return the JSON of the request for what the service takes and gives."""
+        return json.dumps({"params": self._names()}, ensure_ascii=False)
+
+    def _names(self) -> dict[str, Any]:
+        workspace = {} if self.workspace is None else {"workspaceName": self.workspace}
+        return {**workspace, "featureServiceName": self.service}
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -70,7 +81,7 @@ def add_parser(commands: Subparsers) -> None:
         "--url", metavar="URL", help=f"the server (default: the variable {URL_VARIABLE}, or {URL_DEFAULT})"
     )
     parser.add_argument(
-        "--request-context", metavar="NAME=VALUE", action="append", default=[], help="a request-time value"
+        "--request-context", metavar="NAME=VALUE", action="append", default=[], help=CONTEXT_HELP
     )
     parser.add_argument("--json", action="store_true", help="print the server's answer as it came")
     parser.add_argument(
@@ -91,7 +102,11 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         pairs("request context", arguments.request_context),
     )
     url = arguments.url or environ.get(URL_VARIABLE) or URL_DEFAULT
-    answer = ask(url, question, arguments.api_key or environ.get(API_KEY_VARIABLE))
+    api_key = arguments.api_key or environ.get(API_KEY_VARIABLE)
+    if question.request_context:
+        types = context_types(url, question, api_key)
+        question = replace(question, request_context=typed_values(question.request_context, types))
+    answer = ask(url, question, api_key)
     print(answer if arguments.json else answer_text(answer))
     return 0
 
@@ -102,6 +117,27 @@ def ask(url: str, question: Question, api_key: str | None = None) -> str:
     Raises:
         GetError: no server, or it says no.
     """
+    return _post(url, GET_FEATURES, question.body(), api_key)
+
+
+def context_types(url: str, question: Question, api_key: str | None = None) -> dict[str, str]:
+    """Return the API's type of each field that the service takes in the request context.
+
+    Raises:
+        GetError: no server, or it says no.
+    """
+    body = _post(url, SERVICE_METADATA, question.metadata_body(), api_key)
+    try:
+        fields = json.loads(body).get("inputRequestContextKeys", [])
+        return {field["name"]: field["dataType"]["type"] for field in fields}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise GetError(
+            f"expected the types that the service takes, got an answer that has none ({shown(error)}): "
+            f"{shown(body)}"
+        ) from None
+
+
+def _post(url: str, path: str, content: str, api_key: str | None) -> str:
     from http.client import HTTPException
 
     connection, prefix = _connection(url)
@@ -109,7 +145,7 @@ def ask(url: str, question: Question, api_key: str | None = None) -> str:
     if api_key:
         headers["Authorization"] = f"Tecton-key {api_key}"
     try:
-        connection.request("POST", prefix + GET_FEATURES, question.body().encode(), headers)
+        connection.request("POST", prefix + path, content.encode(), headers)
         response = connection.getresponse()
         body = str(response.read(), "utf-8", "replace")
     except ConnectionRefusedError:

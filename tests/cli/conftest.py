@@ -48,11 +48,13 @@ def shop(tmp_path: Path) -> str:
 
 @dataclass
 class CannedServer:
-    """An HTTP server that gives one answer to everything and remembers what it was asked."""
+    """An HTTP server that gives one answer to everything, or to each path its own, and remembers what it was
+    asked."""
 
     url: str = ""
     status: int = 200
     body: bytes = b"{}"
+    body_at: dict[str, bytes] = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -67,10 +69,11 @@ def canned() -> Iterator[CannedServer]:
             state.paths.append(self.path)
             state.headers.append(dict(self.headers))
             state.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            body = state.body_at.get(self.path, state.body)
             self.send_response(state.status)
-            self.send_header("Content-Length", str(len(state.body)))
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(state.body)
+            self.wfile.write(body)
 
         do_GET = do_POST  # noqa: N815
 

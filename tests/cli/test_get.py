@@ -10,6 +10,7 @@ from fastserve.cli.get import type_text
 from fastserve.sdk.types import Array, Field, Float64, Int64, Map, String, Struct
 from tests.cli.conftest import CannedServer, Run
 
+METADATA_PATH = "/api/v1/feature-service/metadata"
 ANSWER: dict[str, Any] = {
     "result": {"features": ["7", 12.5, None, ["a", None], "line\nbreak", "x" * 100]},
     "metadata": {
@@ -68,12 +69,35 @@ def test_values_go_out_as_they_were_given(run: Run, canned: CannedServer) -> Non
         "w",
     ]
     run(*argv, "--url", canned.url + "/", "--api-key", "k1")
-    params = json.loads(canned.bodies[0])["params"]
+    assert canned.paths == [METADATA_PATH, "/api/v1/feature-service/get-features"]
+    names = {"workspaceName": "w", "featureServiceName": "svc:v2"}
+    assert json.loads(canned.bodies[0]) == {"params": names}
+    params = json.loads(canned.bodies[1])["params"]
     assert params["joinKeyMap"] == {"user": "ü", "n": "9007199254740993"}
     assert params["requestContextMap"] == {"amount": "1.50"}
     assert (params["workspaceName"], params["featureServiceName"]) == ("w", "svc:v2")
-    assert canned.headers[0]["Authorization"] == "Tecton-key k1"
-    assert canned.paths == ["/api/v1/feature-service/get-features"]
+    assert [headers["Authorization"] for headers in canned.headers] == ["Tecton-key k1"] * 2
+
+
+def test_request_context_goes_out_in_the_types_that_the_server_names(run: Run, canned: CannedServer) -> None:
+    types = {"amount": Float64, "note": String, "ids": Array(Int64)}
+    fields = [{"name": name, "dataType": dtype.to_api()} for name, dtype in types.items()]
+    canned.body = json.dumps(ANSWER).encode()
+    canned.body_at[METADATA_PATH] = json.dumps({"inputRequestContextKeys": fields}).encode()
+    given = {"amount": "120", "note": "120", "ids": "[1, null]", "unknown": "1"}
+    flags = [word for name, text in given.items() for word in ("--request-context", f"{name}={text}")]
+    assert run("get", "svc", *flags, "--url", canned.url).code == 0
+    context = json.loads(canned.bodies[1])["params"]["requestContextMap"]
+    assert context == {"amount": 120.0, "note": "120", "ids": [1, None], "unknown": "1"}
+    ran = run("get", "svc", "--request-context", "ids=1;2", "--url", canned.url)
+    assert ran.err == "fastserve: error: request context 'ids': expected an array in JSON, got '1;2'\n"
+
+
+def test_metadata_without_types_is_told_as_such(run: Run, canned: CannedServer) -> None:
+    canned.body = b'["no object"]'
+    ran = run("get", "svc", "--request-context", "a=1", "--url", canned.url)
+    assert ran.code == 1
+    assert "expected the types that the service takes, got an answer that has none" in ran.err
 
 
 def test_url_key_and_workspace_may_come_from_the_environment(run: Run, canned: CannedServer) -> None:
