@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn
 import fastserve.cli as package
 from fastserve.cli.child import run_in_child
 from fastserve.cli.flags import Subparsers, add_command, add_settings
-from fastserve.cli.get import GET_FEATURES, METADATA, GetError, Question, answer_text, ask
+from fastserve.cli.get import GET_FEATURES, METADATA, GetError, Question, answer_text, ask, server_url
 from fastserve.cli.materialize import cpus, report_text
 from fastserve.cli.serve import CANNOT_LISTEN, port_complaint, serve, server_options
 from fastserve.config import SETTINGS, Settings
@@ -136,12 +136,6 @@ def example_repo() -> Path:
         if folder.is_dir():
             return folder
     raise DefinitionError("demo: expected the flights example beside the package, found none")
-
-
-def server_url(host: str, port: int) -> str:
-    """Return a URL under which this machine reaches a server that listens on ``host``."""
-    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - all addresses, read not bound
-    return f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
 
 
 def curl_command(url: str, question: Question) -> str:

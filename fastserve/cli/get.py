@@ -23,12 +23,12 @@ from fastserve.cli.flags import (
     pairs,
 )
 from fastserve.cli.request_context import typed_values
-from fastserve.errors import FastserveError, shown
+from fastserve.config import Settings
+from fastserve.errors import DefinitionError, FastserveError, shown
 from fastserve.plan.text_table import text_table
 
 GET_FEATURES = "/api/v1/feature-service/get-features"
 SERVICE_METADATA = "/api/v1/feature-service/metadata"
-URL_DEFAULT = "http://127.0.0.1:8080"
 TIMEOUT_S = 30.0
 SHOWN_AT_MOST = 80
 CONTEXT_HELP = "a request-time value; arrays, structs and maps in JSON, null for none but of a string"
@@ -78,7 +78,9 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("service", metavar="SERVICE", help="name of the feature service")
     parser.add_argument("keys", metavar="KEY=VALUE", nargs="*", help="join keys and their values")
     parser.add_argument(
-        "--url", metavar="URL", help=f"the server (default: the variable {URL_VARIABLE}, or {URL_DEFAULT})"
+        "--url",
+        metavar="URL",
+        help=f"the server (default: the variable {URL_VARIABLE}, or host and port of the settings)",
     )
     parser.add_argument(
         "--request-context", metavar="NAME=VALUE", action="append", default=[], help=CONTEXT_HELP
@@ -101,7 +103,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         pairs("join key", arguments.keys),
         pairs("request context", arguments.request_context),
     )
-    url = arguments.url or environ.get(URL_VARIABLE) or URL_DEFAULT
+    url = arguments.url or environ.get(URL_VARIABLE) or settings_url(settings)
     api_key = arguments.api_key or environ.get(API_KEY_VARIABLE)
     if question.request_context:
         types = context_types(url, question, api_key)
@@ -109,6 +111,25 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     answer = ask(url, question, api_key)
     print(answer if arguments.json else answer_text(answer))
     return 0
+
+
+def settings_url(settings: Settings) -> str:
+    """Return the URL of the server that ``serve`` starts with these settings on this machine.
+
+    Raises:
+        DefinitionError: it takes any free port.
+    """
+    if not settings.port:
+        raise DefinitionError(
+            f"URL: expected --url or {URL_VARIABLE} where the port setting is 0, got neither"
+        )
+    return server_url(settings.host, settings.port)
+
+
+def server_url(host: str, port: int) -> str:
+    """Return a URL under which this machine reaches a server that listens on ``host``."""
+    local = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - all addresses, read not bound
+    return f"http://[{local}]:{port}" if ":" in local else f"http://{local}:{port}"
 
 
 def ask(url: str, question: Question, api_key: str | None = None) -> str:

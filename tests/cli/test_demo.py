@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fastserve.cli.demo import QUESTIONS, curl_command, demo_settings, example_repo, server_url
+from fastserve.cli.demo import QUESTIONS, curl_command, demo_settings, example_repo
+from fastserve.cli.get import server_url
 from tests.cli.conftest import Run
 from tests.support.command import running
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import socket
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fastserve.cli.get import type_text
+from fastserve.cli.get import settings_url, type_text
+from fastserve.config import Settings
 from fastserve.sdk.types import Array, Field, Float64, Int64, Map, String, Struct
 from tests.cli.conftest import CannedServer, Run
 
@@ -110,6 +112,20 @@ def test_url_key_and_workspace_may_come_from_the_environment(run: Run, canned: C
     assert json.loads(canned.bodies[0])["params"]["workspaceName"] == "w2"
     run("get", "svc", FASTSERVE_URL=canned.url)
     assert "workspaceName" not in json.loads(canned.bodies[1])["params"]  # the server's own
+
+
+def test_without_a_url_the_server_of_the_settings_is_asked(
+    run: Run, canned: CannedServer, tmp_path: Path
+) -> None:
+    canned.body = json.dumps(ANSWER).encode()
+    port = canned.url.rpartition(":")[2]
+    assert run("get", "svc", FASTSERVE_HOST="0.0.0.0", FASTSERVE_PORT=port).code == 0
+    (tmp_path / "fastserve.toml").write_text(f"[server]\nport = {port}\n", encoding="utf-8")
+    assert run("get", "svc").code == 0
+    ran = run("get", "svc", FASTSERVE_PORT="0")
+    assert (ran.code, "--url or FASTSERVE_URL where the port setting is 0" in ran.err) == (2, True)
+    assert run("get", "svc", FASTSERVE_PORT="0", FASTSERVE_URL=canned.url).code == 0
+    assert settings_url(Settings()) == "http://127.0.0.1:8080"
 
 
 def test_json_is_the_answer_as_it_came(run: Run, canned: CannedServer) -> None:
