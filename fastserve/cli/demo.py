@@ -44,7 +44,7 @@ def add_parser(commands: Subparsers) -> None:
     parser = add_command(
         commands, "demo", run, "serve 336,776 real flights from a local store, and show a vector of them"
     )
-    add_settings(parser, SETTABLE)
+    add_settings(parser, SETTABLE, {"store": STORE})
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:

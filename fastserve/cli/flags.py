@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeAlias, cast
 
 from fastserve.config import CONFIG_VARIABLE, DEFAULT_FILE, SETTINGS, VARIABLE_PREFIX, Setting, Settings
@@ -39,14 +40,19 @@ def add_command(commands: Subparsers, name: str, run: Run, help_text: str) -> ar
     return parser
 
 
-def add_settings(parser: argparse.ArgumentParser, names: Sequence[str] = tuple(_BY_NAME)) -> None:
-    """Give a command the flags of these settings, and ``--config``."""
+def add_settings(
+    parser: argparse.ArgumentParser,
+    names: Sequence[str] = tuple(_BY_NAME),
+    defaults: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Give a command the flags of these settings, and ``--config``; ``defaults`` are the command's own."""
     group = parser.add_argument_group(
         "settings", f"each also by a {VARIABLE_PREFIX}… variable or in {DEFAULT_FILE}; the flag wins"
     )
     for name in names:
         setting = _BY_NAME[name]
-        group.add_argument(setting.flag, dest=name, metavar=_metavar(setting), help=_help(setting))
+        help_text = _help(setting, defaults.get(name, setting.default_text))
+        group.add_argument(setting.flag, dest=name, metavar=_metavar(setting), help=help_text)
     group.add_argument(
         "--config",
         metavar="FILE",
@@ -124,9 +130,9 @@ def _metavar(setting: Setting) -> str:
     return "LEVEL" if setting.name == "log_level" else "N"
 
 
-def _help(setting: Setting) -> str:
+def _help(setting: Setting, default: str) -> str:
     unit = f" {setting.unit}" if setting.unit and setting.default is not None else ""
-    return f"{setting.help} (default: {setting.default_text}{unit})".replace("%", "%%")
+    return f"{setting.help} (default: {default}{unit})".replace("%", "%%")
 
 
 def _read(path: Path) -> str:

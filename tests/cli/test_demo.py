@@ -49,6 +49,12 @@ def test_address_and_store_may_be_chosen_by_flag_or_variable() -> None:
     assert (settings.host, settings.port, settings.store) == ("0.0.0.0", 2, "local:b")
 
 
+def test_its_help_names_its_own_store(run: Run) -> None:
+    text = " ".join(run("demo", "--help").out.split())
+    assert "(default: local:.fastserve/demo)" in text
+    assert "local:.fastserve/store" not in text
+
+
 def test_any_free_port_is_chosen_beforehand() -> None:
     assert demo_settings(flags(port="0"), {}).port > 0
 
