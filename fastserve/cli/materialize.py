@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastserve.cli.flags import (
@@ -88,10 +89,20 @@ async def _materialize(settings: Settings, arguments: argparse.Namespace, until_
             max_bad_rows=arguments.max_bad_rows,
             parallel=arguments.parallel or cpus(),
             workspace=workspace.plan.workspace,
+            store_name=store_name(settings.store),
         )
     finally:
         await store.close()
     print(report_text(reports))
+
+
+def store_name(url: str) -> str:
+    """Return what a store is called in messages: its URL, and the folder if it is one."""
+    from fastserve.store.url import LocalSettings, parse_store_url
+
+    store = parse_store_url(url)
+    folder = f" (folder {Path(store.folder).absolute()})" if isinstance(store, LocalSettings) else ""
+    return f"the store {url}{folder}"
 
 
 def _chosen(repo: Repo, named: Sequence[str], *, everything: bool) -> list[str]:
@@ -141,15 +152,18 @@ def report_text(reports: Sequence[MaterializeReport]) -> str:
 def _remarks(report: MaterializeReport) -> list[str]:
     lines = []
     if report.rows_bad:
-        lines.append(f"{report.view}: {report.rows_bad:,} bad rows were left out, the first of them:")
+        rows = "1 bad row was left out:"
+        if report.rows_bad > 1:
+            rows = f"{report.rows_bad:,} bad rows were left out, the first of them:"
+        lines.append(f"{report.view}: {rows}")
         lines += [f"  {sample}" for sample in report.bad_samples]
     if report.spoilt_keys:
         keys = ", ".join(report.spoilt_samples)
-        lines.append(
-            f"{report.view}: {report.spoilt_keys:,} keys have a sum beyond int64, which is null: {keys}"
-        )
+        have = "1 key has" if report.spoilt_keys == 1 else f"{report.spoilt_keys:,} keys have"
+        lines.append(f"{report.view}: {have} a sum beyond int64, which is null: {keys}")
     if report.resumed:
-        lines.append(f"{report.view}: {report.resumed:,} partitions had been written by an earlier run")
+        partitions = "1 partition" if report.resumed == 1 else f"{report.resumed:,} partitions"
+        lines.append(f"{report.view}: {partitions} had been written by an earlier run")
     return lines
 
 

@@ -76,5 +76,6 @@ class BadRows:
         lines = [
             f"view {self.view!r}: expected at most {tolerated} bad rows ({limit}), {got}",
             *(f"  {sample}" for sample in self.samples),
+            "to leave out up to N bad rows and write the others: --max-bad-rows N",
         ]
         raise BadRowsError("\n".join(lines))

@@ -114,12 +114,13 @@ async def materialize(
     memory_mb: int = MEMORY_MB,
     workspace: str | None = None,
     scratch: str | Path | None = None,
+    store_name: str = "the store",
 ) -> list[MaterializeReport]:
     """Materialize views, one after the other, from all events before ``until_ns``.
 
     ``inputs`` are read in place of the sources' files; then all views must have one source. ``max_bad_rows``
     None tolerates 5 % of a view's rows (`badrows.TOLERATED_SHARE`), 0 none. ``scratch`` is where temporary
-    files go.
+    files go. ``store_name`` is the store's in messages.
 
     Raises:
         DefinitionError: an unknown view, one without files, a table that isn't there, files that can't be
@@ -130,7 +131,7 @@ async def materialize(
     plans = [_plan(repo, name, workspace, store.table_prefix) for name in views]
     _check_one_source(plans, inputs)
     registry = Registry(store, workspace)
-    await _check_tables(plans, registry, store)
+    await _check_tables(plans, registry, store, store_name)
     shows = make_progress(wanted=progress)
     try:
         with tempfile.TemporaryDirectory(prefix="fastserve-", dir=scratch) as folder:
@@ -143,6 +144,11 @@ async def materialize(
 
 def _plan(repo: Repo, name: str, workspace: str, prefix: str) -> ViewPlan:
     view = repo.views.get(name)
+    if view is None and name in repo.on_demand_views:
+        raise DefinitionError(
+            f"on-demand view {name!r}: it is computed at request time and has nothing to materialize",
+            repo.on_demand_views[name].location,
+        )
     if view is None:
         known = ", ".join(list(repo.views)[:20]) or "none, for the repo has none"
         raise DefinitionError(f"view: expected one of {known}, got {shown(name)}")
@@ -169,7 +175,9 @@ def _check_one_source(plans: Sequence[ViewPlan], inputs: Sequence[str] | None) -
         raise DefinitionError(f"--input: expected views of one source, got views of {len(sources)}: {listed}")
 
 
-async def _check_tables(plans: Sequence[ViewPlan], registry: Registry, store: OnlineStore) -> None:
+async def _check_tables(
+    plans: Sequence[ViewPlan], registry: Registry, store: OnlineStore, store_name: str
+) -> None:
     """Check that `fastserve apply` has been here.
 
     Raises:
@@ -179,7 +187,8 @@ async def _check_tables(plans: Sequence[ViewPlan], registry: Registry, store: On
     missing = [name for name, spec in found.items() if spec is None]
     if missing:
         raise DefinitionError(
-            f"table {missing[0]}: expected it in the store, found none: run `fastserve apply` first"
+            f"table {missing[0]}: expected it in {store_name}, found none: name the store you applied to "
+            "with --store, or run `fastserve apply` first"
         )
     for plan in plans:
         if found[plan.table] != table_spec(plan):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,6 +10,14 @@ from fastserve.cli.materialize import nanoseconds, report_text, time_text
 from fastserve.ingest.badrows import BadRow
 from fastserve.ingest.materialize import MaterializeReport
 from tests.cli.conftest import Run
+
+ON_DEMAND = """
+request = fs.RequestSource(schema=[fs.Field("amount", fs.Float64)])
+
+@fs.on_demand_feature_view(sources=[request], features=[fs.Attribute("twice", fs.Float64)])
+def doubled(request):
+    return {"twice": 2 * request["amount"]}
+"""
 
 
 @pytest.fixture
@@ -81,19 +90,27 @@ def test_bad_rows_are_shown_and_decide_by_the_number_that_is_tolerated(
     ]
     ran = run("materialize", *argv, "--max-bad-rows", "1")
     assert ran.code == 0
-    assert (
-        "profile: 1 bad rows were left out, the first of them:\n  bad.csv, row 1: age: expected an int64"
-        in ran.out
-    )
+    assert "profile: 1 bad row was left out:\n  bad.csv, row 1: age: expected an int64" in ran.out
     ran = run("materialize", *argv, "--max-bad-rows", "0")
     assert (ran.code, ran.out) == (2, "")
     assert "row 1: age: expected an int64, got 'old'" in ran.err
 
 
-def test_a_store_that_was_not_applied_says_so(run: Run, shop: str) -> None:
+def test_a_store_that_was_not_applied_says_so(run: Run, shop: str, tmp_path: Path) -> None:
     ran = run("materialize", "profile", "--repo", shop, "--store", "local:store")
     assert ran.code == 2
-    assert "run `fastserve apply` first" in ran.err
+    assert (
+        f"in the store local:store (folder {tmp_path / 'store'}), found none: name the store you applied to "
+        "with --store, or run `fastserve apply` first"
+    ) in ran.err
+
+
+def test_an_on_demand_view_has_nothing_to_materialize(run: Run, shop: str) -> None:
+    with (Path(shop) / "definitions.py").open("a", encoding="utf-8") as file:
+        file.write(ON_DEMAND)
+    ran = run("materialize", "doubled", "--repo", shop, "--store", "local:store")
+    assert ran.code == 2
+    assert "'doubled': it is computed at request time and has nothing to materialize" in ran.err
 
 
 @pytest.mark.parametrize("flags", [["--until", "soon"], ["--max-bad-rows", "-1"], ["--parallel", "0"]])
@@ -130,8 +147,15 @@ def test_a_report_tells_what_was_left_out() -> None:
     lines = report_text([report]).splitlines()
     assert lines[1].split() == ["v", "1,000", "1", "2", "3", "4,000", "1.2", "1970-01-01T00:00:00Z"]
     assert lines[2:] == [
-        "v: 1 bad rows were left out, the first of them:",
+        "v: 1 bad row was left out:",
         f"  {bad}",
-        "v: 1 keys have a sum beyond int64, which is null: u1",
+        "v: 1 key has a sum beyond int64, which is null: u1",
         "v: 2 partitions had been written by an earlier run",
+    ]
+    report = replace(report, rows_bad=1_200, spoilt_keys=2, resumed=1)
+    assert report_text([report]).splitlines()[2:] == [
+        "v: 1,200 bad rows were left out, the first of them:",
+        f"  {bad}",
+        "v: 2 keys have a sum beyond int64, which is null: u1",
+        "v: 1 partition had been written by an earlier run",
     ]

@@ -345,7 +345,8 @@ def test_every_bad_row_is_told_with_its_place_and_reason(bench: Workbench) -> No
     repo = bench.define(AGGREGATES)
     with pytest.raises(BadRowsError) as caught:
         bench.run(repo, max_bad_rows=6)
-    head, *lines = str(caught.value).split("\n")
+    head, *lines, hint = str(caught.value).split("\n")
+    assert hint == "to leave out up to N bad rows and write the others: --max-bad-rows N"
     assert head == (
         "view 'spend': expected at most 6 bad rows (as was asked for), got 7 in 8 rows; nothing was written"
     )
