@@ -13,18 +13,22 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fastserve.cli.child import run_in_child
 from fastserve.cli.flags import CLIENT_VARIABLES, Subparsers, add_command, add_settings, load_settings
 from fastserve.cli.materialize import cpus
 from fastserve.config import Settings, unknown_variables
-from fastserve.errors import DefinitionError
+from fastserve.errors import DefinitionError, StoreError
 
 if TYPE_CHECKING:
+    from fastserve.plan.service import WorkspacePlan
     from fastserve.server.options import ServerOptions
+    from fastserve.store.interface import OnlineStore
 
+DESCRIBE_TIMEOUT_S = 5.0
+LISTED_AT_MOST = 20
 CANNOT_LISTEN = 1
 LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 ADDRESS_HINT = "choose it by --port N or FASTSERVE_PORT, --host ADDRESS or FASTSERVE_HOST"
@@ -58,7 +62,7 @@ def serve(settings: Settings) -> int:
     if complaint is not None:
         print(f"fastserve: error: {complaint}", file=sys.stderr)
         return CANNOT_LISTEN
-    run_in_child(lambda: try_store(settings.store))
+    run_in_child(lambda: try_store(settings.store, served_tables(workspace.plan)))
     boot = make_boot(settings, workspace.plan, options.workers)
     return arbiter.run(options, boot, boot.before_loop)
 
@@ -98,8 +102,13 @@ def port_complaint(options: ServerOptions) -> str | None:
     return None
 
 
-def try_store(url: str) -> None:
-    """Open the store and close it again.
+def served_tables(plan: WorkspacePlan) -> list[str]:
+    """Return the tables that the services read."""
+    return sorted({place.view.table for service in plan.services.values() for place in service.places})
+
+
+def try_store(url: str, tables: Sequence[str]) -> None:
+    """Open the store, warn of the tables that it lacks and close it again.
 
     Raises:
         DefinitionError: no credentials, no region, a URL that can't be used: the operator's to set.
@@ -111,6 +120,33 @@ def try_store(url: str) -> None:
 
     async def open_and_close() -> None:
         store = await open_store(url)
-        await store.close()
+        try:
+            lacking = await missing_tables(store, tables)
+        finally:
+            await store.close()
+        if lacking:
+            print(f"fastserve: warning: {lacking_text(url, lacking)}", file=sys.stderr)
 
     asyncio.run(open_and_close())
+
+
+async def missing_tables(store: OnlineStore, tables: Sequence[str]) -> list[str]:
+    """Return the tables that the store lacks; none where it doesn't tell in time.
+
+    A server may be allowed to read rows and not to describe tables, and a store that is away for a moment is
+    no reason not to start.
+    """
+    import asyncio
+
+    try:
+        async with asyncio.timeout(DESCRIBE_TIMEOUT_S):
+            found = await store.describe_tables(list(tables))
+    except (StoreError, TimeoutError):
+        return []
+    return [table for table in tables if found[table] is None]
+
+
+def lacking_text(url: str, tables: Sequence[str]) -> str:
+    """Return what to say of tables that aren't there."""
+    listed = ", ".join(tables[:LISTED_AT_MOST]) + (", …" if len(tables) > LISTED_AT_MOST else "")
+    return f"{url} lacks the tables {listed}: their services answer 503; run `fastserve apply`"

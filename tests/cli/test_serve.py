@@ -46,10 +46,22 @@ def test_what_was_materialized_is_served_and_got(materialized: Path, run: Run) -
         assert "Traceback" not in server.err
 
 
+def test_tables_that_the_store_lacks_are_warned_of_and_it_starts(run: Run, shop: str, tmp_path: Path) -> None:
+    assert Path(shop) == tmp_path / "shop"
+    with running(tmp_path, *SERVE) as server:
+        url = server.wait_for(READY)[1]
+        assert "fastserve: warning: local:store lacks the tables " in server.err
+        assert ": their services answer 503; run `fastserve apply`\n" in server.err
+        ran = run("get", "fraud:v2", "user_id=u1", "payee_id=u2", "merchant_id=7", "--url", url)
+        assert "the server answered 503" in ran.err
+        assert server.end(signal.SIGTERM) == 0
+
+
 def test_an_interrupt_ends_it_in_good_order(materialized: Path) -> None:
     with running(materialized, *SERVE) as server:
         server.wait_for(READY)
         assert server.end(signal.SIGINT) == 0
+        assert "warning" not in server.err
         assert "Traceback" not in server.err
 
 
