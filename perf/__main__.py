@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from perf import server
+from perf.compare.feast.server import SERVICE as FEAST_SERVICE
 from perf.data import ARTICLE, ON_DEMAND, SHAPES, prepare_service
 from perf.environment import describe_environment
 from perf.load import standin_client
@@ -92,6 +93,8 @@ def _stand(options: argparse.Namespace) -> int:
 
 
 def _measure(groups: Sequence[list[str]], run: RunOptions, options: argparse.Namespace) -> int:
+    if run.with_feast and not any(FEAST_SERVICE in services for services in groups):
+        return _complain([f"--feast: Feast is measured beside {FEAST_SERVICE} only, not among these"])
     measured: list[dict[str, Any]] = []
     # What others made of the machine beforehand: later its load is mostly the measurement's own.
     load_before = round(os.getloadavg()[0], 2)
@@ -126,6 +129,7 @@ def _run_options(options: argparse.Namespace) -> RunOptions:
         latency_ms=options.latency,
         with_floor=not options.no_floor,
         with_bare=not options.no_bare,
+        with_feast=options.feast,
     )
 
 
@@ -164,6 +168,9 @@ def _add_load_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--latency", choices=("dynamodb",), help="let the stand-in's calls take time")
     command.add_argument("--no-floor", action="store_true", help="don't measure the floors")
     command.add_argument("--no-bare", action="store_true", help="don't measure the bare server")
+    command.add_argument(
+        "--feast", action="store_true", help=f"measure Feast beside {FEAST_SERVICE}; installs it apart"
+    )
     command.add_argument("--strict", action="store_true", help="end with 1 when a budget is exceeded")
 
 

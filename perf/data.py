@@ -148,7 +148,12 @@ def request_parts(service: str) -> tuple[str, str | None, str]:
     plan = service_plan(service)
     params, second = request_params(plan) if plan.on_demand else ({"joinKeyMap": {"user_id": "\n"}}, None)
     named = {"workspaceName": plan.workspace, "featureServiceName": service}
-    head, _, tail = orjson.dumps({"params": {**named, **params}}).decode().partition("\\n")
+    return split_at_keys({"params": {**named, **params}}, second)
+
+
+def split_at_keys(body: dict[str, Any], second: str | None) -> tuple[str, str | None, str]:
+    """Give a body's text around the marks of its keys; the middle is None without a second one."""
+    head, _, tail = orjson.dumps(body).decode().partition("\\n")
     if second is None:
         return head, None, tail
     middle, _, tail = tail.partition("\\t")

@@ -42,12 +42,17 @@ _COLUMNS = (
     "wrong/checked",
 )
 _DASH = "–"
+# Who else answers a service, as said and as kept.
+_OTHERS = {"the bare server": "bare", "Feast": "feast"}
 _FOOTNOTES = """\
 CPU us: fastserve's CPU (user + system) per request, measured here. bare us: perf.bare's, in the same rounds.
 factor: perf.bare's CPU here / that of such a server on the reference machine, for look-ups with as many views
 x 100 features{}.
 at factor: CPU us / factor, an ESTIMATE of what fastserve takes on the reference machine, to hold against the
 budget, which was set there. Not a measurement: perf/README.md says what else is in the factor."""
+_FEAST = """\
+Feast {version} on the function and inputs of {name}, in the same rounds: {cpu_us:.0f} us of CPU per request
+(rounds {rounds}), {ratio:.1f} times fastserve's {ours_us:.1f} us; {qps:.0f} answers per second."""
 
 
 def format_table(services: Sequence[dict[str, Any]]) -> str:
@@ -67,7 +72,23 @@ def format_footnotes(services: Sequence[dict[str, Any]]) -> str:
         if "machine_factor" in entry
     }
     quotients = ", ".join(f"{service} {quotient}" for service, quotient in factors.items())
-    return _FOOTNOTES.format(f" ({quotients})" if quotients else "")
+    return "\n".join([_FOOTNOTES.format(f" ({quotients})" if quotients else ""), *_feast_lines(services)])
+
+
+def _feast_lines(services: Sequence[dict[str, Any]]) -> list[str]:
+    return [
+        _FEAST.format(
+            version=feast["version"],
+            name=figures["name"],
+            cpu_us=feast["cpu_us_per_request"],
+            rounds=_span(feast["rounds_cpu_us"]),
+            ratio=feast["x_fastserve"],
+            ours_us=figures["cpu_us_per_request"],
+            qps=feast["fs_qps"],
+        )
+        for figures in services
+        if (feast := figures.get("feast"))
+    ]
 
 
 def format_floors(services: Sequence[dict[str, Any]]) -> str:
@@ -92,7 +113,8 @@ def over_budget(services: Sequence[dict[str, Any]]) -> list[str]:
         cpu_us = figures["cpu_us_per_request"]
         if budget_us is not None and cpu_us > budget_us:
             found.append(f"{figures['name']}: {cpu_us:.1f} us, budget {budget_us:g} us{_at_factor(figures)}")
-        for who, entry in (("", figures), (" of the bare server", figures.get("bare", {}))):
+        others = ((f" of {who}", figures.get(name, {})) for who, name in _OTHERS.items())
+        for who, entry in (("", figures), *others):
             if entry.get("errors") or entry.get("wrong"):
                 counts = f"{entry['errors']} errors, {entry['wrong']} wrong{who}"
                 found.append(f"{figures['name']}: {counts}: {entry['problems']}")
@@ -101,7 +123,10 @@ def over_budget(services: Sequence[dict[str, Any]]) -> list[str]:
 
 def has_failed(services: Sequence[dict[str, Any]]) -> bool:
     """Tell whether an answer failed or was wrong, the bare server's included."""
-    entries = [entry for figures in services for entry in (figures, figures.get("bare", {}))]
+    names = _OTHERS.values()
+    entries = [
+        entry for figures in services for entry in (figures, *(figures.get(name, {}) for name in names))
+    ]
     return any(entry.get("errors") or entry.get("wrong") for entry in entries)
 
 
@@ -130,7 +155,7 @@ def _row(figures: dict[str, Any]) -> list[str]:
         _number(floor_us, ".1f"),
         _number(floor_us and cpu_us / floor_us, ".2f"),
         _number(client_us, ".1f"),
-        _number(shape.feast_us and shape.feast_us / cpu_us, ".0f"),
+        _number(_times_feast(figures), ".0f"),
         _span(figures.get("rounds_cpu_us", ())),
         f"{figures['fs_qps']:.0f}",
         f"{figures['ddb_qps']:.0f}",
@@ -144,6 +169,15 @@ def _row(figures: dict[str, Any]) -> list[str]:
         str(figures["errors"]),
         f"{figures['wrong']}/{figures['verified']}",
     ]
+
+
+def _times_feast(figures: dict[str, Any]) -> float | None:
+    """Give how much Feast takes for each of our microseconds: measured here, else as measured earlier."""
+    if "feast" in figures:
+        ratio: float = figures["feast"]["x_fastserve"]
+        return ratio
+    feast_us = SHAPES[figures["name"]].feast_us
+    return feast_us and feast_us / figures["cpu_us_per_request"]
 
 
 def _span(rounds_us: Sequence[float]) -> str:

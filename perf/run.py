@@ -18,10 +18,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perf import server
+from perf.compare.feast import server as feast
+from perf.compare.feast.environment import feast_version
 from perf.data import SHAPES, answer_bytes, prepare_service, request_stream, service_plan
 from perf.load import standin_client
 from perf.load.child import module_process, run_load
-from perf.load.load_plan import LoadPlan
+from perf.load.load_plan import LoadPlan, Stream
 from perf.load.standin_client import StandInAddress
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ Report = dict[str, Any]
 # The reports of all rounds by kind and service.
 Rounds = dict[tuple[str, str], list[Report]]
 
-FASTSERVE, BARE, FLOOR, CLIENT_FLOOR = "fastserve", "bare", "all_bytes", "client_bytes"
+FASTSERVE, BARE, FEAST, FLOOR, CLIENT_FLOOR = "fastserve", "bare", "feast", "all_bytes", "client_bytes"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,8 @@ class RunOptions:
     latency_ms: str | None = None
     with_floor: bool = True
     with_bare: bool = True
+    # Beside the one service that Feast is asked for, too.
+    with_feast: bool = False
     seed: int = 1
 
     @property
@@ -117,6 +121,8 @@ def _start(
         arguments = bare_arguments(service, stand_in.port)
         running = module_process("perf.bare", arguments)
         yield Contender(BARE, service, *stack.enter_context(running))
+    if options.with_feast and feast.SERVICE in services:
+        yield Contender(FEAST, feast.SERVICE, *stack.enter_context(feast.running()))
 
 
 def _start_floors(service: str, stand_in: StandInAddress, stack: contextlib.ExitStack) -> Iterator[Contender]:
@@ -157,17 +163,9 @@ def _load_in_turns(contenders: Sequence[Contender], options: RunOptions, stand_i
 
 
 def _load(contender: Contender, options: RunOptions, stand_in: StandInAddress, number: int) -> Report:
-    stream = request_stream(
-        contender.service,
-        connections=options.clients,
-        entities=options.entities,
-        key_law=options.key_law,
-        rate_per_s=options.rate_per_s,
-        **({} if contender.kind in {FASTSERVE, BARE} else {"verify": None}),
-    )
     plan = LoadPlan(
         contender.port,
-        (stream,),
+        (_stream_of(contender, options),),
         warmup_s=options.warmup_s,
         duration_s=options.duration_s,
         seed=options.seed + number,
@@ -177,6 +175,20 @@ def _load(contender: Contender, options: RunOptions, stand_in: StandInAddress, n
     return run_load(plan)
 
 
+def _stream_of(contender: Contender, options: RunOptions) -> Stream:
+    load: dict[str, Any] = {
+        "connections": options.clients,
+        "entities": options.entities,
+        "key_law": options.key_law,
+        "rate_per_s": options.rate_per_s,
+    }
+    if contender.kind == FEAST:
+        return feast.request_stream(**load)
+    if contender.kind not in {FASTSERVE, BARE}:
+        load["verify"] = None
+    return request_stream(contender.service, **load)
+
+
 def _report(service: str, rounds: Rounds) -> Report:
     bare_service = SHAPES[service].bare_service
     report = _figures(service, rounds[FASTSERVE, service])
@@ -184,7 +196,21 @@ def _report(service: str, rounds: Rounds) -> Report:
         report["bare"] = _figures(bare_service, rounds[BARE, bare_service])
     if (FLOOR, service) in rounds:
         report["floor"] = _floor_figures(service, rounds)
+    if (FEAST, service) in rounds:
+        report["feast"] = _feast_figures(report, rounds[FEAST, service])
     return report
+
+
+def _feast_figures(ours: Report, rounds: Sequence[Report]) -> Report:
+    """Give Feast's figures with the ratio to ours: of the medians, and of each round by itself."""
+    found = _figures("feast", rounds)
+    pairs = zip(found["rounds_cpu_us"], ours["rounds_cpu_us"], strict=True)
+    return {
+        **found,
+        "version": feast_version(),
+        "x_fastserve": found["cpu_us_per_request"] / ours["cpu_us_per_request"],
+        "rounds_x_fastserve": [theirs_us / ours_us for theirs_us, ours_us in pairs],
+    }
 
 
 def _floor_figures(service: str, rounds: Rounds) -> dict[str, Report]:

@@ -54,18 +54,28 @@ def running(repo: Path, store_url: str, more: Sequence[str] = ()) -> Iterator[tu
         ChildError: it ended, or was not ready in time.
     """
     port = free_port()
+    environment = {**os.environ, **_ENVIRONMENT}
+    arguments = command(repo, store_url, port, more)
+    with listening(arguments, port, "/readyz", cwd=ROOT, environment=environment) as pid:
+        yield pid, port
+
+
+@contextlib.contextmanager
+def listening(
+    arguments: Sequence[str], port: int, ready_path: str, *, cwd: Path, environment: dict[str, str]
+) -> Iterator[int]:
+    """Run a server until it says at a path that it is ready, and on; give its pid.
+
+    Raises:
+        ChildError: it ended, or was not ready in time.
+    """
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command(repo, store_url, port, more),
-            cwd=ROOT,
-            env={**os.environ, **_ENVIRONMENT},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            arguments, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         try:
-            _await_ready(process, port)
-            yield process.pid, port
+            _await_ready(process, port, ready_path)
+            yield process.pid
         except ChildError as error:
             log.seek(0)
             raise ChildError(f"{error}; it wrote:\n{log.read().decode(errors='replace')}") from None
@@ -90,22 +100,22 @@ def free_port() -> int:
         return port
 
 
-def _await_ready(process: subprocess.Popen[bytes], port: int) -> None:
+def _await_ready(process: subprocess.Popen[bytes], port: int, path: str) -> None:
     until_s = time.monotonic() + _READY_TIMEOUT_S
     while time.monotonic() < until_s:
         if process.poll() is not None:
-            raise ChildError(f"fastserve serve ended with {process.returncode} before it was ready")
-        if _is_ready(port):
+            raise ChildError(f"the server ended with {process.returncode} before it was ready")
+        if _is_ready(port, path):
             return
         time.sleep(_LOOK_EVERY_S)
-    raise ChildError(f"fastserve serve was not ready after {_READY_TIMEOUT_S:g} s")
+    raise ChildError(f"the server was not ready after {_READY_TIMEOUT_S:g} s")
 
 
-def _is_ready(port: int) -> bool:
+def _is_ready(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1)
     with contextlib.closing(connection):
         try:
-            connection.request("GET", "/readyz")
+            connection.request("GET", path)
             return connection.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False
