@@ -37,7 +37,6 @@ _CALL_MAX_KEYS = 100
 _BUFFER_BYTES = 64 * 1024
 _BLANK_LINE = b"\r\n\r\n"
 _LENGTH_HEADER = b"content-length:"
-_ANSWER_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 _ACCESS_KEY, _SECRET_KEY, _REGION = "bare", "bare", "local"
 _SIGNED_HEADERS = "content-type;host;x-amz-date;x-amz-target"
 

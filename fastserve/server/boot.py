@@ -75,12 +75,12 @@ class FeatureBoot:
         if isolated:
             self._nursery = start_nursery(isolated, foreign_fds)
 
-    def __call__(self, context: WorkerContext) -> FeatureService:
+    def __call__(self, context: WorkerContext) -> WorkerService:
         """Return the service of one worker."""
-        return FeatureService(self._settings, self._plan, context, self._times, self._nursery)
+        return WorkerService(self._settings, self._plan, context, self._times, self._nursery)
 
 
-class FeatureService:
+class WorkerService:
     """The feature server's life in one worker."""
 
     def __init__(

@@ -40,7 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastserve.tiles.aggregates import CompactedSchema, Component, Op
-from fastserve.tiles.layout import HEADER_BYTES, NULL_FLOAT64_BITS, NULL_INT64, WORD_BYTES
+from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64
 from fastserve.tiles.merge import NEUTRAL_BITS
 from fastserve.tiles.rows import RowBuilder
 from fastserve.tiles.windows import Window
@@ -49,7 +49,6 @@ Words = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Index = npt.NDArray[np.intp]
 
-HEADER_WORDS = HEADER_BYTES // WORD_BYTES
 NAN_BITS = 0x7FF8_0000_0000_0000
 """How a NaN is stored; the reserved null has another payload."""
 LOW_BITS = np.int64(0xFFFF_FFFF)
