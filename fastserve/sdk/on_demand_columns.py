@@ -243,6 +243,8 @@ def _floats(field: Field, what: str, data: Array, nulls: Array | None) -> list[A
         with np.errstate(over="ignore"):
             single = floats.astype(np.float32).astype(np.float64)
         grown = np.isinf(single) & ~np.isinf(floats)
+        if nulls is not None:
+            grown &= ~nulls
         if grown.any():
             raise wrong_value(what, "float32 that is not too large", floats[grown][0])
         floats = single
@@ -270,7 +272,11 @@ def _times(_field: Field, what: str, data: Array, nulls: Array | None) -> list[A
     if data.dtype.kind != "M":
         raise wrong_type(what, "an array of datetime64", data)
     missing = np.isnat(data) if nulls is None else np.isnat(data) | nulls
-    present = data[~missing].astype("M8[us]")
+    given = data[~missing]
+    years = given.astype("M8[Y]").astype(np.int64) + _EPOCH_YEAR  # no unit is coarser, so nothing wraps
+    if years.size and (years.min() < TIME_FIRST.year or years.max() > TIME_LAST.year):
+        raise wrong_value(what, "timestamp in the years 1678 to 2261", data)
+    present = given.astype("M8[us]")
     if present.size and (present.min() < _TIME_FIRST or present.max() >= _TIME_LAST):
         raise wrong_value(what, "timestamp in the years 1678 to 2261", data)
     values: list[Any] = [None] * len(data)
@@ -279,6 +285,7 @@ def _times(_field: Field, what: str, data: Array, nulls: Array | None) -> list[A
     return values
 
 
+_EPOCH_YEAR: Final = 1970
 _TIME_FIRST: Final = np.datetime64(TIME_FIRST.replace(tzinfo=None), "us")
 _TIME_LAST: Final = np.datetime64(TIME_LAST.replace(tzinfo=None), "us")
 

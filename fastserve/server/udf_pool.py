@@ -103,7 +103,7 @@ class UdfPool:
             self._loop.call_soon(on_done, Stopped(None, is_limit=False))
             return
         pending = Pending(job, on_done)
-        if self._idle:
+        if self._idle and self._has_room(job.view):
             self._run(self._idle.pop(), pending)
             return
         self._waiting.append(pending)
@@ -140,10 +140,17 @@ class UdfPool:
 
     def on_ready(self, helper: Helper) -> None:
         """Take a helper that has nothing to do."""
-        if self._waiting:
-            self._run(helper, self._waiting.popleft())
-            return
+        for pending in self._waiting:
+            if self._has_room(pending.job.view):
+                self._waiting.remove(pending)
+                self._run(helper, pending)
+                return
         self._idle.append(helper)
+
+    def _has_room(self, view: str) -> bool:
+        """Whether a view may have one more helper; the last is kept for others, should its calls hang."""
+        busy = sum(h.pending is not None and h.pending.job.view == view for h in self._helpers)
+        return busy < max(1, self._size - 1)
 
     def on_answer(self, helper: Helper, pending: Pending, answer: Answer) -> None:
         """Take a call's answer, and give the helper another call."""

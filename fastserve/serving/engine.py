@@ -167,7 +167,7 @@ class Engine:
         first = 0
         for request in requests:
             last = first + request.lines
-            request.owner.on_columns(columns, first, last)
+            _tell(request, columns, first, last)
             request.release()
             first = last
 
@@ -195,7 +195,7 @@ class Engine:
                 lines = [runtime.rows(request.reads, line) for line in range(first, last)]
                 zero_counts = request.zero_counts_of(first, last) if request.zero_counts else None
                 columns = runtime.columns(lines, now_ns, zero_counts)
-                request.owner.on_columns(columns, 0, last - first)
+                _tell(request, columns, 0, last - first)
                 first = last
         except Exception as error:  # noqa: BLE001 - as above
             request.owner.on_failure(error)
@@ -223,7 +223,7 @@ class Engine:
             return
 
         def deliver() -> None:
-            request.owner.on_columns(columns, 0, last - first)
+            _tell(request, columns, 0, last - first)
             if last < request.lines:
                 self._schedule(lambda: self._compute_long(on_demand, request, last, now_ns))
             else:
@@ -309,3 +309,11 @@ def make_batch(
             own = unreadable.intersection(range(before, len(patience)))
             refused.update(dict.fromkeys(own, REFUSED))
     return Batch(columns, contexts, patience, now_ns, views, refused)
+
+
+def _tell(request: VectorRequest, columns: Columns, first: int, last: int) -> None:
+    """Hand a request its lines; an owner that fails at them fails alone."""
+    try:
+        request.owner.on_columns(columns, first, last)
+    except Exception as error:  # noqa: BLE001 - the owner tells; requests beside it get their answers
+        request.owner.on_failure(error)

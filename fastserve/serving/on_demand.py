@@ -80,6 +80,11 @@ class Stopped:
     reason: str | None
     is_limit: bool
 
+    @property
+    def is_the_view_s(self) -> bool:
+        """Whether the view's code is to blame, and not that the request's time is over."""
+        return self.is_limit or self.reason is not None
+
 
 Outcome = Done | Raised | Stopped
 
@@ -401,6 +406,9 @@ class _IsolatedRun:
             half = len(lines) // 2
             self.submit_together(lines[:half])
             self.submit_together(lines[half:])
+        elif len(lines) > 1 and isinstance(outcome, Stopped) and outcome.is_the_view_s:
+            for line in lines:  # each alone: halving would lose a helper and a limit's time for every half
+                self.submit_together([line])
         else:
             self._fail(lines, outcome)
         self._open -= 1

@@ -107,5 +107,6 @@ def _field(name: bytes, value: bytes) -> bytes:
 
 
 def error_body(status: int, message: str) -> bytes:
-    """Return the JSON that every error answer carries."""
-    return orjson.dumps({"error": message, "message": message, "code": GRPC_CODES.get(status, GRPC_UNKNOWN)})
+    """Return the JSON that every error answer carries; what has no UTF-8 (a lone surrogate) is escaped."""
+    text = message if message.isascii() else message.encode("utf-8", "backslashreplace").decode()
+    return orjson.dumps({"error": text, "message": text, "code": GRPC_CODES.get(status, GRPC_UNKNOWN)})

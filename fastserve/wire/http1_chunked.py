@@ -20,7 +20,8 @@ from fastserve.wire.http1 import CRLF, HttpLimits, body_too_large
 
 # A size with its extension; RFC 9112 section 7.1.1 allows white space before the semicolon, which is worth
 # nothing but to one who wants two readers to differ.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t !-~]*)?")
+# Quoted text in an extension ends before the line does.
+_SIZE_LINE = re.compile(rb'([0-9A-Fa-f]{1,16})(?:;(?:[\t !#-~]|"(?:[\t !#-\[\]-~]|\\[\t -~])*")*)?')
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
 SIZE_LINE_BYTES = 256
 # Framing may take this many bytes and as many more as the body has: a legitimate sender stays far below,

@@ -120,3 +120,14 @@ def test_an_empty_batch_has_empty_columns() -> None:
         columns = input_columns(FIELDS, [])
         assert checked_columns(FIELDS, columns, 0) == [[] for _ in FIELDS]
         assert checked_columns(FIELDS, frame(FIELDS, columns), 0) == [[] for _ in FIELDS]
+
+
+@pytest.mark.parametrize("moment", [np.array([2**62, 2], "M8[D]"), np.array([584_604, 2], "M8[Y]")])
+def test_a_time_that_would_wrap_in_microseconds_is_refused(moment: Any) -> None:
+    with pytest.raises(ValueError, match="1678 to 2261"):
+        checked_columns([Field("o", Timestamp)], {"o": moment}, 2)
+
+
+def test_what_lies_under_a_mask_is_no_value_that_is_too_large() -> None:
+    masked = np.ma.masked_greater(np.array([1e300, 1.0]), 1e38)
+    assert checked_columns([Field("o", Float32)], {"o": masked}, 2) == [[None, 1.0]]

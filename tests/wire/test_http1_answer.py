@@ -70,3 +70,8 @@ def test_there_is_a_status_line_for_every_status_an_error_can_have() -> None:
         body = json.loads(error_body(status, "text"))
         assert body == {"error": "text", "message": "text", "code": body["code"]}
         assert isinstance(body["code"], int)
+
+
+def test_an_error_with_a_lone_surrogate_is_escaped_and_not_lost() -> None:
+    body = json.loads(error_body(400, "bad \ud800 ü"))
+    assert body == {"error": "bad \\ud800 ü", "message": "bad \\ud800 ü", "code": 3}
