@@ -93,10 +93,14 @@ class BatchGetCodec:
 
 
 def _fill_rows(responses: dict[str, Any], tables: Sequence[str], by_key: dict[str, KeyRead]) -> None:
+    rows_of = {key: read.rows for key, read in by_key.items()}
     for slot, table in enumerate(tables):
         for item in responses.get(table, ()):
-            value = item.get("v")
-            by_key[item["k"]["S"]].rows[slot] = NOT_A_ROW if value is None else value.get("B", NOT_A_ROW)
+            rows = rows_of[item["k"]["S"]]
+            try:
+                rows[slot] = item["v"]["B"]
+            except KeyError:
+                rows[slot] = NOT_A_ROW
 
 
 def _fill_items(responses: dict[str, Any], group: ReadGroup, by_key: dict[str, KeyRead]) -> None:
