@@ -18,6 +18,7 @@ from perf.run import RunOptions, measure_service, measure_services
 def test_a_service_is_measured_with_right_values_and_all_figures(
     rate_per_s: float | None, latency: str | None
 ) -> None:
+    before = process_tree(os.getpid())  # tests before this one may have left multiprocessing's tracker
     options = RunOptions(
         duration_s=1.0,
         warmup_s=0.3,
@@ -44,7 +45,7 @@ def test_a_service_is_measured_with_right_values_and_all_figures(
     assert figures["cpu_us_per_request"] > 10
     assert 20 < figures["rss_mib"] < 1_000
     assert "fs_5x100" in format_table([figures])
-    assert process_tree(os.getpid()) == [os.getpid()]
+    assert set(process_tree(os.getpid())) <= set(before)
 
 
 def test_services_take_turns_with_one_bare_server_and_are_told_in_their_order() -> None:
