@@ -3,7 +3,7 @@
 glibc gives blocks above 128 KiB back to the kernel as soon as they are freed, and the top of the heap
 likewise. A worker allocates such blocks all the time (answers of the store, matrices, answers), so each would
 be paid for again in page faults: evaluating 16 vectors of 5,000 features took 157 us each that way and 34 us
-with the limits below.
+with the limits below (how it was measured, and what glibc does by itself: docs/decisions/0004).
 
 Invariants
 1. Where the C library has no ``mallopt`` nothing changes.
