@@ -28,7 +28,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
-import orjson
 import pyarrow as pa
 
 from fastserve.errors import DefinitionError, shown
@@ -37,14 +36,14 @@ from fastserve.ingest.badrows import BadRow, BadRows
 from fastserve.ingest.checking import Reading
 from fastserve.ingest.files import InputFile, connect, find_files, first_line
 from fastserve.ingest.jobs import JobRecords, fingerprint
-from fastserve.ingest.partition import PartitionJob, PartitionResult, make_rows, read_rows
+from fastserve.ingest.partition import PartitionJob, PartitionResult, make_rows, read_rows, rows_job
 from fastserve.ingest.progress import Progress, make_progress
+from fastserve.ingest.putting import destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
 from fastserve.ingest.shuffle import (
     Partitions,
     TimeBounds,
     checked_columns,
-    feature_columns,
     partition_sql,
     partitions_for,
 )
@@ -60,8 +59,6 @@ MEMORY_MB_MIN = 64
 """What DuckDB needs to read and sort at all."""
 ROWS_FOR_PROCESSES = 500_000
 """Below so many rows a process takes longer to start than the work does."""
-PUT_ROWS = 5_000
-PUT_BYTES = 8 << 20
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -352,41 +349,18 @@ class _ViewJob:
     async def _make_and_put(self, partition: int, source: Path, executor: Executor) -> PartitionResult:
         job = self._partition_job(partition, source)
         result = await asyncio.get_running_loop().run_in_executor(executor, make_rows, job)
-        put = self._put_packed if self._plan.packed else self._put_items
-        await put(job.target)
+        await put_made(self._store, destination(self._plan), read_rows(job.target))
         await asyncio.to_thread(_remove, source, job.target)  # other partitions need the space
         return result
 
     def _partition_job(self, partition: int, source: Path) -> PartitionJob:
-        plan = self._plan
         return PartitionJob(
             source=source,
             target=self._folder / f"{partition}.rows",
             scratch=self._folder / f"sort-{partition}",
-            key_fields=plan.key_fields,
-            key_attributes=plan.key_attributes,
-            packed=plan.packed,
-            columns=tuple(feature_columns(plan)),
-            layout=plan.layout,
-            schema=plan.schema,
-            timestamp_attribute=plan.timestamp_attribute,
-            has_time=plan.view.timestamp_field is not None,
-            effective_ns=self._as_of_ns,
+            rows=rows_job(self._plan, self._as_of_ns),
             memory_mb=max(MEMORY_MB_MIN, self._settings.memory_mb // 2 // self._settings.parallel),
         )
-
-    async def _put_packed(self, path: Path) -> None:
-        for keys, rows in read_rows(path):
-            at_once = max(1, min(PUT_ROWS, PUT_BYTES // (1 + max(map(len, rows)))))
-            for low in range(0, len(keys), at_once):
-                pairs = zip(keys[low : low + at_once], rows[low : low + at_once], strict=True)
-                await self._store.put_rows(self._plan.table, list(pairs))
-
-    async def _put_items(self, path: Path) -> None:
-        for _, rows in read_rows(path):
-            for low in range(0, len(rows), PUT_ROWS):
-                items = [orjson.loads(row) for row in rows[low : low + PUT_ROWS]]
-                await self._store.put_items(self._plan.table, items)
 
 
 def _remove(*paths: Path) -> None:

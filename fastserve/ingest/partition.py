@@ -23,10 +23,11 @@ import pyarrow.compute as pc
 
 from fastserve.ingest.columns import literal, quoted
 from fastserve.ingest.files import connect
-from fastserve.ingest.shuffle import TIME, key_column, sort_columns
+from fastserve.ingest.shuffle import TIME, feature_columns, key_column, sort_columns
 from fastserve.ingest.values import item_values, json_texts, python_values, single_array
 from fastserve.plan.keys import encode_key
 from fastserve.plan.reads import KeyAttributes
+from fastserve.plan.views import ViewPlan
 from fastserve.sdk.types import Bool, DataType, Field, String
 from fastserve.tiles.aggregates import CompactedSchema, Op
 from fastserve.tiles.layout import RowLayout, Storage, storage_of
@@ -50,16 +51,13 @@ ROWS_SCHEMA = pa.schema([("key", pa.string()), ("row", pa.binary())])
 
 
 @dataclass(frozen=True, slots=True)
-class PartitionJob:
-    """All that is needed to make a partition's rows. ``schema`` is None for views of attributes.
+class RowsJob:
+    """What decides a view's rows, given its sorted events. ``schema`` is None for views of attributes.
 
     ``effective_ns`` is the as_of of compacted rows, and the time of attribute rows without a timestamp of
     their own.
     """
 
-    source: Path
-    target: Path
-    scratch: Path
     key_fields: tuple[Field, ...]
     key_attributes: KeyAttributes
     packed: bool
@@ -69,7 +67,32 @@ class PartitionJob:
     timestamp_attribute: str | None
     has_time: bool
     effective_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionJob:
+    """All that is needed to make the rows of a partition's file ``source`` into the file ``target``."""
+
+    source: Path
+    target: Path
+    scratch: Path
+    rows: RowsJob
     memory_mb: int
+
+
+def rows_job(plan: ViewPlan, effective_ns: int) -> RowsJob:
+    """Return what decides the rows of a view: plain data, which other processes can be sent."""
+    return RowsJob(
+        key_fields=plan.key_fields,
+        key_attributes=plan.key_attributes,
+        packed=plan.packed,
+        columns=tuple(feature_columns(plan)),
+        layout=plan.layout,
+        schema=plan.schema,
+        timestamp_attribute=plan.timestamp_attribute,
+        has_time=plan.view.timestamp_field is not None,
+        effective_ns=effective_ns,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +105,15 @@ class PartitionResult:
     spoilt: tuple[str, ...]
 
 
+def row_maker(job: RowsJob) -> RowMaker:
+    """Return what makes a view's rows out of record batches of sorted events."""
+    return _Aggregates(job) if job.schema is not None else _Attributes(job)
+
+
 def make_rows(job: PartitionJob) -> PartitionResult:
     """Make the rows of a partition into the file ``job.target``."""
     connection = connect(job.scratch, job.memory_mb, threads=1)
-    maker = _Aggregates(job) if job.schema is not None else _Attributes(job)
+    maker = row_maker(job.rows)
     keys = size = 0
     try:
         with pa.OSFile(str(job.target), "wb") as file, pa.ipc.new_stream(file, ROWS_SCHEMA) as writer:
@@ -108,7 +136,7 @@ def read_rows(path: Path) -> Iterator[tuple[list[str], list[bytes]]]:
 
 
 def _sorted_tables(job: PartitionJob, connection: Any) -> Iterator[Any]:
-    order = [name for name in sort_columns(len(job.key_fields)) if name != TIME or job.has_time]
+    order = [name for name in sort_columns(len(job.rows.key_fields)) if name != TIME or job.rows.has_time]
     columns = ", ".join(map(quoted, order))
     sql = f"SELECT * FROM read_parquet({literal(str(job.source))}) ORDER BY {columns}"
     yield from connection.sql(sql).to_arrow_reader(BATCH_EVENTS)
@@ -124,13 +152,20 @@ def _starts(keys: list[Any]) -> npt.NDArray[np.intp]:
     return np.flatnonzero(changes)
 
 
-class _Maker:
-    """What both kinds of views share: entity keys as texts, entities that go over a batch's end."""
+class RowMaker:
+    """Makes rows of events that come sorted by entity key and, within one, by time; see `row_maker`.
 
-    def __init__(self, job: PartitionJob) -> None:
+    ``spoilt_count`` counts the keys with an int64 sum that left its range, ``spoilt`` are the first of them.
+    """
+
+    def __init__(self, job: RowsJob) -> None:
         self.job = job
         self.spoilt_count = 0
         self.spoilt: list[str] = []
+
+    def rows(self, tables: Iterator[Any]) -> Iterator[tuple[list[str], list[bytes]]]:
+        """Yield keys and rows of record batches, every entity once; an entity may go over batches' ends."""
+        raise NotImplementedError
 
     def keys(self, table: Any) -> tuple[list[Any], npt.NDArray[np.intp]]:
         """Return the join-key columns and where entities begin."""
@@ -147,12 +182,12 @@ class _Maker:
         return [encode_key(dtypes, row) for row in zip(*values, strict=True)]
 
 
-class _Aggregates(_Maker):
+class _Aggregates(RowMaker):
     """Tiles the events of each entity; an entity cut by a batch's end is carried over and merged."""
 
-    def __init__(self, job: PartitionJob) -> None:
+    def __init__(self, job: RowsJob) -> None:
         super().__init__(job)
-        assert job.schema is not None  # noqa: S101 - for the type checker: `make_rows` looks first
+        assert job.schema is not None  # noqa: S101 - for the type checker: `row_maker` looks first
         self._schema = job.schema
         self._numeric = {c.column for c in job.schema.components if c.op is not Op.COUNT}
         self._entities_at_once = max(1, CHUNK_WORDS // job.layout.fixed_words)
@@ -205,7 +240,7 @@ def _slice(column: EventColumn, low: int, high: int) -> EventColumn:
     return EventColumn(values, None if column.valid is None else column.valid[low:high])
 
 
-class _Attributes(_Maker):
+class _Attributes(RowMaker):
     """Takes the last row of each entity; an entity that may go on in the next batch is carried over."""
 
     def rows(self, tables: Iterator[Any]) -> Iterator[tuple[list[str], list[bytes]]]:
