@@ -7,8 +7,8 @@ console: the key of user u1 is ``u1``.
 
 Invariants
 1. Two different entity keys of one view never have the same text (types are fixed per position).
-2. No text holds a ``\`` followed by anything but ``\``, ``|``, ``0`` or ``e``: what follows a ``\t`` is ours
-   to use for tiles.
+2. No text holds a ``\`` followed by anything but ``\``, ``|``, ``0`` or ``e``: a ``\t`` separates the text of
+   an entity key from the number of one of its blocks (`plan.streams`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 import orjson
 
+from fastserve.errors import shown
 from fastserve.plan.reads import KeyAttributes, ReadGroup
 from fastserve.sdk.types import Bool, DataType, String
 
@@ -27,6 +28,7 @@ NULL_TEXT = "\\0"
 NO_INTEGER = "-1E+100"
 """A number that DynamoDB takes and no join key is."""
 EMPTY_TEXT = "\\e"
+BLOCK_MARK = "\\t"
 
 _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
@@ -63,6 +65,23 @@ def text_of(dtype: DataType) -> Callable[[Any], str]:
 def encode_key(dtypes: Sequence[DataType], values: Sequence[Any]) -> str:
     """Return the key text of one entity key; ``values`` are in the order of the view's join keys."""
     return SEPARATOR.join(text_of(dtype)(value) for dtype, value in zip(dtypes, values, strict=True))
+
+
+def block_key(entity_key: str, block: int) -> str:
+    """Return the key text of block ``block`` of the entity key whose text `encode_key` made."""
+    return f"{entity_key}{BLOCK_MARK}{block}"
+
+
+def split_block_key(key: str) -> tuple[str, int]:
+    """Return the entity key's text and the block's number of a key that `block_key` made.
+
+    Raises:
+        ValueError: it isn't one.
+    """
+    entity_key, mark, block = key.rpartition(BLOCK_MARK)
+    if not mark:
+        raise ValueError(f"expected a block's key, got {shown(key)}")
+    return entity_key, int(block)
 
 
 def item_key(attributes: KeyAttributes, texts: Sequence[str]) -> str:

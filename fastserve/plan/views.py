@@ -18,8 +18,10 @@ from typing import Any
 from fastserve.errors import DefinitionError
 from fastserve.plan.keys import encode_key, ordinary_key
 from fastserve.plan.reads import PACKED_KEY, KeyAttributes
+from fastserve.plan.streams import StreamPlan, stream_plan
 from fastserve.sdk.features import Aggregate, Attribute
 from fastserve.sdk.row_format import AttributesFormat
+from fastserve.sdk.sources import PushSource
 from fastserve.sdk.types import DataType, Field, Int64, Timestamp
 from fastserve.sdk.views import FeatureView
 from fastserve.tiles.aggregates import AggregateSpec, CompactedSchema, make_schema
@@ -40,6 +42,8 @@ class ViewPlan:
 
     ``schema`` is None for attribute views. ``ttl_ns`` is None where rows don't expire.
     ``timestamp_attribute`` names the attribute that holds an attributes-format item's time, if any.
+    ``stream`` is where a streamed view of aggregates has its blocks; a streamed view of attributes has rows
+    alone, and the newest wins.
     """
 
     view: FeatureView
@@ -52,6 +56,12 @@ class ViewPlan:
     ttl_ns: int | None
     interval_ns: int | None
     timestamp_attribute: str | None = None
+    stream: StreamPlan | None = None
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether events are pushed to the view."""
+        return isinstance(self.view.source, PushSource)
 
     @property
     def name(self) -> str:
@@ -88,9 +98,11 @@ def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
     )
     row_format = view.row_format
     packed = not isinstance(row_format, AttributesFormat)
+    table = view.table or f"{table_prefix}{workspace}.{view.name}"
+    streamed = schema is not None and isinstance(view.source, PushSource)
     return ViewPlan(
         view=view,
-        table=view.table or f"{table_prefix}{workspace}.{view.name}",
+        table=table,
         key_fields=view.join_keys,
         key_attributes=PACKED_KEY
         if not isinstance(row_format, AttributesFormat)
@@ -102,6 +114,9 @@ def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
         interval_ns=interval_ns,
         timestamp_attribute=row_format.timestamp_attribute
         if isinstance(row_format, AttributesFormat)
+        else None,
+        stream=stream_plan(table, duration_ns(view.horizon), interval_ns)
+        if streamed and interval_ns is not None
         else None,
     )
 

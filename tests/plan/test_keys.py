@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastserve.plan.keys import encode_key, item_key, key_json
+from fastserve.plan.keys import block_key, encode_key, item_key, key_json, split_block_key
 from fastserve.plan.reads import KeyAttributes, ReadGroup
 from fastserve.sdk.types import Bool, DataType, Int64, String, Timestamp
 
@@ -64,3 +65,19 @@ def test_the_key_of_an_ordinary_item_names_its_attributes() -> None:
     text = item_key(attributes, ["7", "monday"])
     group = ReadGroup(0, ("t",), attributes, own_items=False)
     assert json.loads(key_json(group, text)) == {"id": {"N": "7"}, "day": {"S": "monday"}}
+
+
+@given(st.lists(st.none() | VALUES[String], min_size=1, max_size=3), st.integers(-(2**40), 2**40))
+def test_the_key_of_a_block_is_no_entity_key_and_splits_into_both_parts(
+    values: list[str | None], block: int
+) -> None:
+    text = encode_key([String] * len(values), values)
+    key = block_key(text, block)
+    assert split_block_key(key) == (text, block)
+    assert not re.fullmatch(r"([^\\]|\\[\\|0e])+", key)
+
+
+@pytest.mark.parametrize("key", ["u1", "u1\\tx", "\\t", ""])
+def test_what_is_no_block_key_is_not_split(key: str) -> None:
+    with pytest.raises(ValueError, match="expected a block's key|invalid literal"):
+        split_block_key(key)
