@@ -8,6 +8,8 @@ Invariants:
 
 from __future__ import annotations
 
+from typing import Any
+
 import orjson
 
 _CORAL = "com.amazon.coral.validate#"
@@ -18,16 +20,25 @@ _SERVICE = "com.amazon.coral.service#"
 class DynamoError(Exception):
     """One refusal: an HTTP status, a `__type` and a message."""
 
-    def __init__(self, kind: str, message: str, status: int = 400, field: str = "message") -> None:
+    def __init__(
+        self,
+        kind: str,
+        message: str,
+        status: int = 400,
+        field: str = "message",
+        item: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.message = message
         self.status = status
         self.field = field
+        self.item = item
 
     def error_body(self) -> bytes:
         """Give the answer's body."""
-        return orjson.dumps({"__type": self.kind, self.field: self.message})
+        more = {} if self.item is None else {"Item": self.item}
+        return orjson.dumps({"__type": self.kind, self.field: self.message, **more})
 
 
 def validation(message: str) -> DynamoError:
@@ -53,6 +64,13 @@ def unknown_operation(target: str) -> DynamoError:
 def serialization(message: str) -> DynamoError:
     """Refuse a body that is not the JSON of a request."""
     return DynamoError(_SERVICE + "SerializationException", message, field="Message")
+
+
+def condition_failed(item: dict[str, Any] | None) -> DynamoError:
+    """Refuse a write whose condition doesn't hold; `item` is what is there, if it was asked for."""
+    return DynamoError(
+        _DYNAMO + "ConditionalCheckFailedException", "The conditional request failed", item=item
+    )
 
 
 def throttled() -> DynamoError:

@@ -115,7 +115,7 @@ class StandIn:
         store.calls.clear()
         for table in store.tables.values():
             table.keys_read = 0
-        store.keys = store.absent_keys = store.unprocessed_keys = 0
+        store.keys = store.absent_keys = store.unprocessed_keys = store.write_units = 0
 
     def note_call(self, received_s: float) -> None:
         """Keep how long a delayed call took."""
@@ -132,6 +132,7 @@ class StandIn:
             },
             "absent_keys": store.absent_keys,
             "unprocessed_keys": store.unprocessed_keys,
+            "write_units": store.write_units,
             "errors": counters.errors,
             "bytes_in": counters.bytes_in,
             "bytes_out": counters.bytes_out,

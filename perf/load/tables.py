@@ -12,6 +12,7 @@ Invariants:
 
 from __future__ import annotations
 
+import bisect
 import zlib
 from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
@@ -21,7 +22,7 @@ import orjson
 from perf.load.dynamo_error import DynamoError, validation
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Hashable, Iterator, Sequence
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -41,6 +42,7 @@ class Table(Protocol):
 
     description: JsonObject
     keys_read: int
+    time_to_live: str | None
 
     def answer(self, keys: Sequence[JsonObject], parts: list[bytes]) -> int:
         """Append the texts of all items present, with commas between; give how many were absent.
@@ -63,6 +65,12 @@ class Table(Protocol):
     def identify(self, attributes: JsonObject) -> Hashable:
         """Give the canonical key among the attributes of an item. Raises DynamoError."""
 
+    def scan(self, after: JsonObject | None, segment: int, segments: int) -> Iterator[bytes]:
+        """Give the texts of a segment's items after a key, in an order that writes leave as it is.
+
+        Raises DynamoError for a key of another schema.
+        """
+
 
 def row_index(key: str, pool_size: int) -> int:
     """Tell which row of a prepared pool answers a key."""
@@ -77,7 +85,9 @@ class StoredTable:
         names = [str(part["AttributeName"]) for part in key_schema]
         self._key = tuple((name, types[name]) for name in names)
         self._items: dict[Hashable, bytes] = {}
+        self._places: list[tuple[int, Hashable]] | None = []
         self.keys_read = 0
+        self.time_to_live: str | None = None
         self.description = describe(name, key_schema, attributes)
 
     def identify(self, attributes: JsonObject) -> Hashable:
@@ -102,11 +112,32 @@ class StoredTable:
     def put(self, item: JsonObject) -> None:
         """Keep an item under its key. Raises DynamoError."""
         check_size(item)
-        self._items[self.identify(item)] = orjson.dumps(item)
+        identity = self.identify(item)
+        if identity not in self._items:
+            self._places = None
+        self._items[identity] = orjson.dumps(item)
 
     def delete(self, key: JsonObject) -> None:
         """Forget a key's item. Raises DynamoError."""
-        self._items.pop(self.identify(key), None)
+        if self._items.pop(self.identify(key), None) is not None:
+            self._places = None
+
+    def scan(self, after: JsonObject | None, segment: int, segments: int) -> Iterator[bytes]:
+        """Give the texts of a segment's items after a key, in the order of the keys' hashes.
+
+        Raises DynamoError.
+        """
+        if self._places is None:
+            self._places = sorted((_place(identity), identity) for identity in self._items)
+        places = self._places
+        start = 0
+        if after is not None:
+            identity = self.identify(after)
+            start = bisect.bisect_right(places, (_place(identity), identity))
+        for at in range(start, len(places)):
+            place, identity = places[at]
+            if place % segments == segment:
+                yield self._items[identity]
 
 
 class PreparedTable:
@@ -114,6 +145,7 @@ class PreparedTable:
 
     def __init__(self, name: str, rows: Sequence[str | None]) -> None:
         self.keys_read = 0
+        self.time_to_live: str | None = None
         self._tails = [None if row is None else b'},"v":{"B":"' + row.encode() + b'"}}' for row in rows]
         self.description = describe(
             name,
@@ -181,6 +213,14 @@ class PreparedTable:
     def delete(self, key: JsonObject) -> None:
         """Refuse: prepared rows are the harness's."""
         raise validation("a prepared table takes no writes")
+
+    def scan(self, after: JsonObject | None, segment: int, segments: int) -> Iterator[bytes]:
+        """Refuse: a prepared table has an item for any key."""
+        raise validation("a prepared table can't be scanned")
+
+
+def _place(identity: Hashable) -> int:
+    return zlib.crc32(repr(identity).encode())
 
 
 def _append(items: Sequence[bytes | None], parts: list[bytes]) -> int:

@@ -141,10 +141,27 @@ def test_an_unknown_table_is_refused(store: Store) -> None:
     assert text == "ResourceNotFoundException: Requested resource not found"
 
 
-def test_a_projection_is_refused_rather_than_ignored(store: Store) -> None:
-    entry = {**keys("a"), "ProjectionExpression": "v"}
+def test_what_is_not_evaluated_is_refused_rather_than_ignored(store: Store) -> None:
+    entry = {**keys("a"), "AttributesToGet": ["v"]}
 
     assert "does not evaluate" in refusal(store, "BatchGetItem", RequestItems={"stored": entry})
+    assert "does not evaluate" in refusal(store, "Scan", TableName="stored", FilterExpression="v = k")
+
+
+def test_a_projection_gives_the_attributes_it_names(store: Store) -> None:
+    perform(store, "PutItem", TableName="stored", Item={**row("a"), "i": {"B": "QUJD"}, "ttl": {"N": "1"}})
+    projection = {"ProjectionExpression": "#k, v", "ExpressionAttributeNames": {"#k": "k"}}
+
+    answer = perform(
+        store,
+        "BatchGetItem",
+        RequestItems={"stored": {**keys("a", "b"), **projection}, "prepared": keys("x")},
+    )
+
+    assert answer["Responses"]["stored"] == [row("a")]
+    assert answer["Responses"]["prepared"][0]["k"] == {"S": "x"}
+    got = perform(store, "GetItem", TableName="stored", Key={"k": {"S": "a"}}, ProjectionExpression="ttl, no")
+    assert got == {"Item": {"ttl": {"N": "1"}}}
 
 
 def test_what_is_over_16_megabytes_is_unprocessed(store: Store) -> None:
@@ -224,7 +241,7 @@ def test_a_malformed_body_is_refused(store: Store, body: bytes) -> None:
 
 
 def test_an_unknown_operation_is_refused(store: Store) -> None:
-    assert refusal(store, "Scan") == "UnknownOperationException: Unknown operation: Scan"
+    assert refusal(store, "Query") == "UnknownOperationException: Unknown operation: Query"
 
 
 def test_unprocessed_keys_and_items_make_up_what_was_asked(store: Store) -> None:
@@ -240,3 +257,130 @@ def test_unprocessed_keys_and_items_make_up_what_was_asked(store: Store) -> None
     assert 15 < len(left) < 45
     for item in answer["Responses"]["prepared"]:
         assert item["v"]["B"] == ROWS[row_index(item["k"]["S"], 8)]
+
+
+def put_if(store: Store, name: str, version: int, expected: int | None) -> str | dict[str, Any] | None:
+    """Put a version in the place of another one; give what is there if that isn't the one expected."""
+    condition: dict[str, Any] = {"ConditionExpression": "attribute_not_exists(k)"}
+    if expected is not None:
+        condition = {
+            "ConditionExpression": "#n = :n",
+            "ExpressionAttributeNames": {"#n": "n"},
+            "ExpressionAttributeValues": {":n": {"N": str(expected)}},
+        }
+    try:
+        perform(
+            store,
+            "PutItem",
+            TableName="stored",
+            Item={**row(name), "n": {"N": str(version)}},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            **condition,
+        )
+    except DynamoError as refused:
+        body = orjson.loads(refused.error_body())
+        return body.get("Item", "absent") if "ConditionalCheckFailed" in body["__type"] else "another refusal"
+    return None
+
+
+def test_a_conditional_put_changes_only_what_is_as_expected(store: Store) -> None:
+    assert put_if(store, "a", 1, expected=3) == "absent"
+    assert put_if(store, "a", 1, expected=None) is None
+    assert put_if(store, "a", 1, expected=None) == {**row("a"), "n": {"N": "1"}}
+    assert put_if(store, "a", 2, expected=1) is None
+    assert put_if(store, "a", 3, expected=1) == {**row("a"), "n": {"N": "2"}}
+    assert perform(store, "GetItem", TableName="stored", Key={"k": {"S": "a"}})["Item"]["n"] == {"N": "2"}
+
+
+def test_an_update_makes_changes_and_returns_an_item(store: Store) -> None:
+    update: dict[str, Any] = {
+        "TableName": "stored",
+        "Key": {"k": {"S": "a"}},
+        "UpdateExpression": "SET v = :v, n = if_not_exists(n, :zero) + :one REMOVE i",
+        "ExpressionAttributeValues": {":v": {"B": "QUJD"}, ":zero": {"N": "0"}, ":one": {"N": "1"}},
+        "ReturnValues": "ALL_NEW",
+    }
+
+    assert perform(store, "UpdateItem", **update) == {"Attributes": {**row("a", b"ABC"), "n": {"N": "1"}}}
+    assert perform(store, "UpdateItem", **update)["Attributes"]["n"] == {"N": "2"}
+    assert store.write_units == 2
+
+
+def test_a_conditional_delete_keeps_what_is_not_as_expected(store: Store) -> None:
+    perform(store, "PutItem", TableName="stored", Item={**row("a"), "ttl": {"N": "10"}})
+    delete: dict[str, Any] = {
+        "TableName": "stored",
+        "Key": {"k": {"S": "a"}},
+        "ConditionExpression": "#t < :now",
+        "ExpressionAttributeNames": {"#t": "ttl"},
+    }
+
+    text = refusal(store, "DeleteItem", **delete, ExpressionAttributeValues={":now": {"N": "10"}})
+
+    assert text == "ConditionalCheckFailedException: The conditional request failed"
+    perform(store, "DeleteItem", **delete, ExpressionAttributeValues={":now": {"N": "11"}})
+    assert perform(store, "GetItem", TableName="stored", Key={"k": {"S": "a"}}) == {}
+
+
+def scanned(store: Store, **request: Any) -> tuple[list[str], int]:
+    names: list[str] = []
+    pages = 0
+    start: dict[str, Any] = {}
+    while True:
+        page = perform(store, "Scan", TableName="stored", **request, **start)
+        names += [item["k"]["S"] for item in page["Items"]]
+        pages += 1
+        if "LastEvaluatedKey" not in page:
+            return names, pages
+        start = {"ExclusiveStartKey": page["LastEvaluatedKey"]}
+
+
+def test_a_scan_gives_every_item_once_page_by_page_and_in_segments(store: Store) -> None:
+    names = [f"key{number}" for number in range(100)]
+    for name in names:
+        perform(store, "PutItem", TableName="stored", Item=row(name))
+
+    assert sorted(scanned(store)[0]) == sorted(names)
+    paged, pages = scanned(store, Limit=7, ProjectionExpression="k")
+    assert (sorted(paged), pages) == (sorted(names), 15)
+    parts = [scanned(store, Limit=10, Segment=segment, TotalSegments=4)[0] for segment in range(4)]
+    assert all(len(part) > 5 for part in parts)
+    assert sorted(name for part in parts for name in part) == sorted(names)
+
+
+def test_a_scan_page_ends_at_a_megabyte(store: Store) -> None:
+    for number in range(5):
+        perform(store, "PutItem", TableName="stored", Item=row(f"key{number}", bytes(390 * 1024)))
+
+    names, pages = scanned(store)
+
+    assert (len(names), pages) == (5, 2)
+
+
+def test_a_scan_finds_what_stays_while_others_come_and_go(store: Store) -> None:
+    for number in range(40):
+        perform(store, "PutItem", TableName="stored", Item=row(f"key{number}"))
+    page = perform(store, "Scan", TableName="stored", Limit=20)
+    for item in page["Items"]:
+        perform(store, "DeleteItem", TableName="stored", Key={"k": item["k"]})
+    for number in range(40):
+        perform(store, "PutItem", TableName="stored", Item=row(f"new{number}"))
+
+    rest = perform(store, "Scan", TableName="stored", ExclusiveStartKey=page["LastEvaluatedKey"])
+
+    first = {item["k"]["S"] for item in page["Items"]}
+    later = {item["k"]["S"] for item in rest["Items"] if item["k"]["S"].startswith("key")}
+    assert first | later == {f"key{number}" for number in range(40)}
+
+
+def test_a_table_has_a_time_to_live_once_it_was_given_one(store: Store) -> None:
+    wanted = {"AttributeName": "ttl", "Enabled": True}
+
+    told = perform(store, "DescribeTimeToLive", TableName="stored")
+    assert told == {"TimeToLiveDescription": {"TimeToLiveStatus": "DISABLED"}}
+    perform(store, "UpdateTimeToLive", TableName="stored", TimeToLiveSpecification=wanted)
+    told = perform(store, "DescribeTimeToLive", TableName="stored")
+    assert told == {"TimeToLiveDescription": {"TimeToLiveStatus": "ENABLED", "AttributeName": "ttl"}}
+    assert "already enabled" in refusal(
+        store, "UpdateTimeToLive", TableName="stored", TimeToLiveSpecification=wanted
+    )
