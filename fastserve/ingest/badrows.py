@@ -45,12 +45,16 @@ class BadRow:
 
 @dataclass(slots=True)
 class BadRows:
-    """The bad rows of one view. ``limit`` None tolerates `TOLERATED_SHARE` of the rows."""
+    """The bad rows of one view. ``limit`` None tolerates `TOLERATED_SHARE` of the rows.
+
+    ``option`` is how whoever reads the message says that more of them are to be let pass.
+    """
 
     view: str
     limit: int | None
     count: int = 0
     samples: list[BadRow] = field(default_factory=list)
+    option: str = "--max-bad-rows N"
 
     def add(self, count: int, samples: list[BadRow]) -> None:
         """Count bad rows; of ``samples`` the first are kept."""
@@ -76,6 +80,6 @@ class BadRows:
         lines = [
             f"view {self.view!r}: expected at most {tolerated} bad rows ({limit}), {got}",
             *(f"  {sample}" for sample in self.samples),
-            "to leave out up to N bad rows and write the others: --max-bad-rows N",
+            f"to leave out up to N bad rows and write the others: {self.option}",
         ]
         raise BadRowsError("\n".join(lines))

@@ -25,16 +25,14 @@ JOB_FORMAT = 1
 
 
 def fingerprint(view: ViewPlan, files: Sequence[InputFile], until_ns: int, partitions: int) -> str:
-    """Return what two runs of the same job have in common."""
-    facts = [
-        JOB_FORMAT,
-        duckdb.__version__,
-        view.name,
-        definition(view),
-        [list(file.identity) for file in files],
-        until_ns,
-        partitions,
-    ]
+    """Return what two runs of the same job over files have in common."""
+    inputs = [list(file.identity) for file in files]
+    return fingerprint_of(view, [duckdb.__version__, inputs], until_ns, partitions)
+
+
+def fingerprint_of(view: ViewPlan, inputs: Sequence[object], until_ns: int, partitions: int) -> str:
+    """Return what two runs of the same job have in common; ``inputs`` says what is read, and what cuts it."""
+    facts = [JOB_FORMAT, view.name, definition(view), inputs, until_ns, partitions]
     return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
 
 

@@ -125,10 +125,10 @@ async def materialize(
         where it ended.
     """
     workspace = workspace or repo.workspace
-    plans = [_plan(repo, name, workspace, store.table_prefix) for name in views]
+    plans = [plan_to_write(repo, name, workspace, store.table_prefix) for name in views]
     _check_one_source(plans, inputs)
     registry = Registry(store, workspace)
-    await _check_tables(plans, registry, store, store_name)
+    await check_tables(plans, registry, store, store_name)
     shows = make_progress(wanted=progress)
     try:
         with tempfile.TemporaryDirectory(prefix="fastserve-", dir=scratch) as folder:
@@ -139,7 +139,12 @@ async def materialize(
         shows.close()
 
 
-def _plan(repo: Repo, name: str, workspace: str, prefix: str) -> ViewPlan:
+def plan_to_write(repo: Repo, name: str, workspace: str, prefix: str) -> ViewPlan:
+    """Return the plan of a view that batch jobs write.
+
+    Raises:
+        DefinitionError: there is no such view, or it has nothing to materialize.
+    """
     view = repo.views.get(name)
     if view is None and name in repo.on_demand_views:
         raise DefinitionError(
@@ -172,7 +177,7 @@ def _check_one_source(plans: Sequence[ViewPlan], inputs: Sequence[str] | None) -
         raise DefinitionError(f"--input: expected views of one source, got views of {len(sources)}: {listed}")
 
 
-async def _check_tables(
+async def check_tables(
     plans: Sequence[ViewPlan], registry: Registry, store: OnlineStore, store_name: str
 ) -> None:
     """Check that `fastserve apply` has been here.
@@ -195,6 +200,35 @@ async def _check_tables(
             )
 
 
+def as_of_ns(plan: ViewPlan, until_ns: int) -> int:
+    """Return the as_of of a view's rows of all events before ``until_ns``."""
+    return plan.as_of_ns(until_ns) if plan.schema is not None else until_ns
+
+
+def time_bounds(plan: ViewPlan, as_of_ns: int) -> TimeBounds:
+    """Return the times of events that any row written as of ``as_of_ns`` can hold."""
+    start = plan.view.start_time
+    floors = [] if start is None else [duration_ns(start - EPOCH)]
+    if plan.schema is not None:
+        floors.append(earliest_ns(plan.schema, as_of_ns))
+    return TimeBounds(max(floors, default=None), as_of_ns)
+
+
+async def record_report(registry: Registry, plan: ViewPlan, report: MaterializeReport) -> None:
+    """Record that all rows of a view are written."""
+    record = Materialized(
+        view=report.view,
+        until_ns=report.until_ns,
+        as_of_ns=report.as_of_ns,
+        schema_id=plan.layout.schema_id,
+        rows_read=report.rows_read,
+        rows_bad=report.rows_bad,
+        keys=report.keys,
+        bytes=report.bytes,
+    )
+    await registry.record_materialized(record)
+
+
 class _ViewJob:
     """One view's way from files to rows."""
 
@@ -207,7 +241,7 @@ class _ViewJob:
         self._settings = settings
         self._shows = shows
         self._folder = settings.scratch / plan.name
-        self._as_of_ns = plan.as_of_ns(settings.until_ns) if plan.schema is not None else settings.until_ns
+        self._as_of_ns = as_of_ns(plan, settings.until_ns)
         self._bad = BadRows(plan.name, settings.max_bad_rows)
 
     async def run(self) -> MaterializeReport:
@@ -234,9 +268,7 @@ class _ViewJob:
         results = await self._written(staged, records, done)
         keys = sum(result.keys for result in results) + sum(keys for keys, _ in done.values())
         size = sum(result.bytes for result in results) + sum(size for _, size in done.values())
-        await self._record(rows_read, keys, size)
-        await records.clear()
-        return MaterializeReport(
+        report = MaterializeReport(
             view=self._plan.name,
             until_ns=self._settings.until_ns,
             as_of_ns=self._as_of_ns,
@@ -251,19 +283,9 @@ class _ViewJob:
             spoilt_samples=tuple(key for result in results for key in result.spoilt)[:10],
             resumed=len(done),
         )
-
-    async def _record(self, rows_read: int, keys: int, size: int) -> None:
-        record = Materialized(
-            view=self._plan.name,
-            until_ns=self._settings.until_ns,
-            as_of_ns=self._as_of_ns,
-            schema_id=self._plan.layout.schema_id,
-            rows_read=rows_read,
-            rows_bad=self._bad.count,
-            keys=keys,
-            bytes=size,
-        )
-        await self._registry.record_materialized(record)
+        await record_report(self._registry, self._plan, report)
+        await records.clear()
+        return report
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -281,7 +303,7 @@ class _ViewJob:
             BadRowsError: too many bad rows.
         """
         view, settings = self._plan.view, self._settings
-        partitions = Partitions(self._folder / "partitions", count, self._bounds())
+        partitions = Partitions(self._folder / "partitions", count, time_bounds(self._plan, self._as_of_ns))
         connection = connect(self._folder, max(MEMORY_MB_MIN, settings.memory_mb // 2), settings.parallel)
         self._shows.step(f"{view.name}: reading", "rows")
         try:
@@ -298,14 +320,6 @@ class _ViewJob:
             connection.close()
             partitions.close()
         return rows_read, partitions
-
-    def _bounds(self) -> TimeBounds:
-        """Return the times of events that any row of this job can hold."""
-        start = self._plan.view.start_time
-        floors = [] if start is None else [duration_ns(start - EPOCH)]
-        if self._plan.schema is not None:
-            floors.append(earliest_ns(self._plan.schema, self._as_of_ns))
-        return TimeBounds(max(floors, default=None), self._as_of_ns)
 
     # --- writing --------------------------------------------------------------------------------------------
 
