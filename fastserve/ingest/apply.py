@@ -3,25 +3,36 @@
 `plan_apply` only looks; `execute` creates the tables and records the definitions. Rows are written by
 `ingest.materialize`; nothing is ever dropped or deleted here.
 
+A streamed view of aggregates has a second table, for its blocks. Blocks are numbered by their length and
+tiles cut by the aggregation interval: changing either would leave what was pushed where no request looks for
+it, so that is refused.
+
 Invariants
 1. A plan with incompatible changes is not executed, not even in part.
 2. Executing a plan twice is executing it once.
+3. What is said of rows that were written before is true of the row layouts that the store has recorded.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+import orjson
 
 from fastserve.errors import DefinitionError
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.transform import source_text
+from fastserve.plan.streams import StreamPlan
 from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.features import Aggregate
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import KeyAttribute, OnlineStore, TableSpec
+from fastserve.tiles.aggregates import AggregateFeature, CompactedSchema
+from fastserve.tiles.layout import Column, RowLayout
 
 State = Literal["new", "changed", "unchanged", "incompatible"]
 _SETTINGS = {
@@ -33,21 +44,31 @@ _SETTINGS = {
     "horizon_ns": "the horizon",
     "leading_edge": "the leading edge",
     "ttl_ns": "the ttl",
+    "stream": "the stream",
 }
-_WITHOUT_NEW_ROWS = frozenset({"ttl_ns"})
+_WITHOUT_NEW_ROWS = frozenset({"ttl_ns", "stream"})
+_CUTS = ("interval_ns", "horizon_ns")
+"""What decides where windows are cut, and how the stream is cut into blocks."""
+_NO_PART_OF_ROWS = ("ttl_ns", "stream", "created_ns")
+LISTED_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ViewChange:
-    """One view of the repo as against the store; ``details`` says in words what changed or what can't."""
+    """One view of the repo as against the store; ``details`` says in words what changed or what can't.
+
+    ``rematerialize`` is whether its rows must be made (again), which a view without files does by compacting.
+    """
 
     view: str
     state: State
     details: tuple[str, ...] = ()
     rematerialize: bool = False
+    compacted: bool = False
 
     def __str__(self) -> str:
-        again = ("must be materialized" + " again" * (self.state != "new"),) if self.rematerialize else ()
+        verb = "compacted" if self.compacted else "materialized"
+        again = (f"must be {verb}" + " again" * (self.state != "new"),) if self.rematerialize else ()
         details = "; ".join([*self.details, *again])
         return f"view {self.view}: {self.state}{': ' if details else ''}{details}"
 
@@ -85,6 +106,16 @@ def table_spec(view: ViewPlan) -> TableSpec:
     return TableSpec(view.table, *names)
 
 
+def table_specs(view: ViewPlan) -> list[TableSpec]:
+    """Return the tables of a view: that of its rows, and that of its blocks if it has any."""
+    return [table_spec(view), *([] if view.stream is None else [stream_table_spec(view.stream)])]
+
+
+def stream_table_spec(stream: StreamPlan) -> TableSpec:
+    """Return the table that a streamed view's blocks lie in."""
+    return TableSpec(stream.table)
+
+
 async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = None) -> ApplyPlan:
     """Compare a repo with what the store has.
 
@@ -98,15 +129,17 @@ async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = 
     known = await registry.exists()
     applied = await registry.definitions([plan.name for plan in plans]) if known else {}
     orphans = [name for name in (await registry.views() if known else []) if name not in repo.views]
-    existing = await store.describe_tables([plan.table for plan in plans])
-    missing = {plan.table: table_spec(plan) for plan in plans if existing[plan.table] is None}
-    tables = [*missing.values(), *([] if known else [TableSpec(registry.table)])]
-    changes = [_change(plan, applied.get(plan.name), existing[plan.table]) for plan in plans]
+    specs = {spec.name: spec for plan in plans for spec in table_specs(plan)}
+    existing = await store.describe_tables(list(specs))
+    missing = [spec for name, spec in specs.items() if existing[name] is None]
+    tables = [*missing, *([] if known else [TableSpec(registry.table)])]
+    layouts = await _layouts_of_rows(registry, plans) if known else {}
+    changes = [_change(plan, applied.get(plan.name), existing, layouts.get(plan.name)) for plan in plans]
     return ApplyPlan(workspace, tuple(plans), tuple(tables), tuple(changes), tuple(orphans))
 
 
-async def execute(plan: ApplyPlan, store: OnlineStore) -> None:
-    """Create the tables of a plan and record its views and their layouts.
+async def execute(plan: ApplyPlan, store: OnlineStore, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
+    """Create the tables of a plan and record its views, their layouts, and since when they are there.
 
     Raises:
         DefinitionError: the plan holds incompatible changes; nothing was done.
@@ -124,9 +157,38 @@ async def execute(plan: ApplyPlan, store: OnlineStore) -> None:
             await registry.record_schema(view)
     # Last, so that what failed half-way is still a change to make.
     states = {change.view: change.state for change in plan.changes}
-    changed = {view.name: definition(view) for view in plan.plans if states[view.name] != "unchanged"}
+    changed = [view for view in plan.plans if states[view.name] != "unchanged"]
     if changed:
-        await registry.record_definitions(changed)
+        applied = await registry.definitions([view.name for view in changed])
+        created = {table.name for table in plan.tables}
+        await registry.record_definitions(
+            {
+                view.name: definition(view) | {"created_ns": _created_ns(view, applied, created, clock_ns())}
+                for view in changed
+            }
+        )
+
+
+def _created_ns(
+    view: ViewPlan, applied: Mapping[str, Mapping[str, Any] | None], created: set[str], now_ns: int
+) -> int:
+    """Return since when a view is there as it is: what is pushed was kept from then on."""
+    before = applied[view.name]
+    if (
+        before is None
+        or "created_ns" not in before
+        or (before.get("stream") is None) != (not view.is_streamed)
+    ):
+        return now_ns
+    if created & {view.table, *([] if view.stream is None else [view.stream.table])}:
+        return now_ns
+    return int(before["created_ns"])
+
+
+def rows_digest(view: ViewPlan) -> str:
+    """Return what two definitions have in common under which a view's rows are the same."""
+    facts = {name: fact for name, fact in definition(view).items() if name not in _NO_PART_OF_ROWS}
+    return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def definition(view: ViewPlan) -> dict[str, Any]:
@@ -149,6 +211,7 @@ def definition(view: ViewPlan) -> dict[str, Any]:
         "horizon_ns": None if view.schema is None else view.schema.horizon_ns,
         "leading_edge": written.leading_edge,
         "ttl_ns": view.ttl_ns,
+        "stream": {"source": written.source.name, "alone": source is None} if view.is_streamed else None,
     }
 
 
@@ -173,30 +236,101 @@ def _digest(parts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
-def _change(view: ViewPlan, applied: dict[str, Any] | None, existing: TableSpec | None) -> ViewChange:
+def _change(
+    view: ViewPlan,
+    applied: dict[str, Any] | None,
+    existing: Mapping[str, TableSpec | None],
+    layout: RowLayout | None,
+) -> ViewChange:
     wrong = _incompatible(view, applied, existing)
     if wrong:
         return ViewChange(view.name, "incompatible", tuple(wrong))
+    alone = view.view.batch_source is None
     if applied is None:
-        return ViewChange(view.name, "new", rematerialize=True)
+        new = ("has what is pushed from now on",) if alone else ()
+        return ViewChange(view.name, "new", new, rematerialize=not alone)
     now = definition(view)
-    details = [*_feature_changes(applied["features"], now["features"])]
-    again = bool(details)
-    for name, words in _SETTINGS.items():
-        if applied.get(name) != now[name]:
-            details.append(f"{words} changed")
-            again = again or name not in _WITHOUT_NEW_ROWS
+    features = _feature_changes(applied["features"], now["features"])
+    changed = [name for name in _SETTINGS if applied.get(name) != now[name]]
+    details = [*features, *(f"{_SETTINGS[name]} changed" for name in changed)]
+    again = bool(features) or not _WITHOUT_NEW_ROWS.issuperset(changed)
     if applied["table"] != now["table"]:
         details.append(f"the table changed from {applied['table']} to {now['table']}")
         again = True
-    return ViewChange(view.name, "changed" if details else "unchanged", tuple(details), again)
+    elif again:
+        details += _servable(view, layout, changed)
+    if alone and again:
+        details.append("what was pushed before has no part in what is new")
+    state: State = "changed" if details else "unchanged"
+    return ViewChange(view.name, state, tuple(details), again and _is_made(view), alone)
 
 
-def _incompatible(view: ViewPlan, applied: dict[str, Any] | None, existing: TableSpec | None) -> list[str]:
+def _is_made(view: ViewPlan) -> bool:
+    """Whether a job makes the view's rows: pushed attributes without files have none to be made."""
+    return view.view.batch_source is not None or view.stream is not None
+
+
+async def _layouts_of_rows(registry: Registry, plans: Sequence[ViewPlan]) -> dict[str, RowLayout | None]:
+    """Return the layout that each view's rows were last written with, None where no rows were written."""
+    names = [plan.name for plan in plans if plan.packed]
+    done, layouts = await registry.materialized(names), await registry.layouts(names)
+    return {
+        name: None if record is None else layouts[name].get(record.schema_id) for name, record in done.items()
+    }
+
+
+def _servable(view: ViewPlan, layout: RowLayout | None, changed: Sequence[str]) -> list[str]:
+    """Say what becomes of the rows that there are until new ones are written."""
+    if layout is None:
+        return []
+    if view.schema is not None and any(name in changed for name in _CUTS):
+        return ["rows written before can't be cut anew: they are answered by 503 until then"]
+    lacking = features_lacking(view, layout)
+    if not lacking:
+        return ["rows written before stay servable"]
+    more = f" and {len(lacking) - LISTED_AT_MOST} more" if len(lacking) > LISTED_AT_MOST else ""
+    listed = ", ".join(lacking[:LISTED_AT_MOST]) + more
+    return [f"rows written before stay servable, with these features null: {listed}"]
+
+
+def features_lacking(view: ViewPlan, layout: RowLayout) -> list[str]:
+    """Return the features that rows of another layout don't hold, in the view's order."""
+
+    def has(columns: Sequence[Column]) -> bool:
+        found = [layout.by_name.get(column.name) for column in columns]
+        return all(
+            old is not None and old.dtype == column.dtype for old, column in zip(found, columns, strict=True)
+        )
+
+    if view.schema is None:
+        return [column.name for column in view.layout.columns if not has([column])]
+    schema = view.schema
+    return [feature.spec.name for feature in schema.features if not has(_columns(schema, feature))]
+
+
+def _columns(schema: CompactedSchema, feature: AggregateFeature) -> list[Column]:
+    """Return the columns of a row that a feature is finalized from."""
+    words: set[int] = set()
+    for index in (feature.value, feature.count):
+        if index is not None:
+            component = schema.components[index]
+            words.update(range(component.word, component.word + component.words))
+    found = [c for c in schema.layout.columns if not c.storage.is_variable and c.word in words]
+    if feature.wide is not None:
+        found += schema.wide[feature.wide].columns
+    for element in feature.elements:
+        found += _columns(schema, element)
+    return found
+
+
+def _incompatible(
+    view: ViewPlan, applied: dict[str, Any] | None, existing: Mapping[str, TableSpec | None]
+) -> list[str]:
     wrong = []
-    spec = table_spec(view)
-    if existing is not None and existing != spec:
-        wrong.append(f"table {view.table}: expected the key {_key(spec)}, the store's has {_key(existing)}")
+    for spec in table_specs(view):
+        found = existing[spec.name]
+        if found is not None and found != spec:
+            wrong.append(f"table {spec.name}: expected the key {_key(spec)}, the store's has {_key(found)}")
     if applied is None or applied["table"] != view.table:
         return wrong
     keys = [[field.name, str(field.dtype)] for field in view.key_fields]
@@ -211,7 +345,22 @@ def _incompatible(view: ViewPlan, applied: dict[str, Any] | None, existing: Tabl
         wrong.append(
             f"the row format changed from {applied['row_format']} to {row_format}; give it another table"
         )
-    return wrong
+    return wrong + _incompatible_cuts(view, applied, existing)
+
+
+def _incompatible_cuts(
+    view: ViewPlan, applied: dict[str, Any], existing: Mapping[str, TableSpec | None]
+) -> list[str]:
+    """Return which cuts of a stream changed, whose blocks lie there already."""
+    if view.stream is None or applied.get("stream") is None or existing[view.stream.table] is None:
+        return []
+    now = definition(view)
+    return [
+        f"{_SETTINGS[name]} changed, and the blocks in {view.stream.table} are cut by the old; give the view "
+        "another name or another table"
+        for name in _CUTS
+        if applied[name] != now[name]
+    ]
 
 
 def _key(spec: TableSpec) -> str:

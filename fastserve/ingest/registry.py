@@ -8,7 +8,8 @@ that can be computed. Whoever applies, materializes or serves reads and writes t
     view/<view>                    how the view was defined when it was applied (`ingest.apply`)
     schema/<view>/<schema id>      a layout that rows of the view may have, the id as 8 hexadecimal digits
     schemas/<view>                 the ids of these layouts
-    materialized/<view>            until when, with which as_of and schema
+    materialized/<view>            until when it was materialized or compacted, with which as_of and schema
+    refresh/<view>                 who is bringing it up to its schedule, how often in vain (`ingest.lease`)
     job/<fingerprint>/<partition>  that a partition of an unfinished job is written (`ingest.jobs`)
 
 Invariants
@@ -39,7 +40,10 @@ JSON may be followed by spaces."""
 
 @dataclass(frozen=True, slots=True)
 class Materialized:
-    """What was last materialized of a view. Times are nanoseconds since the epoch."""
+    """What was last materialized or compacted of a view. Times are nanoseconds since the epoch.
+
+    ``definition`` is `ingest.apply.rows_digest` of the view then, empty where it wasn't recorded yet.
+    """
 
     view: str
     until_ns: int
@@ -49,6 +53,7 @@ class Materialized:
     rows_bad: int
     keys: int
     bytes: int
+    definition: str = ""
 
 
 def registry_table(table_prefix: str, workspace: str) -> str:
@@ -119,6 +124,20 @@ class Registry:
             for view, record in zip(views, records, strict=True)
         }
 
+    async def watermarks(self, views: Sequence[str]) -> dict[str, int | None]:
+        """Return for each view until when an absent row means an entity without events, None for never.
+
+        That is the as_of of what was last materialized or compacted; every entity with events before it has a
+        row. A view that has nothing but its stream begins when it is applied; one that has files, too, may
+        have events in them of any entity, until it is materialized.
+        """
+        materialized = await self.materialized(views)
+        definitions = await self.definitions(views)
+        return {
+            view: _created_ns(definitions[view]) if record is None else record.as_of_ns
+            for view, record in materialized.items()
+        }
+
     async def record_materialized(self, record: Materialized) -> None:
         """Record that all rows of a view are written."""
         await self.write({f"materialized/{record.view}": asdict(record)})
@@ -153,6 +172,13 @@ class Registry:
         """Delete records; absent ones are no error."""
         if keys:
             await self._store.delete_rows(self.table, keys)
+
+
+def _created_ns(definition: Mapping[str, Any] | None) -> int | None:
+    stream = None if definition is None else definition.get("stream")
+    if definition is None or stream is None or not stream["alone"]:
+        return None
+    return int(definition["created_ns"])
 
 
 def schema_key(view: str, schema_id: int) -> str:
