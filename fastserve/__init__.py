@@ -10,7 +10,15 @@ from fastserve.errors import DefinitionError, DefinitionErrors, FastserveError
 from fastserve.sdk.calculation import Calculation
 from fastserve.sdk.entity import Entity
 from fastserve.sdk.features import Aggregate, Attribute
-from fastserve.sdk.functions import AggregateFunction
+from fastserve.sdk.functions import (
+    AggregateFunction,
+    approx_count_distinct,
+    approx_percentile,
+    first,
+    first_distinct,
+    last,
+    last_distinct,
+)
 from fastserve.sdk.on_demand import OnDemandFeatureView, RequestContext, on_demand_feature_view
 from fastserve.sdk.reference import FeatureViewReference, OnDemandReference
 from fastserve.sdk.row_format import AttributesFormat
@@ -30,7 +38,7 @@ from fastserve.sdk.types import (
     Timestamp,
 )
 from fastserve.sdk.views import FeatureView
-from fastserve.sdk.windows import TimeWindow
+from fastserve.sdk.windows import LifetimeWindow, TimeWindow, TimeWindowSeries
 
 __version__ = "0.1.0"
 
@@ -55,6 +63,7 @@ __all__ = [
     "Float32",
     "Float64",
     "Int64",
+    "LifetimeWindow",
     "Map",
     "OnDemandFeatureView",
     "OnDemandReference",
@@ -64,7 +73,14 @@ __all__ = [
     "String",
     "Struct",
     "TimeWindow",
+    "TimeWindowSeries",
     "Timestamp",
     "__version__",
+    "approx_count_distinct",
+    "approx_percentile",
+    "first",
+    "first_distinct",
+    "last",
+    "last_distinct",
     "on_demand_feature_view",
 ]

@@ -24,9 +24,10 @@ from fastserve.sdk.row_format import AttributesFormat
 from fastserve.sdk.sources import PushSource
 from fastserve.sdk.types import DataType, Field, Int64, Timestamp
 from fastserve.sdk.views import FeatureView
+from fastserve.sdk.windows import LifetimeWindow, TimeWindow, TimeWindowSeries
 from fastserve.tiles.aggregates import AggregateSpec, CompactedSchema, make_schema
 from fastserve.tiles.layout import RowLayout, make_layout
-from fastserve.tiles.windows import Window, default_hop_ns, floor_to
+from fastserve.tiles.windows import LIFETIME_NS, Window, default_hop_ns, floor_to
 
 MICROSECOND_NS = 1_000
 
@@ -132,22 +133,44 @@ def _schema(view: FeatureView, interval_ns: int) -> CompactedSchema:
 
 
 def aggregate_spec(feature: Aggregate, view: FeatureView, interval_ns: int, horizon_ns: int) -> AggregateSpec:
-    """Return what the tiles need to know of one aggregate: its window's hop is settled here."""
-    window_ns = duration_ns(feature.time_window.window_size)
-    if feature.tail_hop is not None:
-        hop_ns = duration_ns(feature.tail_hop)
-    elif view.leading_edge == "last_complete_tile":
-        hop_ns = interval_ns  # [E - w, E) starts at any tile
-    else:
-        hop_ns = default_hop_ns(window_ns, interval_ns)
+    """Return what the tiles need to know of one aggregate: its windows' hops are settled here."""
+    key = view.aggregation_secondary_key
+    name = feature.feature_name(view.aggregation_interval)
+    windows = tuple(
+        _window(each, feature, view, interval_ns, horizon_ns) for each in feature.time_window.elements
+    )
     return AggregateSpec(
-        name=feature.feature_name(view.aggregation_interval),
+        name=name,
         function=feature.function.name,
         column=feature.input_column.name,
         input_type=feature.input_column.dtype,
-        output_type=feature.output_type,
-        window=Window(window_ns, hop_ns, interval_ns, horizon_ns),
+        output_type=view.output_type(name),
+        window=windows[0],
+        params=feature.function.params,
+        secondary_key=None if key is None else key.name,
+        key_type=None if key is None else key.dtype,
+        series=windows if isinstance(feature.time_window, TimeWindowSeries) else (),
     )
+
+
+def _window(
+    window: TimeWindow | LifetimeWindow,
+    feature: Aggregate,
+    view: FeatureView,
+    interval_ns: int,
+    horizon_ns: int,
+) -> Window:
+    complete_only = view.leading_edge == "last_complete_tile"
+    if isinstance(window, LifetimeWindow):
+        return Window(LIFETIME_NS, interval_ns, interval_ns, horizon_ns, 0, complete_only)
+    window_ns = duration_ns(window.window_size)
+    if feature.tail_hop is not None:
+        hop_ns = duration_ns(feature.tail_hop)
+    elif complete_only:
+        hop_ns = interval_ns  # [E - w, E) starts at any tile
+    else:
+        hop_ns = default_hop_ns(window_ns, interval_ns)
+    return Window(window_ns, hop_ns, interval_ns, horizon_ns, duration_ns(window.offset), complete_only)
 
 
 def _item_key_attributes(view: FeatureView, row_format: AttributesFormat) -> KeyAttributes:

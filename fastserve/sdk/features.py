@@ -16,9 +16,9 @@ from typing import overload
 from fastserve.errors import Location
 from fastserve.sdk.checks import Checks, Immutable
 from fastserve.sdk.durations import format_duration
-from fastserve.sdk.functions import FUNCTIONS, AggregateFunction, check_function, output_type
-from fastserve.sdk.types import INVALID, DataType, Field, Float64, check_dtype
-from fastserve.sdk.windows import TimeWindow, check_window
+from fastserve.sdk.functions import AggregateFunction, check_function, output_type, rule_of
+from fastserve.sdk.types import INVALID, Array, DataType, Field, Float64, check_dtype
+from fastserve.sdk.windows import AnyWindow, TimeWindow, TimeWindowSeries, check_window
 
 
 class Attribute(Immutable):
@@ -85,7 +85,8 @@ class Attribute(Immutable):
 class Aggregate(Immutable):
     """A feature computed by a function over a column's values within a time window.
 
-    ``tail_hop`` is the step by which the window's far end moves; by default the window's length decides it.
+    Over a `TimeWindowSeries` it is an array of the function's values, the oldest window's first. ``tail_hop``
+    is the step by which the window's far end moves; by default the window's length decides it.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
@@ -93,7 +94,7 @@ class Aggregate(Immutable):
 
     input_column: Field
     function: AggregateFunction
-    time_window: TimeWindow
+    time_window: AnyWindow
     name: str | None
     tail_hop: timedelta | None
     description: str
@@ -105,7 +106,7 @@ class Aggregate(Immutable):
         self,
         input_column: Field,
         function: str | AggregateFunction,
-        time_window: TimeWindow | timedelta,
+        time_window: AnyWindow | timedelta,
         name: str | None = None,
         tail_hop: timedelta | None = None,
         description: str = "",
@@ -130,7 +131,7 @@ class Aggregate(Immutable):
         self._seal()
 
     def _check_type(self, checks: Checks) -> None:
-        rule = FUNCTIONS[self.function.name]
+        rule = rule_of(self.function)
         dtype = self.input_column.dtype
         if dtype.valid and rule.accepts is not None and not rule.takes(dtype):
             accepted = ", ".join(map(repr, rule.accepts))
@@ -138,7 +139,13 @@ class Aggregate(Immutable):
 
     @property
     def output_type(self) -> DataType:
-        """The type of the feature's value."""
+        """The type of the feature's value in a view without an aggregation_secondary_key."""
+        element = self.element_type
+        return Array(element) if isinstance(self.time_window, TimeWindowSeries) else element
+
+    @property
+    def element_type(self) -> DataType:
+        """The type of the function's value over one window."""
         return output_type(self.function, self.input_column.dtype) if self.valid else Float64
 
     def feature_name(self, interval: timedelta | None) -> str:

@@ -76,6 +76,7 @@ Float32: Final = ScalarType("float32", "Float32")
 String: Final = ScalarType("string", "String")
 Bool: Final = ScalarType("boolean", "Bool")  # the name that Tecton's Java client knows
 Timestamp: Final = ScalarType("timestamp", "Timestamp")
+Bytes: Final = ScalarType("bytes", "Bytes")  # what rows hold beside values: no feature has this type
 INVALID: Final = ScalarType(_INVALID_NAME, "INVALID")  # stands where the author's fault was collected
 
 SCALARS: Final = (Int64, Float64, Float32, String, Bool, Timestamp)

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any, Final
 from fastserve.sdk.checks import NAME_CHARS_MAX, Checks
 from fastserve.sdk.durations import format_duration
 from fastserve.sdk.features import Aggregate, Attribute
+from fastserve.sdk.functions import SECONDARY_KEYS
 from fastserve.sdk.row_format import AttributesFormat
 from fastserve.sdk.sources import PushSource, Source, check_timestamp_column
 from fastserve.sdk.types import Field, Timestamp
+from fastserve.sdk.windows import LifetimeWindow, TimeWindowSeries
 
 if TYPE_CHECKING:
     from fastserve.sdk.views import FeatureView
@@ -209,14 +211,38 @@ def _aggregates_have_tiles(checks: Checks, view: FeatureView) -> None:
 def _window_is_whole(checks: Checks, aggregate: Aggregate, name: str, interval: timedelta) -> None:
     whole = f"a whole multiple of aggregation_interval {format_duration(interval)}"
     window, hop = aggregate.time_window, aggregate.tail_hop
-    if not window.fits(interval):
-        checks.wrong(f"time_window of {name!r}", whole, window.window_size, aggregate.location)
+    for what, duration in window.durations:
+        if duration % interval:
+            checks.wrong(f"{what} of {name!r}", whole, duration, aggregate.location)
     if hop is None:
         return
-    if hop % interval:
+    size = None if isinstance(window, LifetimeWindow) else window.window_size
+    if size is None:
+        checks.wrong(f"tail_hop of {name!r}", "none, as a lifetime has no far end", hop, aggregate.location)
+    elif hop % interval:
         checks.wrong(f"tail_hop of {name!r}", whole, hop, aggregate.location)
-    elif hop > window.window_size:
-        checks.wrong(f"tail_hop of {name!r}", f"at most the window, {window.label}", hop, aggregate.location)
+    elif hop > size:
+        limit = format_duration(size)
+        checks.wrong(f"tail_hop of {name!r}", f"at most the window, {limit}", hop, aggregate.location)
+
+
+def _secondary_key_fits(checks: Checks, view: FeatureView) -> None:
+    key = view.aggregation_secondary_key
+    for feature, name in zip(view.features, view.feature_names, strict=True):
+        if not isinstance(feature, Aggregate) or not feature.valid:
+            continue
+        if key is None and feature.function.name == SECONDARY_KEYS:
+            expected = "a view with an aggregation_secondary_key"
+            checks.wrong(f"function of {name!r}", expected, SECONDARY_KEYS, feature.location)
+        elif key is not None and isinstance(feature.time_window, TimeWindowSeries):
+            expected = "no series in a view with an aggregation_secondary_key"
+            checks.wrong(f"time_window of {name!r}", expected, feature.time_window, feature.location)
+    if key is None:
+        return
+    if _all_are(Attribute, view):
+        checks.wrong("aggregation_secondary_key", "none, as attributes aren't aggregated", key)
+    elif key.valid and key.name in {each.name for each in view.join_keys}:
+        checks.wrong("aggregation_secondary_key", "a column that is no join key", key.name)
 
 
 def _schedule_has_files(checks: Checks, view: FeatureView) -> None:
@@ -253,6 +279,7 @@ _RULES: Final[tuple[Callable[[Checks, FeatureView], None], ...]] = (
     _pushed_columns_exist,
     _attributes_have_no_tiles,
     _aggregates_have_tiles,
+    _secondary_key_fits,
     _schedule_has_files,
     _attributes_format_fits,
     _table_can_be_named,

@@ -22,8 +22,9 @@ from fastserve.sdk.entity import Entity
 from fastserve.sdk.features import Aggregate, Attribute, Feature
 from fastserve.sdk.reference import FeatureViewReference
 from fastserve.sdk.row_format import RowFormat, check_row_format
+from fastserve.sdk.secondary_key import check_secondary_key, secondary_keys
 from fastserve.sdk.sources import FileSource, PushSource, Source
-from fastserve.sdk.types import DataType, Field
+from fastserve.sdk.types import Array, DataType, Field
 from fastserve.sdk.view_rules import INTERVAL_MIN, check_transformation, check_view
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class FeatureView(Definition):
         timestamp_field: The column with the event's time, by default the source's.
         ttl: For attributes: how old a row may be and still be served.
         aggregation_interval: For aggregates: the length of a tile, at least a minute.
+        aggregation_secondary_key: For aggregates: a column by which the values of one entity are told apart;
+            features become arrays, aligned with the added feature ``<key>_keys_<window>``.
         leading_edge: Whether windows end at the request (``now``) or with the last complete tile.
         horizon: For how long after it was written a row can answer exactly.
         transformation: SQL in which the source is a table (its name, or ``{source}``) and ``{until}``
@@ -73,6 +76,7 @@ class FeatureView(Definition):
     timestamp_field: str | None
     ttl: timedelta | None
     aggregation_interval: timedelta | None
+    aggregation_secondary_key: Field | None
     leading_edge: LeadingEdge
     horizon: timedelta
     transformation: Transformation | None
@@ -102,12 +106,14 @@ class FeatureView(Definition):
         description: str = "",
         tags: Mapping[str, str] | None = None,
         owner: str | None = None,
+        aggregation_secondary_key: Field | None = None,
     ) -> None:
         checks = Checks("FeatureView", name)
         self.name = checks.identifier("name", name)
         self._describe(checks, description, tags, owner)
         self._take_source(checks, source, timestamp_field, transformation)
         self._take_times(checks, ttl, aggregation_interval, leading_edge, horizon, batch_schedule, start_time)
+        self.aggregation_secondary_key = check_secondary_key(checks, aggregation_secondary_key)
         self._take_features(checks, entities, features)
         self.row_format = check_row_format(checks, row_format)
         self.table = checks.optional_text("table", table)
@@ -148,7 +154,10 @@ class FeatureView(Definition):
     def _take_features(self, checks: Checks, entities: object, features: object) -> None:
         self.entities = checks.instances("entities", entities, Entity, "Entity")
         self.join_keys = tuple(key for entity in self.entities for key in entity.join_keys)
-        self.features = checks.instances("features", features, _FEATURES, "Attribute or Aggregate")
+        given: tuple[Feature, ...] = checks.instances(
+            "features", features, _FEATURES, "Attribute or Aggregate"
+        )
+        self.features = (*given, *secondary_keys(self.aggregation_secondary_key, given))
         self.feature_names = tuple(
             feature.name
             if isinstance(feature, Attribute)
@@ -160,6 +169,11 @@ class FeatureView(Definition):
         parts = (*self.entities, *self.features)
         format_valid = self.row_format == "packed" or self.row_format.valid
         return self.has_source and self.source.valid and format_valid and all(part.valid for part in parts)
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether events are pushed to the view, beside files or without."""
+        return self.has_source and isinstance(self.source, PushSource)
 
     @property
     def is_aggregate(self) -> bool:
@@ -208,7 +222,9 @@ class FeatureView(Definition):
             InvariantError: the view has no such feature.
         """
         feature = self.feature(name)
-        return feature.dtype if isinstance(feature, Attribute) else feature.output_type
+        if isinstance(feature, Attribute):
+            return feature.dtype
+        return feature.output_type if self.aggregation_secondary_key is None else Array(feature.output_type)
 
     def __getitem__(self, features: list[str] | tuple[str, ...]) -> FeatureViewReference:
         """Return a reference to only these of the features."""

@@ -15,7 +15,6 @@ import numpy as np
 
 from fastserve.plan.views import ViewPlan
 from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, RowLayout
-from fastserve.tiles.merge import NEUTRAL_BITS
 from fastserve.tiles.rows import RowBuilder, RowError, decode_row, effective_ns_of, encode_row
 
 OldLayouts = Mapping[str, Mapping[int, RowLayout]]
@@ -27,8 +26,7 @@ def null_row(view: ViewPlan) -> bytes:
     builder = RowBuilder(view.layout, 1)
     builder.set_effective_ns(NULL_INT64)
     for component in view.schema.components if view.schema else ():
-        bits = np.full((1, component.window.slots), NEUTRAL_BITS[component.op], np.int64)
-        builder.set_words(component.word, bits)
+        builder.set_words(component.word, np.array([component.neutral_bits], np.int64))
     return builder.build()[0]
 
 

@@ -65,7 +65,7 @@ class VectorRows:
         self._effective_at = self._header_at + 1
         self._headers = np.array([view.layout.header_word for view in views], np.int64).tobytes()
         # Rows with variable-width values are cut to their fixed parts; all others must have that length.
-        self._cuts = [(p.number, lengths[p.number]) for p in plan.places if p.view.layout.json_columns]
+        self._cuts = [(p.number, lengths[p.number]) for p in plan.places if p.view.layout.variable_columns]
         self._has_items = any(not view.packed for view in views)
 
     def joined(self, lines: Lines) -> Words | None:

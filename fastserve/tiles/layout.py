@@ -12,13 +12,14 @@ is a matrix of 8-byte words (`perf/micro/rows.py`: 50 rows take 4.5 us together 
     4       4      schema id: the first 4 bytes of the SHA-256 of the layout's canonical text
     8       8      effective time, int64 nanoseconds since the epoch (a compacted row's as_of)
     16      …      8-byte columns, then 4-byte, then 1-byte, then zeros up to the fixed length
-    fixed   …      null bitmap (only with its flag), then the variable-width values as JSON, then zeros
+    fixed   …      null bitmap (only with its flag), then the variable-width values, then zeros
 
 Nulls are in band: a reserved NaN in floats, the smallest int64 in integers and timestamps, 2 in booleans,
 ``null`` in variable-width text. A stored value that collides with its marker sets FLAG_NULL_BITMAP, and the
 bitmap then decides; a stored NaN or infinity sets FLAG_NONFINITE. Rows with flags take the exact, slower way.
 A variable-width value is kept as the JSON text that the API answers with: it is copied to the answer, never
-parsed.
+parsed. In rows of aggregates it is the bytes of a wide component's slot (`aggregates.WideComponent`), which
+may be empty and are no text.
 
 Invariants
 1. A layout is a pure function of its columns in their order; equal columns give equal schema ids on every
@@ -36,7 +37,19 @@ from enum import Enum
 
 import numpy as np
 
-from fastserve.sdk.types import Array, Bool, DataType, Float32, Float64, Int64, Map, String, Struct, Timestamp
+from fastserve.sdk.types import (
+    Array,
+    Bool,
+    Bytes,
+    DataType,
+    Float32,
+    Float64,
+    Int64,
+    Map,
+    String,
+    Struct,
+    Timestamp,
+)
 
 FORMAT = 1
 FLAG_NULL_BITMAP = 1
@@ -62,6 +75,7 @@ class Storage(Enum):
     TIME = ("timestamp", "<i8", 8)
     F4 = ("float32", "<f4", 4)
     JSON = ("json", "<u4", 4)
+    BYTES = ("bytes", "<u4", 4)
     BOOL = ("bool", "u1", 1)
 
     def __init__(self, label: str, numpy_type: str, width_bytes: int) -> None:
@@ -69,11 +83,16 @@ class Storage(Enum):
         self.numpy_type = numpy_type
         self.width_bytes = width_bytes
 
+    @property
+    def is_variable(self) -> bool:
+        """Whether the value stands in the variable-width part."""
+        return self in (Storage.JSON, Storage.BYTES)
+
 
 def storage_of(dtype: DataType) -> Storage:
     """Return how values of ``dtype`` are stored.
 
-    JSON columns keep the end of their text, counted in bytes from the start of the variable-width values.
+    Variable-width columns keep the end of their value, counted in bytes from the start of those values.
     """
     if dtype == Float64:
         return Storage.F8
@@ -85,6 +104,8 @@ def storage_of(dtype: DataType) -> Storage:
         return Storage.F4
     if dtype == Bool:
         return Storage.BOOL
+    if dtype == Bytes:
+        return Storage.BYTES
     if dtype == String or isinstance(dtype, (Array, Struct, Map)):
         return Storage.JSON
     raise AssertionError(dtype)
@@ -107,13 +128,19 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """The places of all columns of a view's rows."""
+    """The places of all columns of a view's rows.
+
+    ``json_columns`` and ``bytes_columns`` are the variable-width ones, ``variable_columns`` both in the order
+    in which their values stand in a row.
+    """
 
     columns: tuple[Column, ...]
     fixed_bytes: int
     schema_id: int
     by_name: dict[str, Column] = field(compare=False, repr=False)
     json_columns: tuple[Column, ...] = ()
+    bytes_columns: tuple[Column, ...] = ()
+    variable_columns: tuple[Column, ...] = ()
 
     @property
     def header_word(self) -> int:
@@ -159,6 +186,8 @@ def make_layout(columns: Sequence[tuple[str, DataType]]) -> RowLayout:
         schema_id,
         {column.name: column for column in placed},
         tuple(column for column in placed if column.storage is Storage.JSON),
+        tuple(column for column in placed if column.storage is Storage.BYTES),
+        tuple(column for column in placed if column.storage.is_variable),
     )
 
 
@@ -170,6 +199,6 @@ def null_value(storage: Storage) -> np.ndarray[tuple[int], np.dtype[np.generic]]
         return np.array([NULL_FLOAT32_BITS], "<i4").view("<f4")
     if storage is Storage.BOOL:
         return np.array([NULL_BOOL], "u1")
-    if storage is Storage.JSON:
+    if storage.is_variable:
         return np.array([0], "<u4")
     return np.array([NULL_INT64], "<i8")

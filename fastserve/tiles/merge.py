@@ -31,7 +31,14 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from fastserve.tiles.aggregates import AggregateFeature, CompactedSchema, Component, Op
+from fastserve.tiles.aggregates import (
+    NEGATIVE_ZERO_BITS,
+    NEUTRAL_BITS,
+    AggregateFeature,
+    CompactedSchema,
+    Component,
+    Op,
+)
 from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64
 from fastserve.tiles.windows import Window
 
@@ -39,21 +46,10 @@ Words = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Index = npt.NDArray[np.intp]
 
-NEGATIVE_ZERO_BITS = NULL_INT64
-"""The bits of -0.0 are those of the smallest int64."""
 FLOAT64 = np.dtype("<f8")
 INT64 = np.dtype("<i8")
 NULL_FLOAT64 = np.array([NULL_FLOAT64_BITS], "<i8").view("<f8")[0]
 
-NEUTRAL_BITS: dict[Op, int] = {
-    Op.ADD_F: NEGATIVE_ZERO_BITS,
-    Op.ADD_I: 0,
-    Op.COUNT: 0,
-    Op.MIN_F: NULL_FLOAT64_BITS,
-    Op.MAX_F: NULL_FLOAT64_BITS,
-    Op.MIN_I: 2**63 - 1,
-    Op.MAX_I: -(2**63),
-}
 CONSTANT_BITS = (NEGATIVE_ZERO_BITS, 0, NULL_FLOAT64_BITS, 2**63 - 1, 0, 0)
 """The words that stand behind the rows in a vector row: every neutral element, filled up to a multiple of 24
 bytes."""
@@ -153,7 +149,7 @@ class MergePlan:
     def __init__(
         self, places: Sequence[tuple[int, int, CompactedSchema, Sequence[AggregateFeature]]], constants: int
     ) -> None:
-        self._constants = {op: constants + CONSTANT_BITS.index(bits) for op, bits in NEUTRAL_BITS.items()}
+        self._constants = {op: constants + CONSTANT_BITS.index(bits[0]) for op, bits in NEUTRAL_BITS.items()}
         self.place_numbers = np.array([place for place, *_ in places], np.intp)
         self.horizons_ns = np.array([schema.horizon_ns for _, _, schema, _ in places], np.int64)
         self._components: list[PlacedComponent] = []
@@ -169,7 +165,7 @@ class MergePlan:
             lambda placed: list(range(placed.component.window.slots)), masked=True
         )
         self._masked_finalizer = self._finalizer(positions)
-        self._neutral = {op: np.array([bits], "<i8") for op, bits in NEUTRAL_BITS.items()}
+        self._neutral = {op: np.array(bits[:1], "<i8") for op, bits in NEUTRAL_BITS.items()}
         self._place_of_window = np.array([self._place_column[place] for place, _ in self._windows], np.intp)
         self._lengths = np.array([window.window_ns for _, window in self._windows], np.int64)
         self._hops = np.array([window.hop_ns for _, window in self._windows], np.int64)
@@ -196,6 +192,7 @@ class MergePlan:
                 return numbers[local]
 
             for feature in features:
+                assert feature.value is not None
                 kind = _kind_of(feature, schema)
                 count = feature.value if feature.count is None else feature.count
                 pair = (number_of(feature.value), number_of(count))
@@ -339,6 +336,7 @@ _KINDS = _FLOAT_KINDS + _INT_KINDS
 
 
 def _kind_of(feature: AggregateFeature, schema: CompactedSchema) -> str:
+    assert feature.value is not None
     op = schema.components[feature.value].op
     if feature.spec.function == "mean":
         return "mean" if op is Op.ADD_F else "int_mean"

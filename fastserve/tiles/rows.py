@@ -59,7 +59,7 @@ class RowBuilder:
         self._words[:, 0] = layout.header_word
         self._flags = np.zeros(count, "u1")
         self._nulls: dict[str, Bools] = {}
-        self._texts: dict[str, Sequence[bytes]] = {}
+        self._variable: dict[str, Sequence[bytes]] = {}
         everything = np.ones(count, np.bool_)
         for column in layout.columns:
             self._put_nulls(column, everything)
@@ -83,7 +83,11 @@ class RowBuilder:
 
     def set_json(self, name: str, texts: Sequence[bytes]) -> None:
         """Set a variable-width column to JSON texts in the API's encoding; ``b"null"`` is null."""
-        self._texts[name] = texts
+        self._variable[name] = texts
+
+    def set_bytes(self, name: str, values: Sequence[bytes]) -> None:
+        """Set a column of bytes, such as a wide component's slot; ``b""`` is the empty slot."""
+        self._variable[name] = values
 
     def set_words(self, word: int, values: npt.NDArray[np.float64] | npt.NDArray[np.int64]) -> None:
         """Set components of compacted rows: ``values``, shape (count, n), from word ``word`` on."""
@@ -97,11 +101,11 @@ class RowBuilder:
         """Return the rows as bytes, in order."""
         self._words.view("u1").reshape(self._count, -1)[:, 1] = self._flags
         fixed_bytes = self._layout.fixed_bytes
-        if not self._layout.json_columns and not self._flags.any():
+        if not self._layout.variable_columns and not self._flags.any():
             whole = self._words.tobytes()
             return [whole[start : start + fixed_bytes] for start in range(0, len(whole), fixed_bytes)]
-        texts, ends = self._json_parts()
-        for column in self._layout.json_columns:
+        texts, ends = self._variable_parts()
+        for column in self._layout.variable_columns:
             self._view(column)[:, column.offset // 4] = ends[column.name]
         whole = self._words.tobytes()
         bitmaps = self._bitmaps()
@@ -125,7 +129,7 @@ class RowBuilder:
 
     def _put_nulls(self, column: Column, nulls: Bools) -> None:
         self._nulls[column.name] = nulls
-        if column.storage is Storage.JSON or not nulls.any():
+        if column.storage.is_variable or not nulls.any():
             return
         bits = {
             Storage.F8: ("<i8", NULL_FLOAT64_BITS),
@@ -135,13 +139,14 @@ class RowBuilder:
         kind, value = bits.get(column.storage, ("<i8", NULL_INT64))
         self._words.view(kind)[nulls, column.offset // column.storage.width_bytes] = value
 
-    def _json_parts(self) -> tuple[list[bytes], dict[str, npt.NDArray[np.uint32]]]:
+    def _variable_parts(self) -> tuple[list[bytes], dict[str, npt.NDArray[np.uint32]]]:
         """Return each row's variable-width values in one piece, and where each column's text ends in it."""
         position = np.zeros(self._count, "<u4")
         ends: dict[str, npt.NDArray[np.uint32]] = {}
         columns = []
-        for column in self._layout.json_columns:
-            texts = self._texts.get(column.name) or [b"null"] * self._count
+        for column in self._layout.variable_columns:
+            nothing = b"null" if column.storage is Storage.JSON else b""
+            texts = self._variable.get(column.name) or [nothing] * self._count
             position = position + np.fromiter(map(len, texts), "<u4", self._count)
             ends[column.name] = position
             columns.append(texts)
@@ -160,7 +165,8 @@ class RowBuilder:
 def encode_row(layout: RowLayout, values: dict[str, Any], effective_ns: int) -> bytes:
     """Pack one row from Python values.
 
-    None is null, timestamps are int nanoseconds, JSON columns are bytes in the API's encoding.
+    None is null, timestamps are int nanoseconds, JSON columns are bytes in the API's encoding, columns of
+    bytes are as they are.
     """
     builder = RowBuilder(layout, 1)
     builder.set_effective_ns(effective_ns)
@@ -168,6 +174,8 @@ def encode_row(layout: RowLayout, values: dict[str, Any], effective_ns: int) -> 
         column = layout.by_name[name]
         if column.storage is Storage.JSON:
             builder.set_json(name, [b"null" if value is None else value])
+        elif column.storage is Storage.BYTES:
+            builder.set_bytes(name, [value or b""])
         elif value is not None:
             builder.set_numbers(name, [value])
     return builder.build()[0]
@@ -203,7 +211,7 @@ def effective_ns_of(row: bytes) -> int:
 def decode_row(layout: RowLayout, row: bytes) -> dict[str, Any]:
     """Return the values of one row by column name.
 
-    None is null, timestamps are int nanoseconds, JSON columns are JSON bytes.
+    None is null, timestamps are int nanoseconds, JSON columns are JSON bytes, columns of bytes never null.
 
     Raises:
         RowError: as `check_header`, or the variable-width part does not fit its ends.
@@ -212,11 +220,13 @@ def decode_row(layout: RowLayout, row: bytes) -> dict[str, Any]:
     texts, bitmap = _variable_part(layout, row, flags)
     values: dict[str, Any] = {}
     for place, column in enumerate(layout.columns):
-        if bitmap is not None and column.storage is not Storage.JSON:
+        if column.storage is Storage.JSON:
+            values[column.name] = None if texts[column.name] == b"null" else texts[column.name]
+        elif column.storage is Storage.BYTES:
+            values[column.name] = texts[column.name]
+        elif bitmap is not None:
             null = bool(bitmap[place // 8] >> (place % 8) & 1)
             values[column.name] = None if null else _stored(column, row)
-        elif column.storage is Storage.JSON:
-            values[column.name] = None if texts[column.name] == b"null" else texts[column.name]
         else:
             values[column.name] = None if _is_null_marker(column, row) else _stored(column, row)
     return values
@@ -231,10 +241,11 @@ def _variable_part(layout: RowLayout, row: bytes, flags: int) -> tuple[dict[str,
         start += length
     texts: dict[str, bytes] = {}
     low = 0
-    for column in layout.json_columns:
+    for column in layout.variable_columns:
         high = int.from_bytes(row[column.offset : column.offset + 4], "little")
         texts[column.name] = row[start + low : start + high]
-        if high < low or len(row) < start + high or (low == high):
+        empty = low == high and column.storage is Storage.JSON
+        if high < low or len(row) < start + high or empty:
             raise RowError(
                 f"column {column.name!r}: expected its text to end after byte {low} and within "
                 f"{len(row) - start}, got {high}"
@@ -246,8 +257,15 @@ def _variable_part(layout: RowLayout, row: bytes, flags: int) -> tuple[dict[str,
 
 
 def json_texts(layout: RowLayout, row: bytes) -> dict[str, bytes]:
-    """Return the JSON text of every variable-width column of a row; raises `RowError` as `decode_row`."""
-    return _variable_part(layout, row, row[1])[0]
+    """Return the text of every JSON column of a row; raises `RowError` as `decode_row`."""
+    values = _variable_part(layout, row, row[1])[0]
+    return {column.name: values[column.name] for column in layout.json_columns}
+
+
+def bytes_values(layout: RowLayout, row: bytes) -> dict[str, bytes]:
+    """Return the value of every column of bytes of a row; raises `RowError` as `decode_row`."""
+    values = _variable_part(layout, row, row[1])[0]
+    return {column.name: values[column.name] for column in layout.bytes_columns}
 
 
 def _stored(column: Column, row: bytes) -> Any:

@@ -41,7 +41,6 @@ import numpy.typing as npt
 
 from fastserve.tiles.aggregates import CompactedSchema, Component, Op
 from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64
-from fastserve.tiles.merge import NEUTRAL_BITS
 from fastserve.tiles.rows import RowBuilder
 from fastserve.tiles.windows import Window
 
@@ -103,7 +102,7 @@ def neutral_words(schema: CompactedSchema, count: int) -> Words:
     """Return words of shape (count, words of the layout), all slots empty and the header zero."""
     row = np.zeros(schema.layout.fixed_words, "<i8")
     for component in schema.components:
-        row[component.word : component.word + component.window.slots] = NEUTRAL_BITS[component.op]
+        row[component.word : component.word + component.words] = component.neutral_bits
     return np.tile(row, (count, 1))
 
 

@@ -25,6 +25,7 @@ from fastserve import (
     FileSource,
     Float64,
     Int64,
+    LifetimeWindow,
     Map,
     OnDemandFeatureView,
     OnDemandReference,
@@ -34,6 +35,7 @@ from fastserve import (
     Struct,
     Timestamp,
     TimeWindow,
+    TimeWindowSeries,
     on_demand_feature_view,
 )
 from fastserve.sdk.checks import collecting
@@ -97,7 +99,7 @@ anything = st.one_of(
 )
 CONSTRUCTORS: list[Any] = [
     Field, Array, Map, Struct, Entity, FileSource, PushSource, Attribute, Aggregate, TimeWindow,
-    AttributesFormat,
+    LifetimeWindow, TimeWindowSeries, AttributesFormat,
     FeatureView, FeatureService, FeatureViewReference, RequestSource, Calculation, OnDemandFeatureView,
     OnDemandReference,
 ]  # fmt: skip
