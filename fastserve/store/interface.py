@@ -17,7 +17,7 @@ Invariants, held for all stores by tests/store/test_contract.py
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
@@ -71,6 +71,21 @@ class TableSpec:
     sort_key: KeyAttribute | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class VersionedRow:
+    """A packed row that is changed by reading, merging and replacing it.
+
+    ``version`` counts its writes from 1 (0: a row that `put_rows` wrote). ``ids`` are what the writer keeps
+    beside the row; readers on the hot path aren't sent them. From ``expires_s`` (seconds since the epoch, 0:
+    never) on the store may delete the row.
+    """
+
+    version: int
+    row: bytes
+    ids: bytes = b""
+    expires_s: int = 0
+
+
 class OnlineStore(Protocol):
     """An open store. It belongs to the process and the event loop that opened it: open after the fork."""
 
@@ -111,6 +126,66 @@ class OnlineStore(Protocol):
 
         Raises:
             StoreError: no such table, a key beyond the limits, or the store failed (invariant 3).
+        """
+
+    async def get_versioned(self, table: str, keys: Sequence[str]) -> list[VersionedRow | None]:
+        """Return rows with their versions in the order asked, None where absent.
+
+        Raises:
+            StoreError: as `get_rows`.
+        """
+
+    async def replace_row(
+        self, table: str, key: str, row: VersionedRow, *, timeout_s: float | None = None
+    ) -> VersionedRow | None:
+        """Write a row if the one that is there has the version before it; 1 comes after none.
+
+        Returns ``row`` itself when it is written, and when it is there already, word for word: then a try
+        whose answer was lost has written it. Else nothing is written, and what is there now is returned, None
+        for nothing. Row and ids have at most `MAX_ROW_BYTES` together. ``timeout_s`` bounds the tries; None
+        leaves it to the store.
+
+        Raises:
+            StoreError: no such table, a key or row beyond the limits, or the store failed: then it isn't
+            known whether the row was written.
+        """
+
+    async def put_newest(
+        self, table: str, rows: Sequence[tuple[str, bytes]], *, timeout_s: float | None = None
+    ) -> None:
+        """Write packed rows by key, but none over one that this method wrote and whose time is later.
+
+        A row's time is its effective time, the int64 at its byte 8. Of rows of equal time the one written
+        last stays. A row that `put_rows` wrote gives way to any.
+
+        Raises:
+            StoreError: as `put_rows`; a row that is too short to have a time.
+        """
+
+    def scan_rows(
+        self, table: str, part: int = 0, parts: int = 1
+    ) -> AsyncIterator[Sequence[tuple[str, bytes]]]:
+        """Give all rows with their keys, some at a time, in no order; of ``parts`` disjoint ones only one.
+
+        What was written before the scan began and isn't deleted meanwhile is among them; what is written
+        meanwhile may be.
+
+        Raises:
+            StoreError: no such table, or the store failed.
+        """
+
+    async def enable_expiry(self, table: str) -> None:
+        """Have the store delete the table's expired rows, where it does so by itself. Twice is once.
+
+        Raises:
+            StoreError: no such table, or the store failed.
+        """
+
+    async def sweep(self, table: str, now_s: int) -> int:
+        """Delete rows that expired by ``now_s``, where the store doesn't by itself; return how many.
+
+        Raises:
+            StoreError: no such table, or the store failed.
         """
 
     async def put_items(self, table: str, items: Sequence[Item]) -> None:

@@ -1,8 +1,8 @@
-r"""Stream blocks: what the stream adds to an entity key within one block of time, as one packed value.
+"""Stream blocks: what the stream adds to an entity key within one block of time, as one packed value.
 
 A view's *block* b of an entity key holds all pushed events with ``floor(time / block_ns) == b``, cut into
-tiles of the aggregation interval. Its key is the entity key's text, ``\t`` and b in decimal. A tile holds one
-IR of every distinct (operation, column) of the view, without windows: one tile serves them all.
+tiles of the aggregation interval. A tile holds one IR of every distinct (operation, column) of the view,
+without windows: one tile serves them all.
 
     offset  bytes            what
     0       1                format, `BLOCK_FORMAT`, which no packed row has
@@ -48,8 +48,6 @@ Words = npt.NDArray[np.int64]
 
 BLOCK_FORMAT = 0x42
 HEADER_BYTES = 16
-BLOCK_MARK = "\\t"
-"""Between the entity key's text and the block's number: no entity key holds it (`plan.keys`, invariant 2)."""
 EVER = Window(window_ns=2**64 - 1, hop_ns=1, interval_ns=1, horizon_ns=0)
 """One slot for all of time: what is tiled under it is already cut to one tile."""
 EVER_NS = 2**63 - 1
@@ -150,23 +148,6 @@ class Block:
     def tiles(self) -> int:
         """How many tiles there are."""
         return len(self.starts)
-
-
-def block_key(entity_key: str, block: int) -> str:
-    """Return the key under which a block lies in the view's stream table."""
-    return f"{entity_key}{BLOCK_MARK}{block}"
-
-
-def split_block_key(key: str) -> tuple[str, int]:
-    """Return entity key and number of a block's key.
-
-    Raises:
-        RowError: the text isn't a block's key.
-    """
-    entity_key, mark, number = key.rpartition(BLOCK_MARK)
-    if not mark or not number.removeprefix("-").isdecimal():
-        raise RowError(f"expected an entity key, {BLOCK_MARK} and a number, got {key[:64]!r}")
-    return entity_key, int(number)
 
 
 def block_schema(schema: CompactedSchema) -> BlockSchema:

@@ -9,8 +9,9 @@ signature's errors, the common errors of the API reference.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 import orjson
 
@@ -36,6 +37,7 @@ RETRYABLE = frozenset({Kind.TRANSIENT, Kind.THROTTLED, Kind.CLOCK, Kind.CREDENTI
 # A ValidationException about the table that was asked, not about the value of a key.
 KEY_SCHEMA_TEXT = "does not match the schema"
 
+CONDITION_FAILED = "ConditionalCheckFailedException"
 KINDS = {
     "ProvisionedThroughputExceededException": Kind.THROTTLED,
     "ThrottlingException": Kind.THROTTLED,
@@ -56,7 +58,7 @@ KINDS = {
     "ResourceNotFoundException": Kind.TABLE,
     "ValidationException": Kind.REFUSED,
     "AccessDeniedException": Kind.TABLE,
-    "ConditionalCheckFailedException": Kind.REFUSED,
+    CONDITION_FAILED: Kind.REFUSED,
     "ItemCollectionSizeLimitExceededException": Kind.REFUSED,
 }
 
@@ -66,13 +68,17 @@ TIMEOUT = "timeout"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed try, as the store or the connection described it."""
+    """One failed try, as the store or the connection described it.
+
+    ``item`` is what a failed condition was about, in DynamoDB's JSON, where the call asked for it.
+    """
 
     kind: Kind
     name: str
     text: str = ""
     status: int = 0
     reasons: tuple[str, ...] = ()
+    item: dict[str, Any] | None = field(default=None, compare=False)
 
     @property
     def retryable(self) -> bool:
@@ -104,7 +110,8 @@ def classify(status: int, body: bytes | memoryview) -> Failure:
     kind = KINDS.get(name) or _kind_of_status(status)
     if kind is Kind.REFUSED and KEY_SCHEMA_TEXT in text:
         kind = Kind.TABLE
-    return Failure(kind, name, text[:MAX_TEXT_CHARACTERS], status, _reasons(document))
+    item = document.get("Item") if name == CONDITION_FAILED else None
+    return Failure(kind, name, text[:MAX_TEXT_CHARACTERS], status, _reasons(document), item)
 
 
 def _kind_of_status(status: int) -> Kind:

@@ -14,14 +14,12 @@ from fastserve.tiles.aggregates import AggregateSpec, make_schema
 from fastserve.tiles.blocks import (
     Block,
     BlockSchema,
-    block_key,
     block_schema,
     decode,
     described_shape,
     encode,
     from_events,
     merge,
-    split_block_key,
 )
 from fastserve.tiles.rows import RowError
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, MINUTE_NS, Window
@@ -173,12 +171,3 @@ def test_bytes_that_are_no_block_are_refused() -> None:
     ):
         with pytest.raises(RowError):
             decode(SCHEMA, wrong)
-
-
-def test_a_blocks_key_gives_back_entity_key_and_number() -> None:
-    for key in ("u1", "a\\|b|\\0", "u\tx"):
-        for number in (0, 9837, -1):
-            assert split_block_key(block_key(key, number)) == (key, number)
-    for wrong in ("u1", "u1\\t", "u1\\tx"):
-        with pytest.raises(RowError):
-            split_block_key(wrong)

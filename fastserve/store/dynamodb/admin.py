@@ -1,4 +1,4 @@
-"""Tables: describing, creating and (for tests) deleting them, through aiobotocore.
+"""Tables: describing, creating and (for tests) deleting them, and their expiry, through aiobotocore.
 
 Knows no rows. The client is made when it is first needed: a worker that only reads never pays for it.
 """
@@ -23,6 +23,7 @@ DESCRIBES_IN_FLIGHT = 10
 CREATE_TIMEOUT_S = 180.0
 FIRST_LOOK_S = 0.02
 LONGEST_LOOK_S = 1.0
+EXPIRY_ATTRIBUTE = "ttl"
 
 
 class TableAdmin:
@@ -102,6 +103,15 @@ class TableAdmin:
         while await self._describe(name) is not None:
             await asyncio.sleep(look_s)
             look_s = min(look_s * 2, LONGEST_LOOK_S)
+
+    async def enable_expiry(self, table: str) -> None:
+        """See `OnlineStore.enable_expiry`."""
+        answer = await self._ask("DescribeTimeToLive", table, TableName=table)
+        state = (answer or {}).get("TimeToLiveDescription", {}).get("TimeToLiveStatus")
+        if state in {"ENABLED", "ENABLING"}:
+            return
+        specification = {"Enabled": True, "AttributeName": EXPIRY_ATTRIBUTE}
+        await self._ask("UpdateTimeToLive", table, TableName=table, TimeToLiveSpecification=specification)
 
     async def _create(self, spec: TableSpec) -> None:
         attributes = [spec.partition_key] + ([] if spec.sort_key is None else [spec.sort_key])

@@ -8,7 +8,8 @@ Invariants
 1. Items are matched to reads by their key alone, never by position: the service answers in any order.
 2. A key that is neither among the items nor unprocessed is absent. An item whose key nobody asked for makes
    the whole answer invalid.
-3. No projection, and one ConsistentRead for the whole call, so that no table's entry mixes them.
+3. One ConsistentRead for the whole call. Of tables of blocks only key and row are asked for: what the writer
+   keeps beside them is for it alone.
 """
 
 from __future__ import annotations
@@ -21,10 +22,19 @@ import orjson
 from fastserve.errors import StoreError
 from fastserve.plan.keys import key_json
 from fastserve.plan.reads import ReadGroup
+from fastserve.plan.streams import STREAM_SUFFIX
 from fastserve.serving.coalescer import KeyRead
 
 NOT_A_ROW = ""
 """What stands for an item without a row in it: unreadable, not absent."""
+
+
+PROJECTED = b',"ProjectionExpression":"k,v"'
+
+
+def is_projected(group: ReadGroup, table: str) -> bool:
+    """Whether items of the table hold more than a reader needs."""
+    return group.own_items and table.endswith(STREAM_SUFFIX)
 
 
 class BatchGetCodec:
@@ -36,8 +46,12 @@ class BatchGetCodec:
 
     def _pieces_of(self, group: ReadGroup) -> list[bytes]:
         names = [orjson.dumps(table) + b':{"Keys":[' for table in group.tables]
-        between = self._end + b","
-        return [names[0], *[between + name for name in names[1:]], self._end]
+        ends = [self._end_of(group, table) for table in group.tables]
+        between = [end + b"," + name for end, name in zip(ends, names[1:], strict=False)]
+        return [names[0], *between, ends[-1]]
+
+    def _end_of(self, group: ReadGroup, table: str) -> bytes:
+        return b"]" + PROJECTED + self._end[1:] if is_projected(group, table) else self._end
 
     def body(self, reads: Sequence[KeyRead]) -> bytes:
         """Return the request body that asks for all keys of ``reads``."""

@@ -114,6 +114,15 @@ class Caller:
         Raises:
             StoreError: the store refused, or went on failing until the deadline.
         """
+        result = await self.outcome(operation, body, timeout_s=timeout_s, deadline_s=deadline_s)
+        if isinstance(result, Failure):
+            raise result.error(f"DynamoDB {operation}")
+        return result
+
+    async def outcome(
+        self, operation: str, body: bytes, *, timeout_s: float, deadline_s: float
+    ) -> bytes | Failure:
+        """Do as `call` does, but return the failure that ends it."""
         signer = self.signer(operation)
         waits = {kind: delays(law, deadline_s, self.clock, self.uniform) for kind, law in LAWS.items()}
         while True:
@@ -123,7 +132,7 @@ class Caller:
                 return result
             delay_s = next(waits[result.kind], None) if result.kind in waits else None
             if delay_s is None:
-                raise result.error(f"DynamoDB {operation}")
+                return result
             await asyncio.sleep(delay_s)
 
     async def _try(

@@ -44,6 +44,8 @@ class Rest:
                     waiting[id(read)] = read
                     self.keys += 1
                 entries[table] = {"Keys": entry["Keys"], **({"ConsistentRead": True} if consistent else {})}
+                if "ProjectionExpression" in entry:
+                    entries[table]["ProjectionExpression"] = entry["ProjectionExpression"]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 "DynamoDB: expected UnprocessedKeys to be among the keys asked for, got others",

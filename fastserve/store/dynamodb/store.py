@@ -9,18 +9,19 @@ import asyncio
 import random
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastserve.errors import StoreError
 from fastserve.store.dynamodb.admin import TableAdmin
 from fastserve.store.dynamodb.call import Caller
+from fastserve.store.dynamodb.conditional import ConditionalWriter
 from fastserve.store.dynamodb.credentials import CredentialSource, find_keys, open_source
 from fastserve.store.dynamodb.endpoint import Endpoint, default_tls_context
 from fastserve.store.dynamodb.pool import Pool, PoolSettings
 from fastserve.store.dynamodb.reader import DynamoDBReader
 from fastserve.store.dynamodb.writer import Writer
-from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec
+from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec, VersionedRow
 from fastserve.store.url import DynamoDBSettings
 
 CALL_TIMEOUT_S = 0.5
@@ -77,6 +78,7 @@ class DynamoDBStore:
         self._pool = pool
         self._caller = caller
         self._writer = Writer(caller)
+        self._conditional = ConditionalWriter(caller, self._writer)
         self._specs: dict[str, TableSpec] = {}
         self._open = True
 
@@ -115,6 +117,45 @@ class DynamoDBStore:
         """See `OnlineStore`."""
         await self._ready()
         await self._writer.delete_rows(table, keys)
+
+    async def get_versioned(self, table: str, keys: Sequence[str]) -> list[VersionedRow | None]:
+        """See `OnlineStore`."""
+        await self._ready()
+        return await self._writer.get_versioned(table, keys)
+
+    async def replace_row(
+        self, table: str, key: str, row: VersionedRow, *, timeout_s: float | None = None
+    ) -> VersionedRow | None:
+        """See `OnlineStore`."""
+        await self._ready()
+        return await self._conditional.replace_row(table, key, row, timeout_s)
+
+    async def put_newest(
+        self, table: str, rows: Sequence[tuple[str, bytes]], *, timeout_s: float | None = None
+    ) -> None:
+        """See `OnlineStore`. A call for each row: the service has no condition for batches."""
+        await self._ready()
+        await self._conditional.put_newest(table, rows, timeout_s)
+
+    async def scan_rows(
+        self, table: str, part: int = 0, parts: int = 1
+    ) -> AsyncIterator[Sequence[tuple[str, bytes]]]:
+        """See `OnlineStore`."""
+        await self._ready()
+        async for rows in self._conditional.scan_rows(table, part, parts):
+            yield rows
+            await self._ready()
+
+    async def enable_expiry(self, table: str) -> None:
+        """See `OnlineStore`."""
+        await self._ready()
+        await self._admin.enable_expiry(table)
+
+    async def sweep(self, table: str, now_s: int) -> int:
+        """See `OnlineStore`. The service deletes by itself, within days."""
+        await self._ready()
+        await self._spec(table)
+        return 0
 
     async def put_items(self, table: str, items: Sequence[Item]) -> None:
         """See `OnlineStore`."""

@@ -21,7 +21,14 @@ import pybase64
 from fastserve.errors import StoreError, shown
 from fastserve.store.dynamodb.call import Caller, decode
 from fastserve.store.dynamodb.rest import key_identity
-from fastserve.store.interface import MAX_KEY_BYTES, MAX_ROW_BYTES, AttributeValue, Item, TableSpec
+from fastserve.store.interface import (
+    MAX_KEY_BYTES,
+    MAX_ROW_BYTES,
+    AttributeValue,
+    Item,
+    TableSpec,
+    VersionedRow,
+)
 from fastserve.store.items import decode_item, encode_item, key_text
 from fastserve.wire.ddb_errors import Failure, Kind
 from fastserve.wire.retry import THROTTLED, delays
@@ -52,7 +59,7 @@ class Writer:
     async def delete_rows(self, table: str, keys: Sequence[str]) -> None:
         """Delete rows; see `OnlineStore.delete_rows`."""
         await self._write(
-            table, [b'{"DeleteRequest":{"Key":%b}}' % _row_key(table, key) for key in dict.fromkeys(keys)]
+            table, [b'{"DeleteRequest":{"Key":%b}}' % row_key(table, key) for key in dict.fromkeys(keys)]
         )
 
     async def get_rows(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
@@ -62,7 +69,17 @@ class Writer:
         def take(item: dict[str, Any]) -> None:
             rows[item["k"]["S"]] = b64decode(item["v"]["B"], validate=True)
 
-        await self._read(table, [_row_key(table, key) for key in dict.fromkeys(keys)], take)
+        await self._read(table, [row_key(table, key) for key in dict.fromkeys(keys)], take)
+        return [rows.get(key) for key in keys]
+
+    async def get_versioned(self, table: str, keys: Sequence[str]) -> list[VersionedRow | None]:
+        """Read packed rows with their versions; see `OnlineStore.get_versioned`."""
+        rows: dict[str, VersionedRow] = {}
+
+        def take(item: dict[str, Any]) -> None:
+            rows[item["k"]["S"]] = versioned_row(item)
+
+        await self._read(table, [row_key(table, key) for key in dict.fromkeys(keys)], take)
         return [rows.get(key) for key in keys]
 
     async def put_items(self, spec: TableSpec, items: Sequence[Item]) -> None:
@@ -97,7 +114,7 @@ class Writer:
             entries = b"{%b:[%b]}" % (orjson.dumps(table), b",".join(part))
             await self._until_processed(table, "BatchWriteItem", entries, "UnprocessedItems", _nothing)
 
-        await _several(one, _slices(requests, PUTS_PER_CALL))
+        await several(one, _slices(requests, PUTS_PER_CALL))
 
     async def _read(self, table: str, keys: list[bytes], take: Callable[[dict[str, Any]], None]) -> None:
         def take_all(document: dict[str, Any]) -> None:
@@ -113,7 +130,7 @@ class Writer:
             entries = b'{%b:{"Keys":[%b],"ConsistentRead":true}}' % (orjson.dumps(table), b",".join(part))
             await self._until_processed(table, "BatchGetItem", entries, "UnprocessedKeys", take_all)
 
-        await _several(one, _slices(keys, GETS_PER_CALL))
+        await several(one, _slices(keys, GETS_PER_CALL))
 
     async def _until_processed(
         self,
@@ -159,7 +176,8 @@ class Writer:
             ) from error
 
 
-def _row_key(table: str, key: str) -> bytes:
+def row_key(table: str, key: str) -> bytes:
+    """Return a packed row's key in DynamoDB's JSON; raises StoreError for one that can't be."""
     try:
         length = len(key.encode())
     except UnicodeEncodeError:
@@ -169,13 +187,23 @@ def _row_key(table: str, key: str) -> bytes:
     return b'{"k":{"S":%b}}' % orjson.dumps(key)
 
 
+def versioned_row(item: Mapping[str, Any]) -> VersionedRow:
+    """Return the packed row that an item is, with its version; raises as reading a wrong item does."""
+    return VersionedRow(
+        int(item["n"]["N"]) if "n" in item else 0,
+        b64decode(item["v"]["B"], validate=True),
+        b64decode(item["i"]["B"], validate=True) if "i" in item else b"",
+        int(item["ttl"]["N"]) if "ttl" in item else 0,
+    )
+
+
 def _put_request(table: str, key: str, row: bytes) -> bytes:
     if len(row) > MAX_ROW_BYTES:
         raise StoreError(
             f"DynamoDB: table {table}: row: expected at most {MAX_ROW_BYTES} bytes, got {len(row)}"
         )
     return b'{"PutRequest":{"Item":%b,"v":{"B":"%b"}}}}' % (
-        _row_key(table, key)[:-1],
+        row_key(table, key)[:-1],
         pybase64.b64encode(row),
     )
 
@@ -207,7 +235,7 @@ def _slices(whole: Sequence[Argument], length: int) -> Iterator[Sequence[Argumen
     return (whole[start : start + length] for start in range(0, len(whole), length))
 
 
-async def _several(work: Callable[[Argument], Awaitable[None]], parts: Iterable[Argument]) -> None:
+async def several(work: Callable[[Argument], Awaitable[None]], parts: Iterable[Argument]) -> None:
     """Do ``work`` on all parts, `CALLS_IN_FLIGHT` at a time; the first error ends the others."""
     remaining = iter(parts)
 

@@ -7,8 +7,10 @@ One B-tree holds all. Every key begins with 4 bytes, a table's number, big-endia
     n KEY                    a row whose key has at most `MAX_PLAIN_KEY_BYTES` bytes of UTF-8
     n 0xFF SHA256(KEY)       a row with a longer key: LMDB takes 511 bytes
 
-A value begins with 8 bytes, the time of expiry (0: never; nothing else is written so far). Where the key is
-hashed its length (2 bytes) and the whole key follow. Then comes the row.
+A value begins with a header of 8 bytes: the time of expiry in seconds (7 bytes, big-endian, 0: never), then
+a byte of flags: `VERSIONED` for a row with a version, `TIMED` for one that only a later one may follow. Where
+the key is hashed its length (2 bytes) and the whole key follow. Then comes the row. The version of a row and
+what belongs to it lie under a table number of their own, n + 2**31, so that readers of rows never see them.
 
 Invariants
 1. UTF-8 holds no 0xFF, so a hashed key is never a plain one.
@@ -39,7 +41,7 @@ from fastserve.store.interface import (
 FORMAT = 1
 LMDB_MAX_KEY_BYTES = 511
 TABLE_NUMBER_BYTES = 4
-MAX_TABLE_NUMBER = 2**32 - 1
+MAX_TABLE_NUMBER = 2**31 - 1
 MAX_PLAIN_KEY_BYTES = LMDB_MAX_KEY_BYTES - TABLE_NUMBER_BYTES
 HASHED = b"\xff"
 
@@ -48,6 +50,9 @@ MAX_ITEM_KEY_BYTES = 16_384
 
 HEADER_BYTES = 8
 NEVER = bytes(HEADER_BYTES)
+VERSIONED = 1
+TIMED = 2
+VERSION_BYTES = 8
 KEY_LENGTH_BYTES = 2
 
 CATALOGUE = bytes(TABLE_NUMBER_BYTES)
@@ -167,7 +172,7 @@ def row_key(number: bytes, raw_key: bytes) -> bytes:
     return number + HASHED + sha256(raw_key).digest()
 
 
-def encode_value(raw_key: bytes, row: bytes) -> bytes:
+def encode_value(raw_key: bytes, row: bytes, header: bytes = NEVER) -> bytes:
     """Return what is kept at `row_key`.
 
     Raises:
@@ -176,8 +181,8 @@ def encode_value(raw_key: bytes, row: bytes) -> bytes:
     if len(row) > MAX_ROW_BYTES:
         raise StoreError(f"row: expected at most {MAX_ROW_BYTES} bytes, got {len(row)}")
     if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
-        return NEVER + row
-    return b"".join((NEVER, len(raw_key).to_bytes(KEY_LENGTH_BYTES, "big"), raw_key, row))
+        return header + row
+    return b"".join((header, len(raw_key).to_bytes(KEY_LENGTH_BYTES, "big"), raw_key, row))
 
 
 def decode_value(raw_key: bytes, value: bytes | None) -> bytes | None:
@@ -189,3 +194,32 @@ def decode_value(raw_key: bytes, value: bytes | None) -> bytes | None:
     start = HEADER_BYTES + KEY_LENGTH_BYTES
     end = start + int.from_bytes(value[HEADER_BYTES:start], "big")
     return value[end:] if value[start:end] == raw_key else None
+
+
+def header(expires_s: int, flags: int) -> bytes:
+    """Return the header of a value."""
+    return expires_s.to_bytes(HEADER_BYTES - 1, "big") + bytes([flags])
+
+
+def flags_of(value: bytes) -> int:
+    """Return the flags in a value's header."""
+    return value[HEADER_BYTES - 1]
+
+
+def expires_s_of(value: bytes) -> int:
+    """Return the time of expiry in a value's header, 0 for never."""
+    return int.from_bytes(value[: HEADER_BYTES - 1], "big")
+
+
+def version_number(number: bytes) -> bytes:
+    """Return the number under which the versions of a table's rows lie."""
+    return bytes([number[0] | 0x80]) + number[1:]
+
+
+def key_of(stored_key: bytes, value: bytes) -> bytes:
+    """Return the whole key of the row that lies at `row_key` ``stored_key``."""
+    raw_key = stored_key[TABLE_NUMBER_BYTES:]
+    if raw_key[:1] != HASHED:
+        return raw_key
+    start = HEADER_BYTES + KEY_LENGTH_BYTES
+    return value[start : start + int.from_bytes(value[HEADER_BYTES:start], "big")]

@@ -14,18 +14,20 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TypeVar
+from zlib import crc32
 
 from fastserve.errors import StoreError
-from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec
+from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec, VersionedRow
 from fastserve.store.items import decode_item, encode_item, key_text
-from fastserve.store.local import catalogue, layout
+from fastserve.store.local import catalogue, layout, versioned
 from fastserve.store.local.catalogue import Catalogue, naming
 from fastserve.store.local.environment import LocalEnvironment, Transaction, acquire, release
 from fastserve.store.local.layout import Table
 from fastserve.store.local.reader import LocalReader
+from fastserve.store.local.versioned import GroupCommit
 from fastserve.store.url import LocalSettings
 
 READ_SLICE_KEYS = 500
@@ -62,6 +64,7 @@ class LocalStore:
         self._environment = environment
         self._catalogue = Catalogue()
         self._readers: list[LocalReader] = []
+        self._replacements = GroupCommit(environment)
         self._open = True
 
     @property
@@ -97,6 +100,69 @@ class LocalStore:
         delete = partial(_delete, self._read(self._catalogue.require_packed, table))
         await self._write_all(delete, _slices(keys, WRITE_SLICE_ROWS))
 
+    async def get_versioned(self, table: str, keys: Sequence[str]) -> list[VersionedRow | None]:
+        """See `OnlineStore`."""
+        get = partial(versioned.get_all, self._read(self._catalogue.require_packed, table))
+        return await self._read_all(get, keys)
+
+    async def replace_row(
+        self, table: str, key: str, row: VersionedRow, *, timeout_s: float | None = None
+    ) -> VersionedRow | None:
+        """See `OnlineStore`."""
+        found = self._read(self._catalogue.require_packed, table)
+        raw_key = versioned.checked(found, key, row)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._replacements.replace(found, raw_key, row)
+        except TimeoutError:
+            message = f"{self._environment}: table {table}: a row wasn't written within {timeout_s:g} s"
+            raise StoreError(message, retryable=True, timed_out=True) from None
+
+    async def put_newest(
+        self, table: str, rows: Sequence[tuple[str, bytes]], *, timeout_s: float | None = None
+    ) -> None:
+        """See `OnlineStore`. A commit can't be given up: ``timeout_s`` says nothing here."""
+        put = partial(versioned.put_newest, self._read(self._catalogue.require_packed, table))
+        await self._write_all(put, _row_slices(rows))
+
+    async def scan_rows(
+        self, table: str, part: int = 0, parts: int = 1
+    ) -> AsyncIterator[Sequence[tuple[str, bytes]]]:
+        """See `OnlineStore`."""
+        async for rows in self._scan(self._read(self._catalogue.require_packed, table)):
+            keys = [layout.key_of(place, value) for place, value in rows]
+            yield [
+                (key.decode(), layout.decode_value(key, value) or b"")
+                for key, (_, value) in zip(keys, rows, strict=True)
+                if crc32(key) % parts == part
+            ]
+
+    async def enable_expiry(self, table: str) -> None:
+        """See `OnlineStore`. Nothing goes by itself here: `sweep` does it."""
+        self._read(self._catalogue.require_packed, table)
+
+    async def sweep(self, table: str, now_s: int) -> int:
+        """See `OnlineStore`."""
+        found = self._read(self._catalogue.require_packed, table)
+        loop = asyncio.get_running_loop()
+        count = 0
+        async for rows in self._scan(found):
+            places = [place for place, value in rows if versioned.expired(value, now_s)]
+            if places:
+                job = partial(self._environment.write, partial(versioned.sweep, found), (now_s, places))
+                count += await loop.run_in_executor(self._environment.writer, job)
+        await self._in_writer(self._environment.finish)
+        return count
+
+    async def _scan(self, table: Table) -> AsyncIterator[list[tuple[bytes, bytes]]]:
+        """Give stored keys and values of a table; the loop turns between pages."""
+        following: bytes | None = table.number
+        while following is not None:
+            page = self._read(partial(versioned.scan_page, table), following)
+            yield page.rows
+            following = page.following
+            await asyncio.sleep(0)
+
     async def put_items(self, table: str, items: Sequence[Item]) -> None:
         """See `OnlineStore`."""
         put = partial(_put_items, self._read(self._catalogue.require, table))
@@ -121,6 +187,7 @@ class LocalStore:
         self._open = False
         for reader in self._readers:
             reader.closed = True
+        await self._replacements.drain()
         await self._in_writer(_nothing)  # so that `release` has nothing to wait for
         release(self._environment)
 
@@ -198,8 +265,7 @@ def _delete(table: Table, transaction: Transaction, keys: Sequence[str]) -> None
     with naming(table):
         raw_keys = [layout.encode_key(key) for key in keys]
     for raw_key in raw_keys:
-        if _value(table, transaction, raw_key) is not None:  # not another key's row under the same hash
-            transaction.delete(layout.row_key(table.number, raw_key))
+        versioned.delete(table, transaction, raw_key)
 
 
 def _value(table: Table, transaction: Transaction, raw_key: bytes) -> bytes | None:
