@@ -32,6 +32,7 @@ from fastserve.sdk.features import Aggregate
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import KeyAttribute, OnlineStore, TableSpec
 from fastserve.tiles.aggregates import AggregateFeature, CompactedSchema
+from fastserve.tiles.blocks import block_schema
 from fastserve.tiles.layout import Column, RowLayout
 
 State = Literal["new", "changed", "unchanged", "incompatible"]
@@ -155,6 +156,9 @@ async def execute(plan: ApplyPlan, store: OnlineStore, *, clock_ns: Callable[[],
     for view in plan.plans:
         if view.packed:
             await registry.record_schema(view)
+        if view.stream is not None and view.schema is not None:
+            await store.enable_expiry(view.stream.table)
+            await registry.record_shape(view.name, block_schema(view.schema).shape)
     # Last, so that what failed half-way is still a change to make.
     states = {change.view: change.state for change in plan.changes}
     changed = [view for view in plan.plans if states[view.name] != "unchanged"]

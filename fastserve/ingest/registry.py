@@ -8,14 +8,17 @@ that can be computed. Whoever applies, materializes or serves reads and writes t
     view/<view>                    how the view was defined when it was applied (`ingest.apply`)
     schema/<view>/<schema id>      a layout that rows of the view may have, the id as 8 hexadecimal digits
     schemas/<view>                 the ids of these layouts
+    shape/<view>/<schema id>       a shape that blocks of the view may have, the id as 8 hexadecimal digits
+    shapes/<view>                  the ids of these shapes
     materialized/<view>            until when it was materialized or compacted, with which as_of and schema
     refresh/<view>                 who is bringing it up to its schedule, how often in vain (`ingest.lease`)
     job/<fingerprint>/<partition>  that a partition of an unfinished job is written (`ingest.jobs`)
 
 Invariants
-1. A layout is recorded before the first row that has it is written, and never forgotten: rows outlive
-   definitions.
+1. A layout or shape is recorded before the first row or block that has it is written, and never forgotten:
+   rows outlive definitions.
 2. A record that can't be understood is a StoreError, never passed over.
+3. Records that several may change at once (`refresh/…`) are changed by `swap` alone, all others by `write`.
 """
 
 from __future__ import annotations
@@ -29,7 +32,8 @@ import orjson
 from fastserve.errors import InvariantError, StoreError, shown
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.types import SCALARS, Array, DataType, Field, Map, Struct
-from fastserve.store.interface import OnlineStore, TableSpec
+from fastserve.store.interface import OnlineStore, TableSpec, VersionedRow
+from fastserve.tiles.blocks import BlockShape, described_shape
 from fastserve.tiles.layout import RowLayout, make_layout
 
 VIEWS_KEY = "views"
@@ -116,6 +120,33 @@ class Registry:
             layouts[view][schema_id] = described_layout(record["columns"], schema_id)
         return layouts
 
+    async def record_shape(self, view: str, shape: BlockShape) -> None:
+        """Record the shape that blocks of the view are about to be written with."""
+        ids = await self.read_one(f"shapes/{view}") or []
+        if shape.schema_id in ids:
+            return
+        await self.write({_shape_key(view, shape.schema_id): shape.describe()})
+        await self.write({f"shapes/{view}": [*ids, shape.schema_id]})
+
+    async def shapes(self, views: Sequence[str]) -> dict[str, dict[int, BlockShape]]:
+        """Return every shape that blocks of these views may have, by view and schema id."""
+        lists = await self.read([f"shapes/{view}" for view in views])
+        places = [(view, int(i)) for view, ids in zip(views, lists, strict=True) for i in ids or ()]
+        records = await self.read([_shape_key(view, schema_id) for view, schema_id in places])
+        shapes: dict[str, dict[int, BlockShape]] = {view: {} for view in views}
+        for (view, schema_id), record in zip(places, records, strict=True):
+            shapes[view][schema_id] = self._shape(_shape_key(view, schema_id), record, schema_id)
+        return shapes
+
+    def _shape(self, key: str, record: Any, schema_id: int) -> BlockShape:
+        try:
+            shape = described_shape(record)
+        except (KeyError, TypeError, ValueError):
+            shape = None
+        if shape is None or shape.schema_id != schema_id:
+            raise StoreError(f"table {self.table}: {key}: expected the shape of a block, got {shown(record)}")
+        return shape
+
     async def materialized(self, views: Sequence[str]) -> dict[str, Materialized | None]:
         """Return what was last materialized of each view, None where nothing was."""
         records = await self.read([f"materialized/{view}" for view in views])
@@ -162,11 +193,25 @@ class Registry:
 
     async def write(self, records: Mapping[str, Any]) -> None:
         """Write records, each over what was under its key."""
-        rows = []
-        for key, record in records.items():
-            text = orjson.dumps(record)
-            rows.append((key, text + b" " * (-len(text) % ROW_MULTIPLE_BYTES)))
+        rows = [(key, _padded(orjson.dumps(record))) for key, record in records.items()]
         await self._store.put_rows(self.table, rows)
+
+    async def versions(self, keys: Sequence[str]) -> list[tuple[int, Any]]:
+        """Return records that `swap` writes, each with its version: 0 and None where there is none."""
+        rows = await self._store.get_versioned(self.table, keys) if keys else []
+        return [
+            (0, None) if row is None else (row.version, self._decoded(key, row.row))
+            for key, row in zip(keys, rows, strict=True)
+        ]
+
+    async def swap(self, key: str, version: int, record: Any) -> tuple[int, Any]:
+        """Write a record in the place of that of ``version`` (0: of none); return what is there now.
+
+        That is the record itself with the version after, unless somebody else has written in between.
+        """
+        wanted = VersionedRow(version + 1, _padded(orjson.dumps(record)))
+        there = await self._store.replace_row(self.table, key, wanted)
+        return (0, None) if there is None else (there.version, self._decoded(key, there.row))
 
     async def delete(self, keys: Sequence[str]) -> None:
         """Delete records; absent ones are no error."""
@@ -179,6 +224,14 @@ def _created_ns(definition: Mapping[str, Any] | None) -> int | None:
     if definition is None or stream is None or not stream["alone"]:
         return None
     return int(definition["created_ns"])
+
+
+def _padded(text: bytes) -> bytes:
+    return text + b" " * (-len(text) % ROW_MULTIPLE_BYTES)
+
+
+def _shape_key(view: str, schema_id: int) -> str:
+    return f"shape/{view}/{schema_id:08x}"
 
 
 def schema_key(view: str, schema_id: int) -> str:
