@@ -29,39 +29,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastserve.errors import InvariantError
-from fastserve.sdk.types import DataType, Float32, Float64, Int64, Timestamp
-from fastserve.tiles.aggregates import CompactedSchema, Component
+from fastserve.sdk.types import Bool, DataType, Float32, Float64, Int64, Timestamp
+from fastserve.tiles.aggregates import CompactedSchema, Component, Op, WideComponent, wide_name
 from fastserve.tiles.layout import WORD_BYTES, make_layout
 from fastserve.tiles.rows import RowError
-from fastserve.tiles.windows import Window
+from fastserve.tiles.wide import WideFunction, wide_function
+from fastserve.tiles.windows import LIFETIME_NS, NEVER_NS, Window
 from fastserve.tiles.write import EventColumn, Events, merge_words, neutral_words, tile_events
 
 Words = npt.NDArray[np.int64]
 
 BLOCK_FORMAT = 0x42
 HEADER_BYTES = 16
-EVER = Window(window_ns=2**64 - 1, hop_ns=1, interval_ns=1, horizon_ns=0)
+EVER = Window(LIFETIME_NS, 1, 1, 0)
 """One slot for all of time: what is tiled under it is already cut to one tile."""
-EVER_NS = 2**63 - 1
 ROW_HEADER_WORDS = 2
-
-
-class WideFunction(Protocol):
-    """What a block needs of a wide aggregate (`tiles.wide`)."""
-
-    def tile(self, times_ns: Sequence[int], values: Sequence[Any]) -> bytes:
-        """Return the IR of one slot's events, none of them null."""
-
-    def merge(self, irs: Sequence[bytes]) -> bytes:
-        """Return the IR of the events of all; none of them is empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,42 +142,62 @@ class Block:
 
 def block_schema(schema: CompactedSchema) -> BlockSchema:
     """Return how the blocks of a view with these aggregates are cut."""
-    windows = [component.window for component in schema.components]
-    interval_ns = windows[0].interval_ns
-    places: dict[tuple[Any, str], int] = {}
-    parts: list[tuple[Any, str]] = []
-    for component in schema.components:
-        part = (component.op, component.column)
-        if part not in places:
-            places[part] = len(parts)
-            parts.append(part)
-    shape = BlockShape(tuple((f"{column}:{op.value}", 1) for op, column in parts))
+    intervals_ns = {window.interval_ns for window in schema.windows}
+    interval_ns = min(intervals_ns)
+    parts = list(dict.fromkeys((component.op, component.column) for component in schema.components))
+    wide = list(dict.fromkeys(replace(part, window=EVER, columns=()) for part in schema.wide))
+    shape = BlockShape(
+        tuple((f"{column}:{op.value}", op.parts) for op, column in parts),
+        tuple(f"{part.column}:{wide_name(part)}" for part in wide),
+    )
     tile_schema = _tile_schema(parts)
+    firsts = {
+        (component.op, component.column): component.word - ROW_HEADER_WORDS
+        for component in tile_schema.components
+    }
     return BlockSchema(
         interval_ns=interval_ns,
         block_ns=-(-schema.horizon_ns // interval_ns) * interval_ns,
         shape=shape,
         schema_id=shape.schema_id,
         tile_schema=tile_schema,
-        component_words=tuple(
-            tile_schema.components[places[component.op, component.column]].word - ROW_HEADER_WORDS
-            for component in schema.components
-        ),
-        wide=(),
-        wide_places=(),
-        input_types={feature.spec.column: feature.spec.input_type for feature in schema.features},
+        component_words=tuple(firsts[component.op, component.column] for component in schema.components),
+        wide=tuple(map(_wide_part, wide)),
+        wide_places=tuple(wide.index(replace(part, window=EVER, columns=())) for part in schema.wide),
+        input_types=_input_types(schema),
     )
 
 
-def _tile_schema(parts: Sequence[tuple[Any, str]]) -> CompactedSchema:
+def _wide_part(wide: WideComponent) -> WidePart:
+    key_name, key_type = wide.secondary_key or (None, None)
+    # Percentiles of a column share their state, which doesn't depend on which one is asked for.
+    params = {"percentile": 0.5, **dict(wide.params)}
+    return WidePart(wide_function(wide.function, params, wide.input_type, key_type), wide.column, key_name)
+
+
+def _input_types(schema: CompactedSchema) -> dict[str, DataType]:
+    types = {feature.spec.column: feature.spec.input_type for feature in schema.features}
+    for wide in schema.wide:
+        types[wide.column] = wide.input_type
+        if wide.secondary_key is not None:
+            types[wide.secondary_key[0]] = wide.secondary_key[1]
+    return types
+
+
+def _tile_schema(parts: Sequence[tuple[Op, str]]) -> CompactedSchema:
     layout = make_layout(
-        [(f"{column}:{op.value}", Float64 if op.is_float else Int64) for op, column in parts]
+        [
+            (f"{column}:{op.value}:{part}", Float64 if op.is_float else Int64)
+            for op, column in parts
+            for part in range(op.parts)
+        ]
     )
-    components = tuple(
-        Component(op, column, EVER, place.word)
-        for (op, column), place in zip(parts, layout.columns, strict=True)
-    )
-    return CompactedSchema(layout, components, (), 0)
+    components = []
+    word = ROW_HEADER_WORDS
+    for op, column in parts:
+        components.append(Component(op, column, EVER, word))
+        word += op.parts
+    return CompactedSchema(layout, tuple(components), (), 0)
 
 
 # --- bytes --------------------------------------------------------------------------------------------------
@@ -338,7 +348,7 @@ def from_events(
     cuts = np.concatenate(([0], np.flatnonzero(changes) + 1, [len(times)]))
     firsts = cuts[:-1]
     events = Events(cuts, times, _event_columns(schema, columns, order))
-    words = tile_events(schema.tile_schema, events, EVER_NS)
+    words = tile_events(schema.tile_schema, events, NEVER_NS)
     words = words[:, ROW_HEADER_WORDS : ROW_HEADER_WORDS + schema.words]
     wide = _wide_tiles(schema, columns, order, times, cuts)
     names = list(codes)
@@ -369,7 +379,7 @@ def _event_column(dtype: DataType, values: Sequence[Any], order: npt.NDArray[np.
     if dtype in (Float64, Float32):
         numbers = np.array([np.nan if value is None else value for value in values], np.float64)
         return EventColumn(numbers[order], everywhere)
-    if dtype in (Int64, Timestamp):
+    if dtype in (Int64, Timestamp, Bool):
         integers = np.array([0 if value is None else value for value in values], np.int64)
         return EventColumn(integers[order], everywhere)
     return EventColumn(None, everywhere)
@@ -389,16 +399,12 @@ def _wide_tiles(
     for part in schema.wide:
         values = columns[part.column]
         if part.secondary_key is not None:
-            values = [
-                None if key is None or value is None else (key, value)
-                for key, value in zip(columns[part.secondary_key], values, strict=True)
-            ]
+            keys = columns[part.secondary_key]
+            values = [None if key is None else (key, value) for key, value in zip(keys, values, strict=True)]
         ordered = [values[place] for place in places]
-        for tile, low, high in zip(tiles, bounds, bounds[1:], strict=False):
+        for tile, (low, high) in zip(tiles, pairwise(bounds), strict=True):
             there = [number for number in range(low, high) if ordered[number] is not None]
-            tile.append(
-                part.function.tile([moments[n] for n in there], [ordered[n] for n in there]) if there else b""
-            )
+            tile.append(part.function.tile([moments[n] for n in there], [ordered[n] for n in there]))
     return tiles
 
 

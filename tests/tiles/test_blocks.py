@@ -171,3 +171,49 @@ def test_bytes_that_are_no_block_are_refused() -> None:
     ):
         with pytest.raises(RowError):
             decode(SCHEMA, wrong)
+
+
+def wide_schema() -> BlockSchema:
+    window = Window(DAY_NS, HOUR_NS, INTERVAL_NS, 2 * DAY_NS)
+    two = (("n", 2),)
+    specs = [
+        AggregateSpec("a", "last", "shop", String, String, window, params=two),
+        AggregateSpec("b", "min", "shop", String, String, window),
+        AggregateSpec("c", "sum", "cents", Int64, Int64, window, secondary_key="shop", key_type=String),
+        AggregateSpec("d", "approx_percentile", "amount", Float64, Float64, window, params=PERCENTILE),
+        AggregateSpec("e", "sum", "amount", Float64, Float64, window),
+    ]
+    return block_schema(make_schema(specs, 2 * DAY_NS))
+
+
+PERCENTILE = (("percentile", 0.9), ("precision", 100))
+WIDE = wide_schema()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_wide_parts_of_tiles_merge_as_their_functions_do(seed: int) -> None:
+    keys, times, columns = events(60, seed)
+    columns["cents"] = [None if value is None else value % 1000 for value in columns["cents"]]
+    whole = from_events(WIDE, keys, times, columns)
+    halves = [
+        from_events(WIDE, keys[a:b], times[a:b], {name: values[a:b] for name, values in columns.items()})
+        for a, b in ((30, 60), (0, 30))
+    ]
+    for place, block in whole.items():
+        parts = [decode(WIDE, encode(WIDE, half[place])) for half in halves if place in half]
+        merged = parts[0] if len(parts) == 1 else merge(WIDE, *parts)
+        assert merged.starts.tolist() == block.starts.tolist()
+        for tile in range(block.tiles):
+            for part, expected, got in zip(WIDE.wide, block.wide[tile], merged.wide[tile], strict=True):
+                assert part.function.finalize(expected) == part.function.finalize(got)
+
+
+def test_an_older_block_lacks_wide_parts_too() -> None:
+    made = from_events(SCHEMA, ["u"], [T0_NS], {"amount": [1.5], "cents": [1], "shop": ["s"]})
+    (block,) = made.values()
+    got = decode(WIDE, encode(SCHEMA, block), {SCHEMA.schema_id: SCHEMA.shape})
+    assert got.wide == [[b""] * len(WIDE.wide)]
+    assert got.words.copy().view("<f8").tolist() == [[1.5]]
+    back = decode(SCHEMA, encode(WIDE, got), {WIDE.schema_id: WIDE.shape})
+    assert back.words[:, 0].copy().view("<f8").tolist() == [1.5]
+    assert back.words[:, 1].tolist() == [0]
