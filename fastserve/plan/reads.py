@@ -10,6 +10,7 @@ Invariants
 2. A group has at most `MAX_GROUP_TABLES` tables, so that a call of 100 keys always holds two keys of the
    largest group.
 3. Tables of one group share their key attributes, so that one key text serves all of them.
+4. Stream tables share groups only with others whose blocks are as long: the same blocks are read of all.
 """
 
 from __future__ import annotations
@@ -32,13 +33,15 @@ class ReadGroup:
     """Tables which are always read together under one key text.
 
     ``index`` numbers the groups of a workspace from 0. ``own_items`` is true where the tables hold packed
-    rows written by fastserve, false where they hold ordinary items (the attributes format).
+    rows written by fastserve, false where they hold ordinary items (the attributes format). ``block_ns`` is
+    how long the blocks in stream tables are, 0 for all other tables.
     """
 
     index: int
     tables: tuple[str, ...]
     key_attributes: KeyAttributes = PACKED_KEY
     own_items: bool = True
+    block_ns: int = 0
 
     @property
     def size(self) -> int:
@@ -54,6 +57,7 @@ class TableUse:
     key_recipe: Hashable
     key_attributes: KeyAttributes
     own_items: bool
+    block_ns: int = 0
 
 
 def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[ReadGroup]:
@@ -70,13 +74,15 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
     cells: dict[Hashable, list[str]] = {}
     for table, signature in signatures.items():
         use = facts[table]
-        cell = (frozenset(signature), use.key_attributes, use.own_items)
+        cell = (frozenset(signature), use.key_attributes, use.own_items, use.block_ns)
         cells.setdefault(cell, []).append(table)
     groups: list[ReadGroup] = []
     for tables in cells.values():
         use = facts[tables[0]]
         for part in _even_parts(sorted(tables)):
-            groups.append(ReadGroup(len(groups), tuple(part), use.key_attributes, use.own_items))
+            groups.append(
+                ReadGroup(len(groups), tuple(part), use.key_attributes, use.own_items, use.block_ns)
+            )
     return groups
 
 

@@ -69,6 +69,11 @@ class ViewPlan:
         """The view's name."""
         return self.view.name
 
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """All tables of the view: that of its rows, and that of its blocks if it has any."""
+        return (self.table,) if self.stream is None else (self.table, self.stream.table)
+
     def key_text(self, values: Sequence[Any]) -> str:
         """Return the text under which a row is written and read; ``values`` are in the view's order."""
         dtypes = [field.dtype for field in self.key_fields]

@@ -24,7 +24,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -87,11 +87,15 @@ REDUCTIONS: dict[Op, Callable[[Any], Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class PlacedComponent:
-    """A component in the vector row: its first slot's word there, and the number of its view's place."""
+    """A component in the vector row: its first slot's word there, and the number of its view's place.
+
+    ``heads`` are the words, part by part, of its head slot (`tiles.heads`), none where nothing is streamed.
+    """
 
     component: Component
     word: int
     place: int
+    heads: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +147,16 @@ class MergePlan:
 
     ``places`` gives, for each aggregate view's place in the vector row, its number, its first word and its
     schema, and the features that the service reads of it. ``constants`` is the word at which `CONSTANT_BITS`
-    start.
+    start. ``heads`` are by place and component the words of its head slot, part by part.
     """
 
     def __init__(
-        self, places: Sequence[tuple[int, int, CompactedSchema, Sequence[AggregateFeature]]], constants: int
+        self,
+        places: Sequence[tuple[int, int, CompactedSchema, Sequence[AggregateFeature]]],
+        constants: int,
+        heads: Mapping[tuple[int, int], tuple[int, ...]] | None = None,
     ) -> None:
+        self._heads = heads or {}
         self._constants = {op: constants + CONSTANT_BITS.index(bits[0]) for op, bits in NEUTRAL_BITS.items()}
         self.place_numbers = np.array([place for place, *_ in places], np.intp)
         self.horizons_ns = np.array([schema.horizon_ns for _, _, schema, _ in places], np.int64)
@@ -188,7 +196,8 @@ class MergePlan:
                 if local not in numbers:
                     component = schema.components[local]
                     numbers[local] = len(self._components)
-                    self._components.append(PlacedComponent(component, base + component.word, place))
+                    head = self._heads.get((place, local), ())
+                    self._components.append(PlacedComponent(component, base + component.word, place, head))
                 return numbers[local]
 
             for feature in features:
@@ -284,7 +293,8 @@ class MergePlan:
         members: dict[tuple[Op, int], list[tuple[int, list[int]]]] = {}
         for number, placed in enumerate(self._components):
             slots = slots_of(placed)
-            words = [placed.word + slot for slot in slots] or [self._constants[placed.component.op]]
+            words = [placed.word + slot for slot in slots] + list(placed.heads)
+            words = words or [self._constants[placed.component.op]]
             members.setdefault((placed.component.op, len(words)), []).append((number, words))
         groups: list[_Group] = []
         positions = np.zeros(len(self._components), np.intp)
@@ -303,7 +313,7 @@ class MergePlan:
 
     def _slots_and_windows(self, numbers: list[int]) -> tuple[Index, Index]:
         placed = [self._components[number] for number in numbers]
-        slots = [_tail_numbers(p.component.window) for p in placed]
+        slots = [_tail_numbers(p.component.window) + [BEYOND_ALL_TAILS] * len(p.heads) for p in placed]
         windows = [self._window_number[(p.place, p.component.window)] for p in placed]
         return np.array(slots, np.int64).T.copy(), np.array(windows, np.intp)
 

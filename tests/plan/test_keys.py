@@ -79,5 +79,5 @@ def test_the_key_of_a_block_is_no_entity_key_and_splits_into_both_parts(
 
 @pytest.mark.parametrize("key", ["u1", "u1\\tx", "\\t", ""])
 def test_what_is_no_block_key_is_not_split(key: str) -> None:
-    with pytest.raises(ValueError, match="expected a block's key|invalid literal"):
+    with pytest.raises(ValueError, match=r"expected a block's key|invalid literal"):
         split_block_key(key)
