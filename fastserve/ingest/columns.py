@@ -136,6 +136,14 @@ def check_key_length(column: CheckedColumn, strings: int) -> CheckedColumn:
     return replace(column, fault=f"({column.fault} OR {too_long})", expected=expected)
 
 
+def check_text_length(column: CheckedColumn, limit: int) -> CheckedColumn:
+    """Add the check that a string which rows keep has at most ``limit`` bytes."""
+    too_long = f"coalesce(strlen({column.value}) > {limit}, false)"
+    expected = f"{column.expected} of at most {limit} bytes"
+    fault = f"({column.fault} OR {too_long})"
+    return replace(column, fault=fault, expected=expected, instead_of_null=f"{expected}, not null")
+
+
 def _value(dtype: DataType, source_type: str, raw: str) -> str | None:
     if source_type == '"NULL"':  # Parquet's column without any value
         return f"NULL::{duckdb_type(dtype)}" if dtype != Timestamp else "NULL::BIGINT"

@@ -10,8 +10,9 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,12 @@ from fastserve.plan.keys import encode_key
 from fastserve.plan.reads import KeyAttributes
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.types import Bool, DataType, Field, String
+from fastserve.store.interface import MAX_ROW_BYTES
 from fastserve.tiles.aggregates import CompactedSchema, Op
 from fastserve.tiles.layout import RowLayout, Storage, storage_of
 from fastserve.tiles.rows import RowBuilder
 from fastserve.tiles.times import format_time
+from fastserve.tiles.wide_write import WideEvents, WideTiler, WideTiles, entities, wide_bytes
 from fastserve.tiles.write import (
     EventColumn,
     Events,
@@ -46,7 +49,8 @@ from fastserve.tiles.write import (
 BATCH_EVENTS = 100_000
 CHUNK_WORDS = 4 << 20
 """At most so many numbers of compacted rows are held at once (32 MB): a batch is cut accordingly."""
-SPOILT_SAMPLES = 10
+SAMPLES = 10
+"""So many keys are named where something is to be said of them."""
 ROWS_SCHEMA = pa.schema([("key", pa.string()), ("row", pa.binary())])
 
 
@@ -97,12 +101,18 @@ def rows_job(plan: ViewPlan, effective_ns: int) -> RowsJob:
 
 @dataclass(frozen=True, slots=True)
 class PartitionResult:
-    """What a partition came to; ``spoilt`` are keys with an int64 sum that left its range (the first few)."""
+    """What a partition came to.
+
+    ``spoilt`` are keys with an int64 sum that left its range, ``oversize`` keys that get no row, since the
+    store couldn't hold it (the first few of each).
+    """
 
     keys: int
     bytes: int
     spoilt_count: int
     spoilt: tuple[str, ...]
+    oversize_count: int = 0
+    oversize: tuple[str, ...] = ()
 
 
 def row_maker(job: RowsJob) -> RowMaker:
@@ -125,7 +135,7 @@ def make_rows(job: PartitionJob) -> PartitionResult:
                 )
     finally:
         connection.close()
-    return PartitionResult(keys, size, maker.spoilt_count, tuple(maker.spoilt))
+    return maker.result(keys, size)
 
 
 def read_rows(path: Path) -> Iterator[tuple[list[str], list[bytes]]]:
@@ -156,16 +166,25 @@ class RowMaker:
     """Makes rows of events that come sorted by entity key and, within one, by time; see `row_maker`.
 
     ``spoilt_count`` counts the keys with an int64 sum that left its range, ``spoilt`` are the first of them.
+    ``oversize_count`` and ``oversize`` are of keys that get no row, since the store couldn't hold it.
     """
 
     def __init__(self, job: RowsJob) -> None:
         self.job = job
         self.spoilt_count = 0
         self.spoilt: list[str] = []
+        self.oversize_count = 0
+        self.oversize: list[str] = []
 
     def rows(self, tables: Iterator[Any]) -> Iterator[tuple[list[str], list[bytes]]]:
         """Yield keys and rows of record batches, every entity once; an entity may go over batches' ends."""
         raise NotImplementedError
+
+    def result(self, keys: int, size: int) -> PartitionResult:
+        """Return what all rows came to."""
+        return PartitionResult(
+            keys, size, self.spoilt_count, tuple(self.spoilt), self.oversize_count, tuple(self.oversize)
+        )
 
     def keys(self, table: Any) -> tuple[list[Any], npt.NDArray[np.intp]]:
         """Return the join-key columns and where entities begin."""
@@ -182,6 +201,20 @@ class RowMaker:
         return [encode_key(dtypes, row) for row in zip(*values, strict=True)]
 
 
+@dataclass(slots=True)
+class _Tiled:
+    """The tiles of a few entities. Those of a ``too_large`` one, then the only one, are no longer kept."""
+
+    keys: list[str]
+    words: Words
+    wide: WideTiles
+    too_large: bool = False
+
+    def part(self, low: int, high: int) -> _Tiled:
+        """Return entities ``low`` to ``high``, as copies."""
+        return _Tiled(self.keys[low:high], self.words[low:high].copy(), entities(self.wide, low, high))
+
+
 class _Aggregates(RowMaker):
     """Tiles the events of each entity; an entity cut by a batch's end is carried over and merged."""
 
@@ -190,49 +223,90 @@ class _Aggregates(RowMaker):
         assert job.schema is not None  # noqa: S101 - for the type checker: `row_maker` looks first
         self._schema = job.schema
         self._numeric = {c.column for c in job.schema.components if c.op is not Op.COUNT}
-        self._entities_at_once = max(1, CHUNK_WORDS // job.layout.fixed_words)
+        self._tiler = WideTiler(self._schema)
+        self._wide_inputs = self._tiler.inputs
+        self._entities_at_once = max(1, CHUNK_WORDS // (job.layout.fixed_words + self._tiler.columns))
 
     def rows(self, tables: Iterator[Any]) -> Iterator[tuple[list[str], list[bytes]]]:
         """Yield keys and rows, every entity once."""
-        carried: tuple[str, Words] | None = None
+        carried: _Tiled | None = None
         for table in tables:
-            for keys, words in self._tiled(table):
-                if carried is not None and carried[0] == keys[0]:
-                    words[:1] = merge_words(self._schema, carried[1], words[:1])
-                elif carried is not None:
-                    yield self._encoded([carried[0]], carried[1])
-                carried = keys[-1], words[-1:].copy()
-                if len(keys) > 1:
-                    yield self._encoded(keys[:-1], words[:-1])
+            for tiled in self._tiled(table):
+                rest = tiled
+                if carried is not None:
+                    if carried.keys == tiled.keys[:1]:
+                        carried = self._merged(carried, tiled.part(0, 1))
+                        rest = tiled.part(1, len(tiled.keys))
+                    if rest.keys:
+                        yield self._encoded(carried)
+                if rest.keys:
+                    carried = rest.part(len(rest.keys) - 1, len(rest.keys))
+                if len(rest.keys) > 1:
+                    yield self._encoded(rest.part(0, len(rest.keys) - 1))
         if carried is not None:
-            yield self._encoded([carried[0]], carried[1])
+            yield self._encoded(carried)
 
-    def _tiled(self, table: Any) -> Iterator[tuple[list[str], Words]]:
+    def _merged(self, left: _Tiled, right: _Tiled) -> _Tiled:
+        """Return the tiles of one entity's events so far; they never take more than a row and a batch."""
+        words = merge_words(self._schema, left.words, right.words)
+        if left.too_large:
+            return _Tiled(left.keys, words, left.wide, too_large=True)
+        wide = self._tiler.merged(left.wide, right.wide)
+        if wide_bytes(wide) > MAX_ROW_BYTES:
+            return _Tiled(left.keys, words, [[b""] for _ in wide], too_large=True)
+        return _Tiled(left.keys, words, wide)
+
+    def _tiled(self, table: Any) -> Iterator[_Tiled]:
         keys, starts = self.keys(table)
         texts = self.key_texts(keys, starts)
         ends = np.append(starts[1:], len(table))
         times = single_array(table.column(TIME)).to_numpy()
         columns = {field.name: self._event_column(table, field) for field in self.job.columns}
+        values = {
+            field.name: python_values(field.dtype, table.column(field.name))
+            for field in self.job.columns
+            if field.name in self._wide_inputs
+        }
         for first in range(0, len(starts), self._entities_at_once):
             last = min(first + self._entities_at_once, len(starts))
             low, high = int(starts[first]), int(ends[last - 1])
             bounds = np.append(starts[first:last], high) - low
             parts = {name: _slice(column, low, high) for name, column in columns.items()}
-            events = Events(bounds, times[low:high], parts)
-            yield texts[first:last], tile_events(self._schema, events, self.job.effective_ns)
+            words = tile_events(self._schema, Events(bounds, times[low:high], parts), self.job.effective_ns)
+            wide: WideTiles = []
+            if self._tiler:
+                cut = {name: column[low:high] for name, column in values.items()}
+                events = WideEvents(bounds, times[low:high], cut)
+                wide = self._tiler.tile(events, self.job.effective_ns)
+            yield _Tiled(texts[first:last], words, wide)
 
     def _event_column(self, table: Any, field: Field) -> EventColumn:
         array = single_array(table.column(field.name))
         valid = array.is_valid().to_numpy(zero_copy_only=False) if array.null_count else None
         if field.name not in self._numeric:
             return EventColumn(None, valid)
+        if pa.types.is_boolean(array.type):
+            array = array.cast(pa.int64())
         return EventColumn(pc.fill_null(array, 0).to_numpy(), valid)
 
-    def _encoded(self, texts: list[str], words: Words) -> tuple[list[str], list[bytes]]:
-        spoilt = spoilt_rows(self._schema, words)
+    def _encoded(self, tiled: _Tiled) -> tuple[list[str], list[bytes]]:
+        texts = tiled.keys
+        spoilt = spoilt_rows(self._schema, tiled.words)
         self.spoilt_count += len(spoilt)
-        self.spoilt += [texts[place] for place in spoilt[: SPOILT_SAMPLES - len(self.spoilt)]]
-        return texts, encode_words(self._schema, words, self.job.effective_ns)
+        self.spoilt += [texts[place] for place in spoilt[: SAMPLES - len(self.spoilt)]]
+        if tiled.too_large:
+            self._leave_out(texts)
+            return [], []
+        rows = encode_words(self._schema, tiled.words, self.job.effective_ns, tiled.wide)
+        fits = [len(row) <= MAX_ROW_BYTES for row in rows]
+        if all(fits):
+            return texts, rows
+        self._leave_out([text for text, fit in zip(texts, fits, strict=True) if not fit])
+        return list(compress(texts, fits)), list(compress(rows, fits))
+
+    def _leave_out(self, texts: Sequence[str]) -> None:
+        self.oversize_count += len(texts)
+        self.oversize += texts[: SAMPLES - len(self.oversize)]
 
 
 def _slice(column: EventColumn, low: int, high: int) -> EventColumn:

@@ -17,16 +17,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastserve.errors import DefinitionError
 from fastserve.ingest.checking import ROW
-from fastserve.ingest.columns import CheckedColumn, check_column, check_key_length, quoted
+from fastserve.ingest.columns import CheckedColumn, check_column, check_key_length, check_text_length, quoted
 from fastserve.ingest.files import Relation
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.features import Aggregate
 from fastserve.sdk.types import Field, String, Timestamp
+from fastserve.tiles.wide import MAX_STRING_BYTES, kept_texts
 
 BUFFER_BYTES = 64 << 20
 PARTITION = "fs_partition"
@@ -68,7 +70,12 @@ def checked_columns(view: ViewPlan, relation: Relation) -> list[tuple[str, Check
     if view.view.timestamp_field is not None:
         field = Field(view.view.timestamp_field, Timestamp)
         columns.append((TIME, _column(view, relation, field, required=True)))
-    columns += [(field.name, _column(view, relation, field)) for field in feature_columns(view)]
+    kept = set() if view.schema is None else kept_texts(view.schema)
+    for field in feature_columns(view):
+        column = _column(view, relation, field)
+        if field.name in kept:
+            column = check_text_length(column, MAX_STRING_BYTES)
+        columns.append((field.name, column))
     _check_cases(view, [field.name for field in feature_columns(view)])
     return columns
 
@@ -84,8 +91,11 @@ def _check_cases(view: ViewPlan, names: Sequence[str]) -> None:
 
 
 def feature_columns(view: ViewPlan) -> list[Field]:
-    """Return the columns that features are made of, each once."""
+    """Return the columns that features are made of, each once, and the secondary key's."""
     fields: dict[str, Field] = {}
+    key = view.view.aggregation_secondary_key
+    if key is not None:
+        fields[key.name] = key
     for feature in view.view.features:
         field = feature.input_column if isinstance(feature, Aggregate) else feature.column
         fields.setdefault(field.name, field)
@@ -122,6 +132,13 @@ class TimeBounds:
 
     floor_ns: int | None
     until_ns: int
+
+    def hold(self, times_ns: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Return which of the times matter."""
+        inside = times_ns < self.until_ns
+        if self.floor_ns is not None:
+            inside &= times_ns >= self.floor_ns
+        return inside
 
 
 class Partitions:
@@ -160,10 +177,7 @@ class Partitions:
         """Return the rows whose time can matter; views without a timestamp have none to look at."""
         rows = table.num_rows
         if TIME in table.column_names:
-            times = table.column(TIME).to_numpy()
-            inside = times < self._bounds.until_ns
-            if self._bounds.floor_ns is not None:
-                inside &= times >= self._bounds.floor_ns
+            inside = self._bounds.hold(table.column(TIME).to_numpy())
             if not inside.all():
                 table = table.take(pa.array(np.flatnonzero(inside)))
         self.outside += rows - table.num_rows

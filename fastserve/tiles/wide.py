@@ -30,7 +30,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from fastserve.errors import InvariantError
-from fastserve.sdk.types import DataType
+from fastserve.sdk.types import DataType, String
+from fastserve.tiles.aggregates import AggregateSpec, CompactedSchema, WideComponent
 from fastserve.tiles.secondary import Keyed
 from fastserve.tiles.wide_lists import Entries, Extreme
 from fastserve.tiles.wide_numbers import Count, Deviation, Mean, Sum
@@ -45,6 +46,9 @@ __all__ = [
     "SECONDARY_KEYS",
     "Params",
     "WideFunction",
+    "answering",
+    "function_of",
+    "kept_texts",
     "wide_function",
 ]
 
@@ -52,6 +56,10 @@ Params = Mapping[str, float] | Sequence[tuple[str, float]]
 
 SECONDARY_KEYS = "secondary_keys"
 """The pseudo function of the feature that gives a window's secondary keys."""
+
+
+MEDIAN = 0.5
+_KEEP_NO_VALUES = frozenset({"count", "approx_count_distinct"})
 
 
 class WideFunction(Protocol):
@@ -81,11 +89,37 @@ class WideFunction(Protocol):
 def wide_function(
     function: str, params: Params, input_type: DataType, secondary_key_type: DataType | None = None
 ) -> WideFunction:
-    """Return what makes, merges and answers the IRs of an aggregate function."""
+    """Return what makes, merges and answers the IRs of an aggregate function.
+
+    Whoever only makes and merges IRs of ``approx_percentile`` may leave out the percentile (then it is the
+    median): all percentiles of a column share one sketch.
+    """
     if secondary_key_type is None:
         return _plain(function, dict(params), input_type)
     inner = None if function == SECONDARY_KEYS else _plain(function, dict(params), input_type)
     return Keyed(secondary_key_type, inner)
+
+
+def function_of(component: WideComponent) -> WideFunction:
+    """Return what makes and merges a component's IRs."""
+    key_type = None if component.secondary_key is None else component.secondary_key[1]
+    return wide_function(component.function, component.params, component.input_type, key_type)
+
+
+def kept_texts(schema: CompactedSchema) -> set[str]:
+    """Return the columns whose strings IRs hold as they are, of at most `MAX_STRING_BYTES` therefore."""
+    columns = {
+        component.column
+        for component in schema.wide
+        if component.input_type == String and component.function not in _KEEP_NO_VALUES
+    }
+    keys = [component.secondary_key for component in schema.wide if component.secondary_key]
+    return columns | {name for name, dtype in keys if dtype == String}
+
+
+def answering(spec: AggregateSpec) -> WideFunction:
+    """Return what answers a feature, or an element of a series, from IRs of its component."""
+    return wide_function(spec.function, spec.params, spec.input_type, spec.key_type)
 
 
 def _plain(name: str, params: Mapping[str, float], dtype: DataType) -> WideFunction:
@@ -99,7 +133,7 @@ def _plain(name: str, params: Mapping[str, float], dtype: DataType) -> WideFunct
     if name == "approx_count_distinct":
         return DistinctCount(dtype, int(params["precision"]))
     if name == "approx_percentile":
-        return Percentile(params["percentile"], int(params["precision"]))
+        return Percentile(params.get("percentile", MEDIAN), int(params["precision"]))
     return _number(name, dtype)
 
 

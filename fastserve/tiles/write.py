@@ -32,7 +32,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,13 +224,17 @@ def spoilt_rows(schema: CompactedSchema, words: Words) -> Index:
     return np.flatnonzero(spoilt)
 
 
-def encode_words(schema: CompactedSchema, words: Words, as_of_ns: int) -> list[bytes]:
-    """Return the compacted rows of ``words``, in order."""
+def encode_words(
+    schema: CompactedSchema, words: Words, as_of_ns: int, wide: Sequence[Sequence[bytes]] = ()
+) -> list[bytes]:
+    """Return the compacted rows of ``words``, in order. ``wide`` are their columns of bytes, if any."""
     builder = RowBuilder(schema.layout, len(words))
     builder.set_effective_ns(as_of_ns)
     for component in schema.components:
         numbers = np.ascontiguousarray(_numbers(words, component))
         builder.set_words(component.word, numbers.view("<f8") if component.op.is_float else numbers)
+    for column, irs in zip(schema.layout.bytes_columns, wide, strict=bool(wide)):
+        builder.set_bytes(column.name, irs)
     return builder.build()
 
 
