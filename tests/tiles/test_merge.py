@@ -9,13 +9,8 @@ from hypothesis import strategies as st
 
 from fastserve.tiles.aggregates import NEUTRAL_BITS, Op, make_schema
 from fastserve.tiles.layout import NULL_INT64
-from fastserve.tiles.merge import (
-    BEYOND_ALL_TAILS,
-    CONSTANT_BITS,
-    REDUCTIONS,
-    MergePlan,
-    add_exactly,
-)
+from fastserve.tiles.merge import BEYOND_ALL_TAILS, CONSTANT_BITS, MergePlan
+from fastserve.tiles.operations import REDUCTIONS, add_exactly
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, Window
 from tests.differential.merging import Merging, null_row
 from tests.differential.naive import Event
