@@ -9,7 +9,8 @@ missing from then on.
 
 Invariants
 1. Nothing is written before every row was read and checked.
-2. What was materialized is recorded only after the last row was written.
+2. What was materialized is recorded only after the last row was written. A guarded job (`lease`) asks before
+   it puts rows, and again before it records.
 3. Memory is bounded by `memory_mb` and some 300 MB, whatever the size of the files; the rest is on disk, in a
    folder that goes with the job.
 """
@@ -21,7 +22,7 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,11 +32,12 @@ import duckdb
 import pyarrow as pa
 
 from fastserve.errors import DefinitionError, shown
-from fastserve.ingest.apply import table_spec
+from fastserve.ingest.apply import rows_digest, table_specs
 from fastserve.ingest.badrows import BadRow, BadRows
 from fastserve.ingest.checking import Reading
 from fastserve.ingest.files import InputFile, connect, find_files, first_line
 from fastserve.ingest.jobs import JobRecords, fingerprint
+from fastserve.ingest.lease import Guard, Unguarded
 from fastserve.ingest.partition import PartitionJob, PartitionResult, make_rows, read_rows, rows_job
 from fastserve.ingest.progress import Progress, make_progress
 from fastserve.ingest.putting import destination, put_made
@@ -96,6 +98,7 @@ class JobSettings:
     parallel: int
     memory_mb: int
     scratch: Path
+    guard: Guard
 
 
 async def materialize(
@@ -112,12 +115,13 @@ async def materialize(
     workspace: str | None = None,
     scratch: str | Path | None = None,
     store_name: str = "the store",
+    guard: Guard | None = None,
 ) -> list[MaterializeReport]:
     """Materialize views, one after the other, from all events before ``until_ns``.
 
     ``inputs`` are read in place of the sources' files; then all views must have one source. ``max_bad_rows``
     None tolerates 5 % of a view's rows (`badrows.TOLERATED_SHARE`), 0 none. ``scratch`` is where temporary
-    files go. ``store_name`` is the store's in messages.
+    files go. ``store_name`` is the store's in messages. ``guard`` is asked before anything is written.
 
     Raises:
         DefinitionError: an unknown view, one without files, a table that isn't there, files that can't be
@@ -132,7 +136,15 @@ async def materialize(
     shows = make_progress(wanted=progress)
     try:
         with tempfile.TemporaryDirectory(prefix="fastserve-", dir=scratch) as folder:
-            settings = JobSettings(until_ns, inputs, max_bad_rows, max(1, parallel), memory_mb, Path(folder))
+            settings = JobSettings(
+                until_ns,
+                inputs,
+                max_bad_rows,
+                max(1, parallel),
+                memory_mb,
+                Path(folder),
+                guard or Unguarded(),
+            )
             jobs = [_ViewJob(plan, store, registry, settings, shows) for plan in plans]
             return [await job.run() for job in jobs]
     finally:
@@ -185,7 +197,8 @@ async def check_tables(
     Raises:
         DefinitionError: a table isn't there or has another key.
     """
-    found = await store.describe_tables([registry.table, *(plan.table for plan in plans)])
+    wanted = [spec for plan in plans for spec in table_specs(plan)]
+    found = await store.describe_tables([registry.table, *(spec.name for spec in wanted)])
     missing = [name for name, spec in found.items() if spec is None]
     if missing:
         raise DefinitionError(
@@ -193,11 +206,12 @@ async def check_tables(
             "with --store, or run `fastserve apply` first"
         )
     for plan in plans:
-        if found[plan.table] != table_spec(plan):
-            raise DefinitionError(
-                f"table {plan.table}: expected the key of view {plan.name!r}, found another: "
-                "`fastserve apply` says which"
-            )
+        for spec in table_specs(plan):
+            if found[spec.name] != spec:
+                raise DefinitionError(
+                    f"table {spec.name}: expected the key of view {plan.name!r}, found another: "
+                    "`fastserve apply` says which"
+                )
 
 
 def as_of_ns(plan: ViewPlan, until_ns: int) -> int:
@@ -214,6 +228,35 @@ def time_bounds(plan: ViewPlan, as_of_ns: int) -> TimeBounds:
     return TimeBounds(max(floors, default=None), as_of_ns)
 
 
+def make_report(
+    plan: ViewPlan,
+    until_ns: int,
+    *,
+    rows_read: int,
+    rows_outside: int,
+    bad: BadRows,
+    results: Sequence[PartitionResult],
+    done: Mapping[int, tuple[int, int]],
+    seconds: float,
+) -> MaterializeReport:
+    """Return what became of a view; ``done`` are the keys and bytes of partitions of an earlier run."""
+    return MaterializeReport(
+        view=plan.name,
+        until_ns=until_ns,
+        as_of_ns=as_of_ns(plan, until_ns),
+        rows_read=rows_read,
+        rows_bad=bad.count,
+        rows_outside=rows_outside,
+        keys=sum(result.keys for result in results) + sum(keys for keys, _ in done.values()),
+        bytes=sum(result.bytes for result in results) + sum(size for _, size in done.values()),
+        seconds=seconds,
+        bad_samples=tuple(bad.samples),
+        spoilt_keys=sum(result.spoilt_count for result in results),
+        spoilt_samples=tuple(key for result in results for key in result.spoilt)[:10],
+        resumed=len(done),
+    )
+
+
 async def record_report(registry: Registry, plan: ViewPlan, report: MaterializeReport) -> None:
     """Record that all rows of a view are written."""
     record = Materialized(
@@ -225,6 +268,7 @@ async def record_report(registry: Registry, plan: ViewPlan, report: MaterializeR
         rows_bad=report.rows_bad,
         keys=report.keys,
         bytes=report.bytes,
+        definition=rows_digest(plan),
     )
     await registry.record_materialized(record)
 
@@ -266,25 +310,21 @@ class _ViewJob:
         records = JobRecords(self._registry, name, partitions)
         done = await records.done()
         results = await self._written(staged, records, done)
-        keys = sum(result.keys for result in results) + sum(keys for keys, _ in done.values())
-        size = sum(result.bytes for result in results) + sum(size for _, size in done.values())
-        report = MaterializeReport(
-            view=self._plan.name,
-            until_ns=self._settings.until_ns,
-            as_of_ns=self._as_of_ns,
+        report = make_report(
+            self._plan,
+            self._settings.until_ns,
             rows_read=rows_read,
-            rows_bad=self._bad.count,
             rows_outside=staged.outside,
-            keys=keys,
-            bytes=size,
+            bad=self._bad,
+            results=results,
+            done=done,
             seconds=time.perf_counter() - began,
-            bad_samples=tuple(self._bad.samples),
-            spoilt_keys=sum(result.spoilt_count for result in results),
-            spoilt_samples=tuple(key for result in results for key in result.spoilt)[:10],
-            resumed=len(done),
         )
+        await self._settings.guard.confirm()
         await record_report(self._registry, self._plan, report)
         await records.clear()
+        if self._plan.stream is not None:
+            await self._store.sweep(self._plan.stream.table, int(time.time()))
         return report
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -363,6 +403,7 @@ class _ViewJob:
     async def _make_and_put(self, partition: int, source: Path, executor: Executor) -> PartitionResult:
         job = self._partition_job(partition, source)
         result = await asyncio.get_running_loop().run_in_executor(executor, make_rows, job)
+        await self._settings.guard.hold()
         await put_made(self._store, destination(self._plan), read_rows(job.target))
         await asyncio.to_thread(_remove, source, job.target)  # other partitions need the space
         return result
