@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias, cast
@@ -97,6 +97,21 @@ def count_argument(minimum: int) -> Callable[[str], int]:
         return int(text)
 
     return count
+
+
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+
+
+def duration_argument(text: str) -> timedelta:
+    """Return the duration that a flag gives: a whole number and s, m, h or d.
+
+    Raises:
+        ArgumentTypeError: it isn't one.
+    """
+    match = re.fullmatch(r"([0-9]{1,6})([smhd])", text, re.ASCII)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected a duration such as 90s, 15m, 2h or 1d, got {shown(text)}")
+    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def pairs(what: str, texts: Sequence[str]) -> dict[str, str]:

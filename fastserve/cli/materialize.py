@@ -1,4 +1,7 @@
-"""`fastserve materialize VIEW…`: a repo's files into rows of a store."""
+"""`fastserve materialize VIEW…`: a repo's files into rows of a store; with ``--due`` by the views' schedules.
+
+Exit codes besides the usual: 1 if a scheduled view failed, while all others were brought up to date.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from fastserve.cli.flags import (
     add_command,
     add_settings,
     count_argument,
+    duration_argument,
     load_settings,
     time_argument,
 )
@@ -35,6 +39,20 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("views", metavar="VIEW", nargs="*", help="names of feature views")
     parser.add_argument("--all", action="store_true", help="all views that have files")
+    parser.add_argument(
+        "--due",
+        action="store_true",
+        help="bring the views, or all with a batch_schedule, up to their newest due time",
+    )
+    parser.add_argument(
+        "--status", action="store_true", help="show how scheduled views stand, and do nothing"
+    )
+    parser.add_argument(
+        "--delay",
+        metavar="DURATION",
+        type=duration_argument,
+        help="with --due: how long after a due time the files are complete, such as 30m (default: 0s)",
+    )
     parser.add_argument(
         "--input", metavar="FILE", nargs="+", help="files or globs to read in place of the source's own"
     )
@@ -57,13 +75,38 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Materialize the views that were named."""
+    """Materialize the views that were named, or those that are due."""
     import asyncio
 
-    until_ns = time.time_ns() if arguments.until is None else nanoseconds(arguments.until)
+    _check_flags(arguments)
     settings = load_settings(arguments, environ)
+    if arguments.due or arguments.status:
+        from fastserve.cli.due import refresh_due, show_status
+
+        work = show_status if arguments.status else refresh_due
+        return asyncio.run(work(settings, arguments))
+    until_ns = time.time_ns() if arguments.until is None else nanoseconds(arguments.until)
     asyncio.run(_materialize(settings, arguments, until_ns))
     return 0
+
+
+def _check_flags(arguments: argparse.Namespace) -> None:
+    """Check that flags of one way aren't mixed with those of the other.
+
+    Raises:
+        DefinitionError: they are.
+    """
+    given = {
+        "--all": arguments.all,
+        "--input": arguments.input is not None,
+        "--until": arguments.until is not None,
+    }
+    mixed = [flag for flag, is_given in given.items() if is_given]
+    if (arguments.due or arguments.status) and mixed:
+        way = "--due" if arguments.due else "--status"
+        raise DefinitionError(f"materialize: expected {way} without {mixed[0]}, got both")
+    if arguments.delay is not None and not (arguments.due or arguments.status):
+        raise DefinitionError("materialize: expected --delay with --due or --status, got it alone")
 
 
 def nanoseconds(moment: datetime) -> int:
@@ -145,11 +188,12 @@ def report_text(reports: Sequence[MaterializeReport]) -> str:
     ]
     lines = [text_table(headings, rows, set(headings[1:7]))]
     for report in reports:
-        lines += _remarks(report)
+        lines += remarks(report)
     return "\n".join(lines)
 
 
-def _remarks(report: MaterializeReport) -> list[str]:
+def remarks(report: MaterializeReport) -> list[str]:
+    """Return what there is to say of a view besides its figures."""
     lines = []
     if report.rows_bad:
         rows = "1 bad row was left out:"

@@ -124,7 +124,7 @@ async def acquire(
     ((version, record),) = await registry.versions([key])
     while True:
         state, now_ns = _state(record), runner.clock_ns()
-        if state.is_held(now_ns):
+        if state.is_held(now_ns) and state.owner != runner.name:  # its own it couldn't give back
             return state
         wanted = replace(
             state,

@@ -5,6 +5,7 @@ one machine's job or Spark's executors do it.
 
 Invariants
 1. What is put at once is at most `PUT_ROWS` rows of together about `PUT_BYTES`.
+2. Rows of pushed attributes never replace newer ones: the push came first and stays.
 """
 
 from __future__ import annotations
@@ -23,15 +24,19 @@ PUT_BYTES = 8 << 20
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a view's rows go, and in which format: plain data."""
+    """Where a view's rows go, and in which format: plain data.
+
+    ``newest`` is whether a row that is there and has a later time stays.
+    """
 
     table: str
     packed: bool
+    newest: bool = False
 
 
 def destination(plan: ViewPlan) -> Destination:
     """Return where a view's rows go."""
-    return Destination(plan.table, plan.packed)
+    return Destination(plan.table, plan.packed, newest=plan.is_streamed and plan.schema is None)
 
 
 async def put_made(
@@ -50,7 +55,7 @@ async def _put_packed(store: OnlineStore, target: Destination, keys: list[str], 
     at_once = max(1, min(PUT_ROWS, PUT_BYTES // (1 + max(map(len, rows)))))
     for low in range(0, len(keys), at_once):
         pairs = zip(keys[low : low + at_once], rows[low : low + at_once], strict=True)
-        await store.put_rows(target.table, list(pairs))
+        await (store.put_newest if target.newest else store.put_rows)(target.table, list(pairs))
 
 
 async def _put_items(store: OnlineStore, target: Destination, rows: list[bytes]) -> None:

@@ -70,6 +70,7 @@ class Registry:
 
     def __init__(self, store: OnlineStore, workspace: str) -> None:
         self._store = store
+        self.workspace = workspace
         self.table = registry_table(store.table_prefix, workspace)
 
     async def exists(self) -> bool:

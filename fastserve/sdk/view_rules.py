@@ -251,6 +251,7 @@ def _schedule_has_files(checks: Checks, view: FeatureView) -> None:
         and view.has_source
         and isinstance(view.source, PushSource)
         and view.batch_source is None
+        and _all_are(Attribute, view)  # pushed aggregates are compacted by it
     ):
         checks.wrong("batch_schedule", "none, or a batch_source in the PushSource", view.batch_schedule)
 
