@@ -33,13 +33,13 @@ from fastserve.sdk.types import Bool, DataType, Field, String
 from fastserve.store.interface import MAX_ROW_BYTES
 from fastserve.tiles.aggregates import CompactedSchema, Op
 from fastserve.tiles.layout import RowLayout, Storage, storage_of
+from fastserve.tiles.operations import Words
 from fastserve.tiles.rows import RowBuilder
 from fastserve.tiles.times import format_time
 from fastserve.tiles.wide_write import WideEvents, WideTiler, WideTiles, entities, wide_bytes
 from fastserve.tiles.write import (
     EventColumn,
     Events,
-    Words,
     encode_words,
     merge_words,
     spoilt_rows,

@@ -3,15 +3,19 @@
 Takes events that are sorted by entity and, within one, by time, as NumPy arrays: whoever read them
 (DuckDB, Spark, a stream) is not known here. A chunk of events gives a matrix of row words, one row per
 entity; an entity whose events were cut by the chunk's end is put together with `merge_words`, so that no
-entity has to fit into memory.
+entity has to fit into memory. What is bytes in rows, `wide_write` makes.
 
 What an input value does, function by function:
 
-    input     count   sum, mean                     min, max
-    null      no      no                            no
-    NaN       yes     the result is NaN             passed over; all NaN is as if all were null
-    infinity  yes     IEEE 754 (inf - inf is NaN)   as any number
-    -0.0      yes     a sum of zero is stored 0.0   as any number
+    input     count   sum, mean               min, max          var_…, stddev_…     last, first
+    null      no      no                      no                no                  no
+    NaN       yes     the result is NaN       passed over; all  the result is NaN   a value, above all others
+                                              NaN is as if all
+                                              were null
+    infinity  yes     IEEE 754 (inf - inf is  as any number     the result is NaN   as any number
+                      NaN)
+    -0.0      yes     a sum of zero is        as 0.0            as 0.0              as any number, below 0.0
+                      stored 0.0
 
 An int64 sum that leaves the range within one slot is never wrapped: the slot is *spoilt* (it holds
 `NULL_INT64`, the smallest int64), features over it are null, and `spoilt_rows` tells whom it befell, for the
@@ -25,9 +29,10 @@ slots keep the neutral element.
 Invariants
 1. ``merge_words`` of the words of two chunks gives the words of both chunks' events (floats: up to
    rounding).
-2. Only events in [start of the window, as_of) count, whatever else the chunk holds.
+2. Only events within a window's slots count, all of them before as_of, whatever else the chunk holds.
 3. A float sum of zero is +0.0, a NaN sum 0x7FF8_0000_0000_0000, an empty minimum the reserved null: nothing
    stored is mistaken for a neutral element.
+4. Values that are all the same have squared deviations of exactly 0.
 """
 
 from __future__ import annotations
@@ -39,19 +44,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastserve.tiles.aggregates import CompactedSchema, Component, Op
+from fastserve.tiles.aggregates import INT64_MAX, CompactedSchema, Component, Op
 from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64
+from fastserve.tiles.operations import (
+    INT64,
+    NAN_BITS,
+    Floats,
+    Index,
+    Words,
+    order_keys,
+    over_axis,
+    over_segments,
+    pick,
+    reduce_parts,
+    stored_bits,
+)
 from fastserve.tiles.rows import RowBuilder
 from fastserve.tiles.windows import Window
 
-Words = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-Index = npt.NDArray[np.intp]
 
-NAN_BITS = 0x7FF8_0000_0000_0000
-"""How a NaN is stored; the reserved null has another payload."""
 LOW_BITS = np.int64(0xFFFF_FFFF)
-INT64_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +108,7 @@ class _Runs:
 
 def earliest_ns(schema: CompactedSchema, as_of_ns: int) -> int:
     """Return the time before which no event counts for rows written at ``as_of_ns``."""
-    return min(component.window.start_ns(as_of_ns) for component in schema.components)
+    return min(window.start_ns(as_of_ns) for window in schema.windows)
 
 
 def neutral_words(schema: CompactedSchema, count: int) -> Words:
@@ -117,15 +130,18 @@ def tile_events(schema: CompactedSchema, events: Events, as_of_ns: int) -> Words
         if key not in runs:
             runs[key] = _find_runs(component.window, column, events.times_ns, owners, as_of_ns)
         found = runs[key]
-        words[found.entities, component.word + found.slots] = _reduce(component.op, column, found)
+        for part, numbers in enumerate(_reduce(component.op, column, events.times_ns, found)):
+            first = component.word + part * component.window.slots
+            words[found.entities, first + found.slots] = numbers
     return words
 
 
 def _find_runs(window: Window, column: EventColumn, times_ns: Words, owners: Index, as_of_ns: int) -> _Runs:
     bounds = window.slot_bounds_ns(as_of_ns)
-    in_time_order = bounds[window.has_core :] + bounds[: window.has_core]
-    ends = np.array([end for _, end in in_time_order], np.int64)
-    counts = (times_ns >= window.start_ns(as_of_ns)) & (times_ns < as_of_ns)
+    in_time_order = np.array(window.slots_in_time_order, np.intp)
+    ends = np.array([bounds[slot][1] for slot in in_time_order], np.int64)
+    start_ns, end_ns = window.bounds_ns(as_of_ns)
+    counts = (times_ns >= start_ns) & (times_ns < end_ns)
     if column.valid is not None:
         counts &= column.valid
     events = np.flatnonzero(counts)
@@ -134,38 +150,54 @@ def _find_runs(window: Window, column: EventColumn, times_ns: Words, owners: Ind
     runs = owners[events] * np.intp(window.slots) + order
     starts = np.flatnonzero(np.diff(runs, prepend=-1))
     firsts = runs[starts]
-    slots = firsts % window.slots
-    if window.has_core:
-        slots = (slots + 1) % window.slots  # the core is last in time and first in the row
-    return _Runs(events, starts, firsts // window.slots, slots)
+    return _Runs(events, starts, firsts // window.slots, in_time_order[firsts % window.slots])
 
 
-def _reduce(op: Op, column: EventColumn, runs: _Runs) -> Words:
-    """Return one number per run, floats as their bits."""
+def _reduce(op: Op, column: EventColumn, times_ns: Words, runs: _Runs) -> list[Words]:
+    """Return, part by part, one number per run, floats as their bits."""
     if op is Op.COUNT or column.values is None or not len(runs.starts):
-        return runs.lengths
+        return [runs.lengths] * op.parts
     values = column.values[runs.events]
+    if op is Op.MOMENTS:
+        return _moments(values.astype(np.float64, copy=False), runs)
+    if op in (Op.LAST_F, Op.FIRST_F):
+        return _picks(op, times_ns, order_keys(values.astype(np.float64, copy=False)), runs)
+    if op in (Op.LAST_I, Op.FIRST_I):
+        return _picks(op, times_ns, values.astype(np.int64, copy=False), runs)
     if op.is_float:
-        return _reduce_floats(op, values.astype(np.float64, copy=False), runs.starts)
+        return [_reduce_floats(op, values.astype(np.float64, copy=False), runs.starts)]
     integers = values.astype(np.int64, copy=False)
     if op is Op.ADD_I:
-        return _sum_exactly(integers, runs)
-    return (np.minimum if op is Op.MIN_I else np.maximum).reduceat(integers, runs.starts)
+        return [_sum_exactly(integers, runs)]
+    return [(np.minimum if op is Op.MIN_I else np.maximum).reduceat(integers, runs.starts)]
 
 
-def _reduce_floats(op: Op, values: npt.NDArray[np.float64], starts: Index) -> Words:
+def _moments(values: Floats, runs: _Runs) -> list[Words]:
+    """Return count, mean and squared deviations, in two passes and as distances from each run's first."""
+    counts = runs.lengths.astype(np.float64)
+    firsts = values[runs.starts]
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = values - np.repeat(firsts, runs.lengths)
+        mean_apart = np.add.reduceat(apart, runs.starts) / counts
+        apart -= np.repeat(mean_apart, runs.lengths)
+        apart *= apart
+        squares = np.add.reduceat(apart, runs.starts)
+        means = firsts + mean_apart
+    return [counts.view(INT64), stored_bits(means, NAN_BITS), stored_bits(squares, NAN_BITS)]
+
+
+def _picks(op: Op, times_ns: Words, values: Words, runs: _Runs) -> list[Words]:
+    over = over_segments(runs.starts, len(values))
+    return list(pick(op, times_ns[runs.events], values, over))
+
+
+def _reduce_floats(op: Op, values: Floats, starts: Index) -> Words:
     if op is not Op.ADD_F:
         extremes = (np.fmin if op is Op.MIN_F else np.fmax).reduceat(values, starts)
-        return _bits_with(extremes, NULL_FLOAT64_BITS)
+        return stored_bits(extremes + 0.0, NULL_FLOAT64_BITS)  # of two zeros NumPy takes any
     with np.errstate(invalid="ignore", over="ignore"):
         sums = np.add.reduceat(values, starts)
-    return _bits_with(sums + 0.0, NAN_BITS)  # -0.0 + 0.0 is 0.0
-
-
-def _bits_with(values: npt.NDArray[np.float64], nan_bits: int) -> Words:
-    bits = values.view("<i8").copy()
-    bits[np.isnan(values)] = nan_bits
-    return bits
+    return stored_bits(sums + 0.0, NAN_BITS)  # -0.0 + 0.0 is 0.0
 
 
 def _sum_exactly(values: Words, runs: _Runs) -> Words:
@@ -188,31 +220,13 @@ def _fits_int32(values: Words) -> Bools:
 def merge_words(schema: CompactedSchema, left: Words, right: Words) -> Words:
     """Return the words of rows that hold the events of both, which were tiled for one ``as_of``."""
     merged = left.copy()
+    over = over_axis(2)
     for component in schema.components:
-        place = slice(component.word, component.word + component.window.slots)
-        merged[:, place] = _merge(component.op, left[:, place], right[:, place])
+        pairs = zip(_parts(left, component), _parts(right, component), strict=True)
+        numbers = reduce_parts(component.op, [np.stack(pair, axis=1) for pair in pairs], over)
+        for place, part in zip(_parts(merged, component), numbers, strict=True):
+            place[:] = part
     return merged
-
-
-def _merge(op: Op, left: Words, right: Words) -> Words:
-    if op.is_float:
-        terms = (np.ascontiguousarray(part).view("<f8") for part in (left, right))
-        return _merge_floats(op, *terms)
-    if op is Op.COUNT:
-        return left + right
-    if op is not Op.ADD_I:
-        return (np.minimum if op is Op.MIN_I else np.maximum)(left, right)
-    total = left + right  # wraps; the sign then differs from both terms'
-    wrapped = ((left ^ total) & (right ^ total)) < 0
-    spoilt = wrapped | (left == NULL_INT64) | (right == NULL_INT64)
-    return np.where(spoilt, NULL_INT64, total)
-
-
-def _merge_floats(op: Op, left: npt.NDArray[np.float64], right: npt.NDArray[np.float64]) -> Words:
-    if op is Op.ADD_F:
-        with np.errstate(invalid="ignore", over="ignore"):
-            return _bits_with(left + right, NAN_BITS)
-    return _bits_with((np.fmin if op is Op.MIN_F else np.fmax)(left, right), NULL_FLOAT64_BITS)
 
 
 def spoilt_rows(schema: CompactedSchema, words: Words) -> Index:
@@ -239,4 +253,11 @@ def encode_words(
 
 
 def _numbers(words: Words, component: Component) -> Words:
-    return words[:, component.word : component.word + component.window.slots]
+    return words[:, component.word : component.word + component.words]
+
+
+def _parts(words: Words, component: Component) -> list[Words]:
+    """Return views of a component's words, part by part, shape (rows, slots)."""
+    slots = component.window.slots
+    first = component.word
+    return [words[:, first + part * slots : first + (part + 1) * slots] for part in range(component.op.parts)]
