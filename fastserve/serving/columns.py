@@ -21,6 +21,7 @@ from fastserve.errors import RequestError
 from fastserve.plan.service import Output, ServicePlan
 from fastserve.tiles.aggregates import AggregateFeature
 from fastserve.tiles.layout import (
+    NULL_BOOL,
     NULL_FLOAT32_BITS,
     NULL_FLOAT64_BITS,
     NULL_INT64,
@@ -114,7 +115,13 @@ _NO_BOOLS = np.empty((0, 0), np.uint8)
 
 
 def output_storage(output: Output) -> Storage:
-    """Return the kind of column in which an output's values come."""
+    """Return the kind of column in which an output's values come.
+
+    Wide aggregates and series come as texts, whatever their type: `serving.wide` makes them.
+    """
+    source = output.source
+    if isinstance(source, AggregateFeature) and source.value is None:
+        return Storage.JSON
     return storage_of(output.dtype)
 
 
@@ -152,7 +159,7 @@ class ColumnIndex:
         self._counts = 0 if merge is None else merge.counts
         self._counts_of_place: dict[int, list[int]] = {}
         for output, column in zip(plan.inputs, aggregates, strict=True):
-            if column is not None and not column[0] and column[1] < self._counts:
+            if column is not None and not column[0] and 0 <= column[1] < self._counts:
                 self._counts_of_place.setdefault(output.place, []).append(column[1])
 
     def read(
@@ -167,7 +174,7 @@ class ColumnIndex:
             _column(self._i8, matrix, ints),
             _column(self._time, matrix, ints),
             self._singles(matrix, floats),
-            _column(self._bool, matrix, ints),
+            self._bools(matrix, ints),
         )
 
     def _singles(self, matrix: Words, floats: Array) -> Array:
@@ -177,6 +184,11 @@ class ColumnIndex:
             np.copyto(singles, NULL_FLOAT32, where=floats.view("<i8") == NULL_FLOAT64_BITS)
             floats = singles
         return _column(self._f4, matrix, floats)
+
+    def _bools(self, matrix: Words, ints: Words) -> Array:
+        if self._bool.order is None:
+            return _column(self._bool, matrix, ints)
+        return _column(self._bool, matrix, np.where(ints == NULL_INT64, NULL_BOOL, ints).astype("u1"))
 
     def _put_null_counts(self, ints: Words, zero_counts: ZeroCounts | None, report: RowReport) -> None:
         counts = ints[:, : self._counts]

@@ -59,17 +59,21 @@ class TextColumns:
                 length = transport.fixed_length(layout)
                 self._rows.append(_TextRow(place.number, layout, length, span, nulls))
         self._ends_at = np.array(ends_at, np.intp)
-        # Outputs as (place, piece): a place's texts stand together, columns in the layout's order.
+        # Outputs as (place, piece): a place's texts stand together, columns in the layout's order. Texts that
+        # `serving.wide` puts there later are the last piece, null.
         self._order = [
-            (output.place, piece_of[output.place, output.source.name])
+            (
+                output.place,
+                piece_of[output.place, output.source.name] if isinstance(output.source, Column) else -1,
+            )
             for output in plan.inputs
-            if output_storage(output) is Storage.JSON and isinstance(output.source, Column)
+            if output_storage(output) is Storage.JSON
         ]
         self._pieces = [piece for _, piece in self._order]
 
     def __bool__(self) -> bool:
-        """Whether any row has variable-width values."""
-        return bool(self._rows)
+        """Whether any feature is answered as a text."""
+        return bool(self._order) or bool(self._rows)
 
     def cut(self, lines: Sequence[Sequence[Any]], matrix: Words, effective: Words) -> Texts:
         """Return the texts of plain rows, line by line in the outputs' order.
@@ -90,6 +94,7 @@ class TextColumns:
                     _cut_into(pieces, unwrap(line[row.place][row.fixed_length :]), ends[row.ends])
             if len(orjson.loads(b"[" + b",".join(pieces) + b"]")) != len(pieces):
                 raise RowError(f"expected {len(pieces)} JSON values, got another number")
+            pieces.append(NULL)
             result.append([pieces[piece] for piece in self._pieces])
         return result
 
@@ -103,6 +108,7 @@ class TextColumns:
                     pieces += row.nulls
                 else:
                     pieces += json_texts(row.layout, line[row.place]).values()
+            pieces.append(NULL)
             result.append([pieces[piece] for piece in self._pieces])
         return result
 
