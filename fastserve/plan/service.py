@@ -1,9 +1,9 @@
 """A feature service compiled: which keys it reads, where each feature comes from, in which order it answers.
 
 The *vector row* of a request is the fixed parts of all its rows side by side: place 0's row, place 1's row,
-…, and behind them the constants that `tiles.merge` needs. Because every row's fixed part has a static length,
-each feature stands at a static word of the vector row, and the features of many requests are read by one
-``take``.
+…, behind them the heads of streamed views (`tiles.heads`) and the constants that `tiles.merge` needs. Because
+every row's fixed part has a static length, each feature stands at a static word of the vector row, and the
+features of many requests are read by one ``take``.
 
 Invariants
 1. Places are ordered by read, then by the read group's tables: a read's rows, as a store fills them, are a
@@ -13,22 +13,29 @@ Invariants
    then views by reference name, features by name.
 4. ``inputs`` are what is read from rows: first the features of views that the answer holds, in its order,
    then those that only on-demand views take.
+5. Reads of rows come first; then, for each group of stream tables and each key, the reads of the previous and
+   of the current block. Rows and blocks of a line, in the order of reads and tables, are its *items*: first
+   one for each place, then the blocks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from fastserve.errors import DefinitionError
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan, on_demand_outputs, plan_on_demand
-from fastserve.plan.reads import ReadGroup, TableUse, partition_tables
+from fastserve.plan.reads import PACKED_KEY, ReadGroup, TableUse, partition_tables
+from fastserve.plan.streams import BLOCKS_READ
 from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.reference import FeatureViewReference
 from fastserve.sdk.repo import Repo
 from fastserve.sdk.service import FeatureService
 from fastserve.sdk.types import DataType, Field
-from fastserve.tiles.aggregates import AggregateFeature
+from fastserve.tiles.aggregates import AggregateFeature, CompactedSchema
+from fastserve.tiles.blocks import BlockSchema, block_schema
+from fastserve.tiles.heads import HeadPlace, HeadPlan, narrow_components
 from fastserve.tiles.layout import WORD_BYTES, Column
 from fastserve.tiles.merge import CONSTANT_BITS
 
@@ -38,10 +45,14 @@ MAX_STORE_BYTES = 2 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """One key a request asks for: ``keys`` are the positions of its values among the service's join keys."""
+    """One key a request asks for: ``keys`` are the positions of its values among the service's join keys.
+
+    Of a group of stream tables it is the block ``blocks_back`` before that of the request's moment.
+    """
 
     group: ReadGroup
     keys: tuple[int, ...]
+    blocks_back: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,18 @@ class Place:
     read: int
     slot: int
     word: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamedPlace:
+    """A place whose view has blocks. ``items`` are those of the previous and of the current block."""
+
+    place: Place
+    schema: CompactedSchema
+    blocks: BlockSchema
+    reads: tuple[int, ...]
+    items: tuple[int, ...]
+    features: tuple[AggregateFeature, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +114,20 @@ class ServicePlan:
     """The word of the vector row at which the constants start."""
     words: int
     """Length of the vector row in 8-byte words."""
+    streams: tuple[StreamedPlace, ...] = ()
+    """Places with blocks, in the order of places."""
+    heads: HeadPlan | None = None
+    """The heads of ``streams``, by their positions; they stand before the constants."""
+
+    @property
+    def heads_word(self) -> int:
+        """The word of the vector row at which the heads start."""
+        return self.constants_word - (0 if self.heads is None else self.heads.words)
 
     @property
     def row_bytes(self) -> int:
         """Bytes of all fixed parts, what a request reads at least when every row exists."""
-        return self.constants_word * WORD_BYTES
+        return self.heads_word * WORD_BYTES
 
     @property
     def key_count(self) -> int:
@@ -129,16 +161,17 @@ def plan_workspace(repo: Repo, table_prefix: str = "", workspace: str | None = N
     return WorkspacePlan(name, views, services, tuple(groups))
 
 
-def _refuse_shared_tables(views: object) -> None:
+def _refuse_shared_tables(views: Iterable[ViewPlan]) -> None:
     owners: dict[str, ViewPlan] = {}
-    for view in views:  # type: ignore[attr-defined]
-        other = owners.setdefault(view.table, view)
-        if other is not view:
-            raise DefinitionError(
-                f"view {view.name!r}: expected a table of its own, got {view.table!r}, "
-                f"which view {other.name!r} has",
-                view.view.location,
-            )
+    for view in views:
+        for table in view.tables:
+            other = owners.setdefault(table, view)
+            if other is not view:
+                raise DefinitionError(
+                    f"view {view.name!r}: expected a table of its own, got {table!r}, "
+                    f"which view {other.name!r} has",
+                    view.view.location,
+                )
 
 
 def _positions(reference: FeatureViewReference, join_keys: Sequence[Field]) -> tuple[int, ...]:
@@ -147,11 +180,14 @@ def _positions(reference: FeatureViewReference, join_keys: Sequence[Field]) -> t
 
 
 def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableUse]:
-    return [
-        TableUse(view.table, _positions(reference, service.join_keys), view.key_attributes, view.packed)
-        for reference in (*service.references, *service.source_references)
-        for view in [views[reference.view.name]]
-    ]
+    uses: list[TableUse] = []
+    for reference in (*service.references, *service.source_references):
+        view = views[reference.view.name]
+        keys = _positions(reference, service.join_keys)
+        uses.append(TableUse(view.table, keys, view.key_attributes, view.packed))
+        if view.stream is not None:
+            uses.append(TableUse(view.stream.table, keys, PACKED_KEY, True, view.stream.block_ns))
+    return uses
 
 
 def _plan_service(
@@ -168,10 +204,14 @@ def _plan_service(
         table = views[reference.view.name].table
         return places[reads[Read(by_table[table], _positions(reference, service.join_keys))], table]
 
+    _add_block_reads(reads, places, by_table)
     input_of = _input_maker(places.values())
     visible = _visible_inputs(service, place_of, input_of)
     inputs, positions = _with_hidden_inputs(visible, service.source_references, place_of, input_of)
+    streams = _streamed_places(reads, places.values(), inputs)
+    heads = HeadPlan([_head_place(stream) for stream in streams]) if streams else None
     constants_word = sum(place.view.layout.fixed_words for place in places.values())
+    constants_word += 0 if heads is None else heads.words
     return ServicePlan(
         workspace=workspace,
         name=service.name,
@@ -186,6 +226,8 @@ def _plan_service(
         outputs=(*on_demand_outputs(service), *visible),
         constants_word=constants_word,
         words=constants_word + len(CONSTANT_BITS),
+        streams=streams,
+        heads=heads,
     )
 
 
@@ -197,6 +239,48 @@ def _places(reads: Mapping[Read, int], views: Mapping[str, ViewPlan]) -> dict[tu
             places[number, table] = Place(len(places), views[table], number, slot, word)
             word += views[table].layout.fixed_words
     return places
+
+
+def _add_block_reads(
+    reads: dict[Read, int], places: Mapping[tuple[int, str], Place], by_table: Mapping[str, ReadGroup]
+) -> None:
+    """Add the reads of blocks, oldest first, of all places that have any."""
+    rows = list(reads)
+    for place in places.values():
+        if place.view.stream is not None:
+            group = by_table[place.view.stream.table]
+            for back in reversed(range(BLOCKS_READ)):
+                reads.setdefault(Read(group, rows[place.read].keys, back), len(reads))
+
+
+def _streamed_places(
+    reads: Mapping[Read, int], places: Iterable[Place], inputs: Sequence[Output]
+) -> tuple[StreamedPlace, ...]:
+    ordered = list(reads)
+    first_items = [0, *accumulate(read.group.size for read in ordered)]
+    streamed: list[StreamedPlace] = []
+    for place in places:
+        if place.view.stream is None or place.view.schema is None:
+            continue
+        table, keys = place.view.stream.table, ordered[place.read].keys
+        own = [n for n, read in enumerate(ordered) if table in read.group.tables and read.keys == keys]
+        sources = [output.source for output in inputs if output.place == place.number]
+        streamed.append(
+            StreamedPlace(
+                place=place,
+                schema=place.view.schema,
+                blocks=block_schema(place.view.schema),
+                reads=tuple(own),
+                items=tuple(first_items[n] + ordered[n].group.tables.index(table) for n in own),
+                features=tuple(source for source in sources if isinstance(source, AggregateFeature)),
+            )
+        )
+    return tuple(streamed)
+
+
+def _head_place(stream: StreamedPlace) -> HeadPlace:
+    components = tuple(sorted(narrow_components(stream.features)))
+    return HeadPlace(stream.schema, stream.blocks, components)
 
 
 PlaceOf = Callable[[FeatureViewReference], Place]

@@ -35,7 +35,19 @@ def compile_merge(plan: ServicePlan) -> MergePlan | None:
         features = [source for source in sources if isinstance(source, AggregateFeature)]
         if features:
             places.append((place.number, place.word, place.view.schema, features))
-    return MergePlan(places, plan.constants_word) if places else None
+    return MergePlan(places, plan.constants_word, _head_words(plan)) if places else None
+
+
+def _head_words(plan: ServicePlan) -> dict[tuple[int, int], tuple[int, ...]]:
+    """Return by place and component the words of the vector row in which its head stands."""
+    if plan.heads is None:
+        return {}
+    first = plan.heads_word
+    return {
+        (stream.place.number, number): tuple(first + word for word in plan.heads.words_of(position, number))
+        for position, stream in enumerate(plan.streams)
+        for number in plan.heads.places[position].components
+    }
 
 
 class AggregateMerger:
@@ -56,19 +68,27 @@ class AggregateMerger:
         epoch = self._epoch
         if epoch is not None and epoch.start_ns <= now_ns < epoch.end_ns and _all_are(as_of, epoch.as_of):
             return merge.fast(matrix, epoch), matrix, effective
-        stale = (as_of != NULL_INT64) & (
-            (as_of < now_ns - merge.horizons_ns) | (as_of > now_ns + CLOCK_SKEW_NS)
-        )
-        if stale.any():
-            stale_rows = pairs(stale, merge.place_numbers)
-            report.expired += len(stale_rows)
-            matrix, effective = self._rows.nulled(matrix, effective, stale_rows)
+        stale = self._stale(as_of, now_ns)
+        if stale:
+            report.expired += len(stale)
+            matrix, effective = self._rows.nulled(matrix, effective, stale)
             as_of = effective.take(merge.place_numbers, axis=1)
         epoch = self._maybe_new_epoch(as_of, now_ns)
         if epoch is not None:
             return merge.fast(matrix, epoch), matrix, effective
         known = np.where(as_of == NULL_INT64, now_ns, as_of)
         return merge.masked(matrix, known, now_ns), matrix, effective
+
+    def stale(self, effective: Words, now_ns: int) -> list[tuple[int, int]]:
+        """Return the (line, place) pairs of rows of aggregates past their horizon or from the future."""
+        return self._stale(effective.take(self._merge.place_numbers, axis=1), now_ns)
+
+    def _stale(self, as_of: Words, now_ns: int) -> list[tuple[int, int]]:
+        merge = self._merge
+        stale = (as_of != NULL_INT64) & (
+            (as_of < now_ns - merge.horizons_ns) | (as_of > now_ns + CLOCK_SKEW_NS)
+        )
+        return pairs(stale, merge.place_numbers) if stale.any() else []
 
     def _maybe_new_epoch(self, as_of: Words, now_ns: int) -> Epoch | None:
         """Return an epoch when all rows share one as_of per view and have done so for a few batches."""

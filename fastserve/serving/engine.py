@@ -8,7 +8,8 @@ Invariants
 2. Requests of one service that became ready by one answer of the store are evaluated together, as many at
    once as the processor's cache holds; long ones give way to the loop every `MAX_LINES_AT_ONCE` lines.
 3. One request's failure, deadline or size never changes another's result.
-4. All lines of a request are evaluated at one moment of the request clock.
+4. All lines of a request are evaluated at one moment of the request clock: that at which its rows are there,
+   or where it reads blocks the last before it that these blocks serve.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from fastserve.errors import RequestError
 from fastserve.plan.service import WorkspacePlan
 from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead, Reader
 from fastserve.serving.columns import Columns, Computed
+from fastserve.serving.heads import OldShapes, Watermarks
 from fastserve.serving.on_demand import OnDemandEvaluator, Surroundings
 from fastserve.serving.on_demand_batch import Batch
 from fastserve.serving.requests import ServiceRuntime, VectorRequest
@@ -35,7 +37,8 @@ class Engine:
     """All services of a workspace over one store.
 
     ``clock_ns`` is the request clock (wall time or fixed), ``schedule`` calls a function at the end of the
-    loop's turn. ``surroundings`` are what on-demand views need of the process.
+    loop's turn. ``surroundings`` are what on-demand views need of the process. ``watermarks`` hold until when
+    each streamed view's events are in rows; whoever knows it sets it there.
     """
 
     def __init__(
@@ -48,12 +51,14 @@ class Engine:
         old_layouts: OldLayouts | None = None,
         transcode_item: Transcode | None = None,
         surroundings: Surroundings | None = None,
+        old_shapes: OldShapes | None = None,
     ) -> None:
+        self.watermarks = Watermarks()
         around = surroundings or Surroundings(lambda: 0)
         self.services: Mapping[str, ServiceRuntime] = {
             name: ServiceRuntime(
                 service,
-                VectorEvaluator(service, transport, old_layouts, transcode_item),
+                VectorEvaluator(service, transport, old_layouts, transcode_item, self.watermarks, old_shapes),
                 OnDemandEvaluator(service, around) if service.on_demand else None,
             )
             for name, service in plan.services.items()
@@ -62,6 +67,7 @@ class Engine:
         self._unread: list[VectorRequest] = []
         self._computing = 0
         self._group_count = len(plan.groups)
+        self._groups = {table: group for group in plan.groups for table in group.tables}
         self._schedule = schedule
         self._clock_ns = clock_ns
         self._in_flight: dict[VectorRequest, None] = {}
@@ -77,6 +83,12 @@ class Engine:
         self.coalescer = Coalescer(
             self._group_count, reader.max_keys, reader.fetch, self._schedule, self._on_ready
         )
+
+    def forget(self, table: str, key: str) -> None:
+        """Let no later request join a read of ``key`` that is under way: it has just been written."""
+        group = self._groups.get(table)
+        if group is not None:
+            self.coalescer.forget(group, key)
 
     @property
     def in_flight(self) -> int:
@@ -96,6 +108,10 @@ class Engine:
         if not builders:
             self._submit_unread(request)
             return
+        clock = request.runtime.block_clock
+        if clock is not None:
+            clock.set(self._clock_ns())
+            request.blocks_span_ns = (clock.start_ns, clock.end_ns - 1)
         read = self.coalescer.read
         deadline_s = request.deadline_s
         append = request.reads.append
@@ -122,10 +138,22 @@ class Engine:
             else:
                 by_service[request.runtime] = [request]
         for runtime, requests in by_service.items():
-            self._evaluate(runtime, requests)
+            if runtime.block_clock is None:
+                self._evaluate(runtime, requests, self._clock_ns())
+            else:
+                self._evaluate_streamed(runtime, requests)
 
-    def _evaluate(self, runtime: ServiceRuntime, requests: list[VectorRequest]) -> None:
+    def _evaluate_streamed(self, runtime: ServiceRuntime, requests: list[VectorRequest]) -> None:
+        """Evaluate requests that read blocks, each at a moment that its blocks serve."""
         now_ns = self._clock_ns()
+        by_moment: dict[int, list[VectorRequest]] = {}
+        for request in requests:
+            first_ns, last_ns = request.blocks_span_ns
+            by_moment.setdefault(min(max(now_ns, first_ns), last_ns), []).append(request)
+        for moment_ns, together in by_moment.items():
+            self._evaluate(runtime, together, moment_ns)
+
+    def _evaluate(self, runtime: ServiceRuntime, requests: list[VectorRequest], now_ns: int) -> None:
         limit = runtime.lines_at_once
         together: list[VectorRequest] = []
         lines = 0
@@ -281,7 +309,7 @@ class Engine:
             return  # finished before
         request.waiting = GAVE_UP
         if request.budget:
-            self._evaluate(request.runtime, [request])
+            self._evaluate_streamed(request.runtime, [request])
         else:
             request.owner.on_timeout()
             request.release()

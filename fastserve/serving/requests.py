@@ -2,7 +2,8 @@
 
 Invariants
 1. A request's reads stand line by line, in each line in the plan's order of reads.
-2. Rows of a read that failed or has not come are None, and `VectorRequest.lacking` says so.
+2. Rows of a read that failed or has not come are None, and `VectorRequest.lacking` says so. Of a view with
+   blocks row and blocks are then all None: without one of them the others would be a wrong answer.
 """
 
 from __future__ import annotations
@@ -10,20 +11,26 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
-from fastserve.plan.keys import ordinary_key
+from fastserve.errors import InvariantError
+from fastserve.plan.keys import block_key, ordinary_key
 from fastserve.plan.service import Read, ServicePlan
+from fastserve.plan.streams import BLOCKS_READ
 from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.columns import Columns, ZeroCounts, no_columns
 from fastserve.serving.on_demand import OnDemandEvaluator
 from fastserve.serving.vector_rows import Lines
 from fastserve.serving.vectors import VectorEvaluator
 from fastserve.tiles.layout import WORD_BYTES
+from fastserve.tiles.windows import floor_to
 
 SLICE_BYTES = 1024 * 1024
 """Lines whose matrix is larger than this are evaluated in slices. A line of 50 views x 100 features (94 KB)
 takes 69 us alone, 44 us among 8 to 32, and 64 us among 64, whose matrix no longer fits into the second-level
 cache; smaller services gain nothing from more than 1 MiB. Where the allocator gives large blocks back at once
 (`server.memory`), page faults make it 110 us from 14 lines on."""
+
+
+ALL_TIME_NS = (-(2**63), 2**63 - 1)
 
 
 class Finish(Protocol):
@@ -44,6 +51,8 @@ class ServiceRuntime:
 
     __slots__ = (
         "_empty",
+        "_items_of_read",
+        "block_clock",
         "evaluator",
         "key_builders",
         "lines_at_once",
@@ -56,15 +65,23 @@ class ServiceRuntime:
     def __init__(
         self, plan: ServicePlan, evaluator: VectorEvaluator, on_demand: OnDemandEvaluator | None = None
     ) -> None:
+        self.block_clock = BlockClock(plan) if plan.streams else None
         self.plan = plan
         self.evaluator = evaluator
         self.on_demand = on_demand
-        self.key_builders = [(read.group, _key_builder(read)) for read in plan.reads]
+        self.key_builders = [
+            (read.group, _key_builder(read, self.block_clock) if read.group.block_ns else _row_key(read))
+            for read in plan.reads
+        ]
         self.lines_at_once = max(1, SLICE_BYTES // (plan.words * WORD_BYTES))
         self.places_of_read = [
-            tuple(place.number for place in plan.places if place.read == number)
+            (
+                *[place.number for place in plan.places if place.read == number],
+                *[stream.place.number for stream in plan.streams if number in stream.reads],
+            )
             for number in range(len(plan.reads))
         ]
+        self._items_of_read = [_items_of(plan, places) for places in self.places_of_read]
         self.single_read = len(plan.reads) == 1
         self._empty = [[None] * read.group.size for read in plan.reads]
 
@@ -75,19 +92,46 @@ class ServiceRuntime:
         return self.evaluator.evaluate(lines, now_ns, zero_counts)
 
     def rows(self, reads: Sequence[KeyRead], line: int) -> list[Any]:
-        """Return the rows of one line in place order; None for what is absent, failed or has not come."""
+        """Return the items of one line, rows in place order, then blocks.
+
+        They are None for what is absent, failed or has not come.
+        """
         if self.single_read:
             read = reads[line]
             return read.rows if read.settled and read.error is None else self._empty[0]
         count = len(self._empty)
         rows: list[Any] = []
+        lacking: list[int] = []
         for number in range(count):
             read = reads[line * count + number]
-            rows += read.rows if read.settled and read.error is None else self._empty[number]
+            if read.settled and read.error is None:
+                rows += read.rows
+            else:
+                rows += self._empty[number]
+                lacking.append(number)
+        if lacking and self.block_clock is not None:
+            for number in lacking:
+                for item in self._items_of_read[number]:
+                    rows[item] = None
         return rows
 
 
-def _key_builder(read: Read) -> Callable[[Sequence[str]], str]:
+def _items_of(plan: ServicePlan, places: Sequence[int]) -> tuple[int, ...]:
+    """Return the items of a line that can't be used without each other: those of these places."""
+    blocks = [item for stream in plan.streams if stream.place.number in places for item in stream.items]
+    return (*places, *blocks)
+
+
+def _key_builder(read: Read, clock: BlockClock | None) -> Callable[[Sequence[str]], str]:
+    """Return what builds the key of the block that the clock stands at, or one before it."""
+    if clock is None:
+        raise InvariantError("expected a clock for the keys of blocks, got none")
+    row_key, suffixes = _row_key(read), clock.suffixes
+    place = (read.group.block_ns, read.blocks_back)
+    return lambda texts: row_key(texts) + suffixes[place]
+
+
+def _row_key(read: Read) -> Callable[[Sequence[str]], str]:
     keys = read.keys
     if not read.group.own_items:
         attributes = read.group.key_attributes
@@ -98,15 +142,41 @@ def _key_builder(read: Read) -> Callable[[Sequence[str]], str]:
     return lambda texts: "|".join([texts[key] for key in keys])
 
 
+class BlockClock:
+    """Which blocks a service reads at a moment: the ends of their keys, made anew when a block begins.
+
+    From ``start_ns`` until ``end_ns`` it is the same blocks that are read.
+    """
+
+    __slots__ = ("_lengths_ns", "end_ns", "start_ns", "suffixes")
+
+    def __init__(self, plan: ServicePlan) -> None:
+        self._lengths_ns = sorted({stream.blocks.block_ns for stream in plan.streams})
+        self.start_ns = self.end_ns = 0
+        self.suffixes: dict[tuple[int, int], str] = {}
+
+    def set(self, now_ns: int) -> None:
+        """Turn the clock to ``now_ns``."""
+        if self.start_ns <= now_ns < self.end_ns:
+            return
+        for length_ns in self._lengths_ns:
+            for back in range(BLOCKS_READ):
+                self.suffixes[length_ns, back] = block_key("", now_ns // length_ns - back)
+        self.start_ns = max(floor_to(now_ns, length_ns) for length_ns in self._lengths_ns)
+        self.end_ns = min(floor_to(now_ns, length_ns) + length_ns for length_ns in self._lengths_ns)
+
+
 class VectorRequest:
     """The reads of one request: ``lines`` vectors of one service.
 
     ``budget`` tells that the deadline is the caller's latency budget: what has come by then is answered.
     ``partial`` tells that rows which couldn't be read are welcome as nulls. ``contexts`` are each line's
-    values of the plan's context fields, empty where the plan has none.
+    values of the plan's context fields, empty where the plan has none. ``blocks_span_ns`` are the first and
+    the last moment of the request clock for which the blocks that were asked for are the right ones.
     """
 
     __slots__ = (
+        "blocks_span_ns",
         "budget",
         "contexts",
         "deadline_s",
@@ -142,6 +212,7 @@ class VectorRequest:
         self.waiting = 0
         self.started_s = 0.0
         self.reads: list[KeyRead] = []
+        self.blocks_span_ns = ALL_TIME_NS
 
     def release(self) -> None:
         """Let go of rows and owner.

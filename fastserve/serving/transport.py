@@ -24,10 +24,12 @@ from fastserve.tiles.layout import RowLayout
 class RowTransport:
     """One form of rows.
 
-    ``join`` raises TypeError for an absent row (None) among them, ValueError for text that isn't base64.
+    ``join`` raises TypeError for an absent row (None) among them, ValueError for text that isn't base64;
+    ``join_writable`` does the same and gives bytes that may be written to, at no more cost.
     """
 
     join: Callable[[Sequence[Any]], bytes]
+    join_writable: Callable[[Sequence[Any]], bytearray]
     wrap: Callable[[bytes], Any]
     unwrap: Callable[[Any], bytes]
     fixed_length: Callable[[RowLayout], int]
@@ -39,8 +41,13 @@ def _join_text(rows: Sequence[str]) -> bytes:
     return pybase64.b64decode("".join(rows), validate=True)
 
 
+def _join_text_writable(rows: Sequence[str]) -> bytearray:
+    return pybase64.b64decode_as_bytearray("".join(rows), validate=True)
+
+
 BASE64_ROWS = RowTransport(
     join=_join_text,
+    join_writable=_join_text_writable,
     wrap=lambda row: pybase64.b64encode(row).decode("ascii"),
     unwrap=lambda text: pybase64.b64decode(text, validate=True),
     fixed_length=lambda layout: layout.fixed_text_length,
@@ -48,6 +55,7 @@ BASE64_ROWS = RowTransport(
 )
 RAW_ROWS = RowTransport(
     join=b"".join,
+    join_writable=bytearray().join,
     wrap=lambda row: row,
     unwrap=bytes,
     fixed_length=lambda layout: layout.fixed_bytes,

@@ -6,8 +6,9 @@ looked at by itself.
 
 Invariants
 1. Every line of a matrix consists of rows whose headers name the layouts that they are read with, in place
-   order, and the constants behind them. Bytes that are no row never get into it.
+   order, and behind them neutral heads and the constants. Bytes that are no row never get into it.
 2. What `joined` takes, `repaired` takes with the same result.
+3. Matrices of a service with heads may be written to.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class VectorRows:
             transport.wrap(row)[:length] for row, length in zip(self._null_rows, lengths, strict=True)
         ]
         self._lengths = lengths
-        self._constants = transport.wrap(CONSTANTS)
+        self._tail = CONSTANTS if plan.heads is None else plan.heads.neutral.tobytes() + CONSTANTS
+        self._constants = transport.wrap(self._tail)
+        self._join = transport.join if plan.heads is None else transport.join_writable
         self._header_at = np.array([place.word for place in plan.places], np.intp)
         self._effective_at = self._header_at + 1
         self._headers = np.array([view.layout.header_word for view in views], np.int64).tobytes()
@@ -87,7 +90,7 @@ class VectorRows:
                     return None
                 parts += fixed
                 parts.append(self._constants)
-            joined = self._transport.join(parts)
+            joined = self._join(parts)
         except (TypeError, ValueError):
             return None
         if len(joined) != len(lines) * self._words * WORD_BYTES:  # padding among the texts
@@ -134,8 +137,8 @@ class VectorRows:
             fixed += [
                 row[: place.view.layout.fixed_bytes] for place, row in zip(self._places, rows, strict=True)
             ]
-            fixed.append(CONSTANTS)
-        matrix = np.frombuffer(b"".join(fixed), "<i8").reshape(len(lines), self._words)
+            fixed.append(self._tail)
+        matrix = np.frombuffer(bytearray().join(fixed), "<i8").reshape(len(lines), self._words)
         return matrix, whole, exact
 
     def _readable(self, line: int, place: Place, row: Any, report: RowReport) -> bytes:

@@ -20,10 +20,12 @@ import numpy as np
 from fastserve.plan.service import ServicePlan
 from fastserve.serving.aggregates import AggregateMerger, compile_merge, has_odd
 from fastserve.serving.columns import ColumnIndex, Columns, Merged, RowReport, ZeroCounts
+from fastserve.serving.heads import OldShapes, StreamBatch, StreamHeads, Watermarks
 from fastserve.serving.texts import TextColumns, Texts
 from fastserve.serving.transcode import OldLayouts
 from fastserve.serving.transport import RowTransport
 from fastserve.serving.vector_rows import Lines, Transcode, VectorRows, pairs
+from fastserve.serving.wide import BrokenRowsError, Pieces, WideAnswers
 from fastserve.tiles.layout import NULL_INT64
 from fastserve.tiles.merge import Words
 from fastserve.tiles.rows import RowError
@@ -35,7 +37,8 @@ class VectorEvaluator:
     """One service's plan made into index arrays for one kind of row transport.
 
     ``transcode_item`` turns an attributes-format item into a packed row of the view; ``old_layouts`` are
-    schemas that rows may have besides the current one.
+    schemas that rows may have besides the current one, ``old_shapes`` those of blocks. ``watermarks`` are
+    read at each evaluation.
     """
 
     def __init__(
@@ -44,37 +47,59 @@ class VectorEvaluator:
         transport: RowTransport,
         old_layouts: OldLayouts | None = None,
         transcode_item: Transcode | None = None,
+        watermarks: Watermarks | None = None,
+        old_shapes: OldShapes | None = None,
     ) -> None:
         merge = compile_merge(plan)
         self.plan = plan
         self._rows = VectorRows(plan, transport, old_layouts, transcode_item)
         self._texts = TextColumns(plan, transport)
         self._merger = None if merge is None else AggregateMerger(merge, self._rows)
+        self._wide = WideAnswers(plan, transport, merge)
         self._columns = ColumnIndex(plan, merge)
+        self._streams = None
+        if plan.heads is not None:
+            self._streams = StreamHeads(plan, transport, watermarks or Watermarks(), old_shapes)
         ttls_ns = {p.number: p.view.ttl_ns for p in plan.places if p.view.ttl_ns is not None}
         self._ttl_places = np.array(list(ttls_ns), np.intp)
         self._ttls_ns = np.array(list(ttls_ns.values()), np.int64)
 
     def evaluate(self, lines: Lines, now_ns: int, zero_counts: ZeroCounts | None = None) -> Columns:
-        """Evaluate a batch. ``lines`` holds, per request, its rows in place order.
+        """Evaluate a batch. ``lines`` holds, per request, its rows in place order, and then its blocks.
 
         A row is in the transport's form, an item, or None. ``zero_counts`` says per request whether a null
         count is to be 0 (the API's ``coerceNullCountsToZero``), and where not even so.
         """
-        report = RowReport()
+        try:
+            return self._evaluate(lines, now_ns, zero_counts, RowReport())
+        except BrokenRowsError as error:  # rare, and found late: go again as if these had been read so
+            rest = [
+                [None if (number, place) in error.rows else row for place, row in enumerate(line)]
+                for number, line in enumerate(lines)
+            ]
+            return self._evaluate(rest, now_ns, zero_counts, RowReport(dict(error.rows)))
+
+    def _evaluate(
+        self, lines: Lines, now_ns: int, zero_counts: ZeroCounts | None, report: RowReport
+    ) -> Columns:
+        batch = None
+        if self._streams is not None:
+            lines, batch = self._streams.taken_apart(lines, report)
         matrix = self._rows.joined(lines)
         if matrix is not None:
             effective = self._rows.effective_ns(matrix)
             try:
                 texts = self._texts.cut(lines, matrix, effective) if self._texts else []
+                wide = self._wide.cut(lines, matrix, effective) if self._wide else []
             except (RowError, ValueError):
                 matrix = None  # the variable-width part of some row is broken: look at each
             else:
-                return self._evaluated(matrix, effective, texts, {}, now_ns, zero_counts, report)
+                return self._evaluated(matrix, effective, texts, wide, {}, now_ns, zero_counts, report, batch)
         matrix, whole, exact = self._rows.repaired(lines, report)
         effective = self._rows.effective_ns(matrix)
         texts = self._texts.of_rows(whole, effective) if self._texts else []
-        columns = self._evaluated(matrix, effective, texts, exact, now_ns, zero_counts, report)
+        wide = self._wide.of_rows(whole, effective) if self._wide else []
+        columns = self._evaluated(matrix, effective, texts, wide, exact, now_ns, zero_counts, report, batch)
         columns.odd = True
         return columns
 
@@ -83,10 +108,12 @@ class VectorEvaluator:
         matrix: Words,
         effective: Words,
         texts: Texts,
+        wide: Pieces,
         exact: dict[tuple[int, int], int],
         now_ns: int,
         zero_counts: ZeroCounts | None,
         report: RowReport,
+        batch: StreamBatch | None,
     ) -> Columns:
         if self._ttl_places.size:
             expired = self._expired(effective, now_ns)
@@ -97,10 +124,31 @@ class VectorEvaluator:
                 exact = self._less_nulled(exact, effective)
         merged = NO_AGGREGATES
         if self._merger is not None:
+            if batch is not None:
+                matrix, effective = self._with_heads(batch, matrix, effective, now_ns, report)
             merged, matrix, effective = self._merger.merged(matrix, effective, now_ns, report)
+            as_of = effective
+            if batch is not None:
+                effective = batch.newest(effective)
+            if wide:
+                self._wide.fill(texts, wide, as_of, effective, merged, now_ns)
         odd = has_odd(merged)
         values = self._columns.read(matrix, merged, zero_counts, report)
         return Columns(*values, texts, effective, odd, exact, report)
+
+    def _with_heads(
+        self, batch: StreamBatch, matrix: Words, effective: Words, now_ns: int, report: RowReport
+    ) -> tuple[Words, Words]:
+        """Return matrix and effective times with heads, and less the rows that can't answer."""
+        if self._merger is None:
+            return matrix, effective
+        stale = self._merger.stale(effective, now_ns)
+        report.expired += len(stale)
+        dead = [*report.unreadable, *stale]
+        if dead:
+            matrix, effective = self._rows.nulled(matrix, effective, dead)
+        batch.fill(matrix, effective, dead, now_ns, report)
+        return matrix, effective
 
     def _expired(self, effective: Words, now_ns: int) -> list[tuple[int, int]]:
         times = effective.take(self._ttl_places, axis=1)
