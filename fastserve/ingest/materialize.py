@@ -22,11 +22,12 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 import duckdb
 import pyarrow as pa
@@ -98,7 +99,6 @@ class JobSettings:
     parallel: int
     memory_mb: int
     scratch: Path
-    guard: Guard
 
 
 async def materialize(
@@ -133,20 +133,93 @@ async def materialize(
     _check_one_source(plans, inputs)
     registry = Registry(store, workspace)
     await check_tables(plans, registry, store, store_name)
+    work = [(plan, StoreOutlet(plan, store, registry, guard or Unguarded())) for plan in plans]
+    return await run_jobs(
+        work,
+        until_ns=until_ns,
+        inputs=inputs,
+        max_bad_rows=max_bad_rows,
+        progress=progress,
+        parallel=parallel,
+        memory_mb=memory_mb,
+        scratch=scratch,
+    )
+
+
+class Outlet(Protocol):
+    """Where one view's rows go, and who remembers how far the job came."""
+
+    async def begin(self, name: str, partitions: int) -> Mapping[int, tuple[int, int]]:
+        """Prepare for the rows of the job ``name``; return what an earlier run of it has written.
+
+        That is keys and bytes by partition.
+        """
+
+    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> None:
+        """Take what a `RowMaker` made."""
+
+    async def partition_done(self, partition: int, result: PartitionResult) -> None:
+        """Remember that all rows of a partition were put."""
+
+    async def finish(self, report: MaterializeReport) -> None:
+        """Remember that all rows of the view were put."""
+
+
+class StoreOutlet:
+    """Puts rows into the online store and keeps the records beside them."""
+
+    def __init__(self, plan: ViewPlan, store: OnlineStore, registry: Registry, guard: Guard) -> None:
+        self._plan = plan
+        self._store = store
+        self._registry = registry
+        self._guard = guard
+        self._records: JobRecords | None = None
+
+    async def begin(self, name: str, partitions: int) -> Mapping[int, tuple[int, int]]:
+        """See `Outlet`."""
+        if self._plan.packed:
+            await self._registry.record_schema(self._plan)
+        self._records = JobRecords(self._registry, name, partitions)
+        return await self._records.done()
+
+    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> None:
+        """See `Outlet`."""
+        await self._guard.hold()
+        await put_made(self._store, destination(self._plan), made)
+
+    async def partition_done(self, partition: int, result: PartitionResult) -> None:
+        """See `Outlet`."""
+        if self._records is not None:
+            await self._records.record(partition, result.keys, result.bytes)
+
+    async def finish(self, report: MaterializeReport) -> None:
+        """See `Outlet`."""
+        await self._guard.confirm()
+        await record_report(self._registry, self._plan, report)
+        if self._records is not None:
+            await self._records.clear()
+        if self._plan.stream is not None:
+            await self._store.sweep(self._plan.stream.table, int(time.time()))
+
+
+async def run_jobs(
+    work: Sequence[tuple[ViewPlan, Outlet]],
+    *,
+    until_ns: int,
+    inputs: Sequence[str] | None,
+    max_bad_rows: int | None,
+    progress: bool,
+    parallel: int,
+    memory_mb: int,
+    scratch: str | Path | None,
+) -> list[MaterializeReport]:
+    """Make the rows of views one after the other, each into its outlet; `materialize` says what is what."""
+    _check_one_source([plan for plan, _ in work], inputs)
     shows = make_progress(wanted=progress)
     try:
         with tempfile.TemporaryDirectory(prefix="fastserve-", dir=scratch) as folder:
-            settings = JobSettings(
-                until_ns,
-                inputs,
-                max_bad_rows,
-                max(1, parallel),
-                memory_mb,
-                Path(folder),
-                guard or Unguarded(),
-            )
-            jobs = [_ViewJob(plan, store, registry, settings, shows) for plan in plans]
-            return [await job.run() for job in jobs]
+            settings = JobSettings(until_ns, inputs, max_bad_rows, max(1, parallel), memory_mb, Path(folder))
+            return [await _ViewJob(plan, outlet, settings, shows).run() for plan, outlet in work]
     finally:
         shows.close()
 
@@ -276,12 +349,9 @@ async def record_report(registry: Registry, plan: ViewPlan, report: MaterializeR
 class _ViewJob:
     """One view's way from files to rows."""
 
-    def __init__(
-        self, plan: ViewPlan, store: OnlineStore, registry: Registry, settings: JobSettings, shows: Progress
-    ) -> None:
+    def __init__(self, plan: ViewPlan, outlet: Outlet, settings: JobSettings, shows: Progress) -> None:
         self._plan = plan
-        self._store = store
-        self._registry = registry
+        self._outlet = outlet
         self._settings = settings
         self._shows = shows
         self._folder = settings.scratch / plan.name
@@ -304,12 +374,9 @@ class _ViewJob:
         files = await asyncio.to_thread(find_files, source, self._settings.inputs, self._settings.scratch)
         partitions = partitions_for(sum(file.plain_bytes for file in files))
         rows_read, staged = await self._staged(files, partitions)
-        if self._plan.packed:
-            await self._registry.record_schema(self._plan)
         name = fingerprint(self._plan, files, self._settings.until_ns, partitions)
-        records = JobRecords(self._registry, name, partitions)
-        done = await records.done()
-        results = await self._written(staged, records, done)
+        done = await self._outlet.begin(name, partitions)
+        results = await self._written(staged, done)
         report = make_report(
             self._plan,
             self._settings.until_ns,
@@ -320,11 +387,7 @@ class _ViewJob:
             done=done,
             seconds=time.perf_counter() - began,
         )
-        await self._settings.guard.confirm()
-        await record_report(self._registry, self._plan, report)
-        await records.clear()
-        if self._plan.stream is not None:
-            await self._store.sweep(self._plan.stream.table, int(time.time()))
+        await self._outlet.finish(report)
         return report
 
     # --- reading --------------------------------------------------------------------------------------------
@@ -364,7 +427,7 @@ class _ViewJob:
     # --- writing --------------------------------------------------------------------------------------------
 
     async def _written(
-        self, staged: Partitions, records: JobRecords, done: dict[int, tuple[int, int]]
+        self, staged: Partitions, done: Mapping[int, tuple[int, int]]
     ) -> list[PartitionResult]:
         """Make and put the rows of all partitions that aren't done, several at a time."""
         waiting = [p for p in range(staged.count) if p not in done and staged.path(p) is not None]
@@ -375,7 +438,7 @@ class _ViewJob:
         async def one(partition: int, source: Path) -> PartitionResult:
             async with limit:
                 result = await self._make_and_put(partition, source, executor)
-                await records.record(partition, result.keys, result.bytes)
+                await self._outlet.partition_done(partition, result)
                 self._shows.advance(1)
                 return result
 
@@ -403,8 +466,7 @@ class _ViewJob:
     async def _make_and_put(self, partition: int, source: Path, executor: Executor) -> PartitionResult:
         job = self._partition_job(partition, source)
         result = await asyncio.get_running_loop().run_in_executor(executor, make_rows, job)
-        await self._settings.guard.hold()
-        await put_made(self._store, destination(self._plan), read_rows(job.target))
+        await self._outlet.put(read_rows(job.target))
         await asyncio.to_thread(_remove, source, job.target)  # other partitions need the space
         return result
 
