@@ -22,10 +22,9 @@ import numpy.typing as npt
 from fastserve.tiles.aggregates import CompactedSchema
 from fastserve.tiles.blocks import Block, BlockSchema
 from fastserve.tiles.operations import Over, over_segments, reduce_parts
-from fastserve.tiles.rows import RowBuilder
 from fastserve.tiles.wide import function_of
 from fastserve.tiles.windows import Window
-from fastserve.tiles.write import neutral_words
+from fastserve.tiles.write import encode_words, neutral_words
 
 Words = npt.NDArray[np.int64]
 Index = npt.NDArray[np.intp]
@@ -142,13 +141,7 @@ def encode(
     schema: CompactedSchema, compacted: Compacted, as_of_ns: int, chosen: Sequence[int]
 ) -> list[bytes]:
     """Return the rows of the chosen entities, in that order."""
-    builder = RowBuilder(schema.layout, len(chosen))
-    builder.set_effective_ns(as_of_ns)
-    words = compacted.words[np.array(chosen, np.intp)]
-    for component in schema.components:
-        numbers = np.ascontiguousarray(words[:, component.word : component.word + component.words])
-        builder.set_words(component.word, numbers.view("<f8") if component.op.is_float else numbers)
-    columns = [column for component in schema.wide for column in component.columns]
-    for column, irs in zip(columns, compacted.wide, strict=True):
-        builder.set_bytes(column.name, [irs[entity] for entity in chosen])
-    return builder.build()
+    if not chosen:
+        return []
+    wide = [[irs[entity] for entity in chosen] for irs in compacted.wide]
+    return encode_words(schema, compacted.words[np.array(chosen, np.intp)], as_of_ns, wide)
