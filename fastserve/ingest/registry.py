@@ -31,7 +31,7 @@ import orjson
 
 from fastserve.errors import InvariantError, StoreError, shown
 from fastserve.plan.views import ViewPlan
-from fastserve.sdk.types import SCALARS, Array, DataType, Field, Map, Struct
+from fastserve.sdk.types import SCALARS, Array, Bytes, DataType, Field, Map, Struct
 from fastserve.store.interface import OnlineStore, TableSpec, VersionedRow
 from fastserve.tiles.blocks import BlockShape, described_shape
 from fastserve.tiles.layout import RowLayout, make_layout
@@ -259,7 +259,7 @@ def described_layout(columns: Sequence[tuple[str, Mapping[str, Any]]], schema_id
     return layout
 
 
-_SCALARS = {dtype.name: dtype for dtype in SCALARS}
+_SCALARS = {dtype.name: dtype for dtype in (*SCALARS, Bytes)}
 
 
 def described_type(described: Mapping[str, Any]) -> DataType:

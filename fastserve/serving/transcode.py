@@ -9,12 +9,13 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
 from fastserve.plan.views import ViewPlan
-from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, RowLayout
+from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, RowLayout, Storage
 from fastserve.tiles.rows import RowBuilder, RowError, decode_row, effective_ns_of, encode_row
 
 OldLayouts = Mapping[str, Mapping[int, RowLayout]]
@@ -42,18 +43,27 @@ def transcode(row: bytes, old: RowLayout, view: ViewPlan) -> bytes:
     values = decode_row(old, row)
     if view.schema is None:
         return encode_row(view.layout, _kept(values, old, view.layout), effective_ns_of(row))
-    words = np.frombuffer(null_row(view), "<i8").copy()
+    words = np.frombuffer(null_row(view), "<i8", view.layout.fixed_words).copy()
+    irs: list[bytes] = []
     old_words = np.frombuffer(row, "<i8", old.fixed_words)
     known = {_component_name(column.name) for column in old.columns}
     for column in view.layout.columns:
-        if column.name in values:
+        if column.storage is Storage.BYTES and (
+            column.name in values or _component_name(column.name) not in known
+        ):
+            irs.append(values.get(column.name, b""))
+        elif column.name in values:
             words[column.word] = old_words[old.by_name[column.name].word]
         elif _component_name(column.name) in known:  # the row has others of its slots: half a sum is wrong
             raise RowError(f"expected {column.name!r}, got a row of another horizon or aggregation interval")
     words[1] = old_words[1]
+    ends = words.view("<u4")
+    for column, end in zip(view.layout.bytes_columns, accumulate(map(len, irs)), strict=True):
+        ends[column.offset // 4] = end
     raw = bytearray(words.tobytes())
     raw[1] = row[1] & ~FLAG_NULL_BITMAP
-    return bytes(raw)
+    raw += b"".join(irs)
+    return bytes(raw) + bytes(-len(raw) % 3)
 
 
 def _component_name(name: str) -> str:
