@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastserve.sdk.types import Bool
 from fastserve.tiles.aggregates import CompactedSchema
 from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64
 from fastserve.tiles.merge import CONSTANT_BITS, MergePlan
@@ -75,7 +76,8 @@ class Merging:
                         values[feature.spec.name] = None if null else float(floats[request, place.index])
                     else:
                         number = int(ints[request, place.index])
-                        values[feature.spec.name] = None if number == NULL_INT64 else number
+                        kind = bool if feature.spec.output_type == Bool else int
+                        values[feature.spec.name] = None if number == NULL_INT64 else kind(number)
                 views.append(values)
             answers.append(views)
         return answers

@@ -8,25 +8,38 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from fastserve.sdk.types import DataType, Float64, Int64, String
+from fastserve.sdk.types import Bool, DataType, Float64, Int64, String
 from fastserve.tiles.aggregates import AggregateSpec, CompactedSchema
-from fastserve.tiles.windows import DAY_NS, HOUR_NS, MINUTE_NS, Window, default_hop_ns
+from fastserve.tiles.windows import (
+    BEGINNING_NS,
+    DAY_NS,
+    HOUR_NS,
+    LIFETIME_NS,
+    MINUTE_NS,
+    Window,
+    default_hop_ns,
+)
 from fastserve.tiles.write import EventColumn, Events, encode_words, merge_words, spoilt_rows, tile_events
 from tests.differential.naive import Event
 
-COLUMNS: dict[str, DataType] = {"amount": Float64, "units": Int64, "kind": String}
+COLUMNS: dict[str, DataType] = {"amount": Float64, "units": Int64, "kind": String, "flag": Bool}
+NUMERIC = ("sum", "count", "mean", "min", "max", "var_pop", "var_samp", "stddev_pop", "stddev_samp")
 FUNCTIONS = {
-    "amount": ("sum", "count", "mean", "min", "max"),
-    "units": ("sum", "count", "mean", "min", "max"),
+    "amount": (*NUMERIC, "last", "first"),
+    "units": (*NUMERIC, "last", "first"),
     "kind": ("count",),
+    "flag": ("last", "first"),
 }
 
 
 def spec(column: str, function: str, window: Window, dtype: DataType | None = None) -> AggregateSpec:
     """Return an aggregate whose name says all that it is."""
     dtype = dtype or COLUMNS[column]
-    output = Int64 if function == "count" else Float64 if function == "mean" else dtype
+    floats = function == "mean" or function.startswith(("var_", "stddev_"))
+    output = Int64 if function == "count" else Float64 if floats else dtype
     name = f"{column}_{function}_{window.window_ns}_{window.hop_ns}"
+    if window.offset_ns:
+        name += f"_{-window.offset_ns}"
     return AggregateSpec(name, function, column, dtype, output, window)
 
 
@@ -90,7 +103,10 @@ def window_sets(draw: st.DrawFn) -> list[Window]:
     for length in lengths:
         window_ns = length * interval
         hop = draw(st.sampled_from([default_hop_ns(window_ns, interval), interval, 2 * interval]))
-        windows.append(Window(window_ns, hop, interval, horizon))
+        offset = -draw(st.sampled_from([0, 0, 1, 2, 3, 100])) * interval
+        windows.append(Window(window_ns, hop, interval, horizon, offset))
+    if draw(st.booleans()):
+        windows.append(Window(LIFETIME_NS, interval, interval, horizon))
     return [window for window in windows if window.slots <= 2000] or [
         Window(interval, interval, interval, HOUR_NS)
     ]
@@ -106,7 +122,7 @@ def floats() -> st.SearchStrategy[float]:
 def event_lists(draw: st.DrawFn, as_of_ns: int, windows: Sequence[Window], max_size: int = 12) -> list[Event]:
     """Events of a few keys, many on the boundaries of slots or a nanosecond off them."""
     slots = [bounds for window in windows for bounds in window.slot_bounds_ns(as_of_ns)]
-    edges = sorted({edge for bounds in slots for edge in bounds})
+    edges = sorted({edge for bounds in slots for edge in bounds if edge != BEGINNING_NS})
     at_edges = st.tuples(st.sampled_from(edges), st.integers(-1, 1)).map(sum)
     anywhere = st.integers(edges[0] - 10, edges[-1] + 10)
     times = st.one_of(at_edges, anywhere)
@@ -115,6 +131,7 @@ def event_lists(draw: st.DrawFn, as_of_ns: int, windows: Sequence[Window], max_s
             "amount": st.none() | floats(),
             "units": st.none() | st.integers(-(2**58), 2**58),
             "kind": st.none() | st.sampled_from(["", "a"]),
+            "flag": st.none() | st.booleans(),
         }
     )
     return draw(st.lists(st.builds(Event, st.sampled_from("abc"), times, values), max_size=max_size))

@@ -9,10 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastserve.tiles.windows import (
+    BEGINNING_NS,
     CLOCK_SKEW_NS,
     DAY_NS,
     HOUR_NS,
+    LIFETIME_NS,
     MINUTE_NS,
+    NEVER_NS,
     Window,
     default_hop_ns,
     floor_to,
@@ -54,7 +57,7 @@ def test_the_windows_of_the_example_have_few_slots(window_ns: int, tails: int, h
 @st.composite
 def moments(draw: st.DrawFn) -> tuple[Window, int, int]:
     """A window, a row's as_of and a time at which the row may answer."""
-    window = draw(window_sets())[0]
+    window = draw(st.sampled_from(draw(window_sets())))
     as_of = floor_to(T0, window.interval_ns) + draw(st.integers(-500, 500)) * window.interval_ns
     edge = window.changes_ns(as_of)
     candidates = [
@@ -69,23 +72,43 @@ def moments(draw: st.DrawFn) -> tuple[Window, int, int]:
 def test_slots_are_disjoint_and_cover_the_window_of_the_as_of(moment: tuple[Window, int, int]) -> None:
     window, as_of, _ = moment
     bounds = window.slot_bounds_ns(as_of)
-    in_time = bounds[window.has_core :] + bounds[: window.has_core]
-    assert len(bounds) == window.slots
-    assert in_time[0][0] == window.start_ns(as_of)
-    assert in_time[-1][1] == as_of
+    in_time = [bounds[slot] for slot in window.slots_in_time_order]
+    assert len(bounds) == window.slots == len(window.slot_names)
+    assert sorted(window.slots_in_time_order) == list(range(window.slots))
+    assert (in_time[0][0], in_time[-1][1]) == window.bounds_ns(as_of)
     assert all(left[1] == right[0] for left, right in pairwise(in_time))
-    assert all(low <= high for low, high in bounds)
+    assert all(low <= high <= as_of for low, high in bounds)
+    at_once = [bounds[slot] for slot in window.live_slots(as_of, as_of)]
+    assert covered(at_once) == asked(window, as_of, as_of)
+
+
+def asked(window: Window, as_of: int, time: int) -> tuple[int, int]:
+    """Return the window asked for as far as a row knows, by its definition."""
+    end = as_of
+    if window.offset_ns:
+        end = min(as_of, floor_to(time + window.offset_ns, window.hop_ns))
+    start = floor_to(time + window.offset_ns - window.window_ns, window.hop_ns)
+    return (BEGINNING_NS if window.is_lifetime else start), end
+
+
+def covered(bounds: list[tuple[int, int]]) -> tuple[int, int] | None:
+    """Return what intervals cover that lie end to end; those without a length don't count."""
+    lengthy = sorted((low, high) for low, high in bounds if low < high)
+    assert all(left[1] == right[0] for left, right in pairwise(lengthy))
+    return (lengthy[0][0], lengthy[-1][1]) if lengthy else None
 
 
 @given(moments())
 def test_live_slots_are_the_window_asked_for_as_far_as_the_row_knows(moment: tuple[Window, int, int]) -> None:
     window, as_of, time = moment
     bounds = window.slot_bounds_ns(as_of)
-    live = [bounds[slot] for slot in window.live_slots(as_of, time)]
-    covered = sum(high - low for low, high in live)
-    start = floor_to(time - window.window_ns, window.hop_ns)
-    assert covered == max(0, as_of - start)
-    assert all(low >= min(start, as_of) for low, _ in live)
+    live = covered([bounds[slot] for slot in window.live_slots(as_of, time)])
+    start, end = asked(window, as_of, time)
+    if live is None:
+        assert start >= end
+    elif window.is_lifetime or start in {low for low, _ in bounds}:
+        assert live == (start, end)
+    assert (window.start_ns(time), min(as_of, window.end_ns(time))) == (start, end)
 
 
 @given(moments())
@@ -93,16 +116,34 @@ def test_the_core_is_inside_the_window_until_the_horizon(moment: tuple[Window, i
     window, as_of, time = moment
     if window.has_core:
         assert 0 in window.live_slots(as_of, time)
-        assert window.slot_bounds_ns(as_of)[0][0] >= min(window.start_ns(time), as_of)
+        low, high = window.slot_bounds_ns(as_of)[0]
+        assert low == high or low >= window.start_ns(time)
+
+
+@given(moments())
+def test_the_live_slots_stay_the_same_until_they_change(moment: tuple[Window, int, int]) -> None:
+    window, as_of, time = moment
+    change = window.changes_ns(time)
+    assert change > time
+    until = min(change - 1, as_of + window.horizon_ns)
+    assert window.live_slots(as_of, until) == window.live_slots(as_of, time)
 
 
 @given(moments())
 def test_the_start_stands_still_until_it_changes(moment: tuple[Window, int, int]) -> None:
     window, _, time = moment
+    if window.is_lifetime:
+        assert (window.changes_ns(time), window.start_ns(time)) == (NEVER_NS, BEGINNING_NS)
+        return
     change = window.changes_ns(time)
-    assert change > time
     assert window.start_ns(change - 1) == window.start_ns(time)
-    assert window.start_ns(change) == window.start_ns(time) + window.hop_ns
+    if window.offset_ns:
+        assert window.end_ns(change - 1) == window.end_ns(time)
+        moved = (window.start_ns(change) - window.start_ns(time), window.end_ns(change) - window.end_ns(time))
+        assert set(moved) <= {0, window.hop_ns}
+        assert any(moved)
+    else:
+        assert window.start_ns(change) == window.start_ns(time) + window.hop_ns
 
 
 def test_a_clock_behind_the_as_of_drops_nothing() -> None:
@@ -118,3 +159,37 @@ def test_a_row_serves_from_its_as_of_less_the_skew_to_its_horizon() -> None:
 
 def test_times_before_the_epoch_are_floored_downwards() -> None:
     assert (floor_to(-1, 10), floor_to(-10, 10), floor_to(9, 10)) == (-10, -10, 0)
+
+
+def test_a_window_in_the_past_has_heads_for_what_will_come_into_it() -> None:
+    window = Window(7 * DAY_NS, HOUR_NS, HOUR_NS, 2 * DAY_NS, -DAY_NS)
+    assert (window.has_core, window.tails, window.heads) == (True, 48, 24)
+    bounds = window.slot_bounds_ns(T0)
+    assert bounds[0] == (T0 - 6 * DAY_NS, T0 - DAY_NS)
+    assert bounds[49] == (T0 - DAY_NS, T0 - 23 * HOUR_NS)
+    assert bounds[-1] == (T0 - HOUR_NS, T0)
+    assert window.live_slots(T0, T0) == list(range(49))
+    assert window.live_slots(T0, T0 + HOUR_NS) == [0, *range(2, 50)]
+    assert window.live_slots(T0, T0 + 2 * DAY_NS) == [0, *range(49, 73)]
+
+
+def test_a_window_in_the_past_that_is_short_can_leave_its_heads_behind() -> None:
+    window = Window(HOUR_NS, HOUR_NS, HOUR_NS, 2 * DAY_NS, -2 * HOUR_NS)
+    assert (window.has_core, window.tails, window.heads) == (False, 1, 2)
+    live = [window.live_slots(T0, T0 + hours * HOUR_NS) for hours in range(5)]
+    assert live == [[0], [1], [2], [], []]
+
+
+def test_a_lifetime_is_one_slot_for_ever() -> None:
+    window = Window(LIFETIME_NS, HOUR_NS, HOUR_NS, 2 * DAY_NS)
+    assert (window.slots, window.slot_names, window.text) == (1, ["core0"], "lifetime")
+    assert window.slot_bounds_ns(T0) == [(BEGINNING_NS, T0)]
+    assert window.live_slots(T0, T0 + 2 * DAY_NS) == [0]
+
+
+def test_windows_end_at_the_request_or_with_the_last_complete_tile() -> None:
+    plain, complete = (Window(DAY_NS, HOUR_NS, HOUR_NS, DAY_NS, 0, edge) for edge in (False, True))
+    past = Window(DAY_NS, HOUR_NS, HOUR_NS, DAY_NS, -DAY_NS)
+    assert [w.end_ns(T0 + 5) for w in (plain, complete, past)] == [T0 + 5, T0, T0 - DAY_NS]
+    assert plain.text == complete.text == f"{DAY_NS}:{HOUR_NS}"
+    assert past.text == f"{DAY_NS}-{DAY_NS}:{HOUR_NS}"
