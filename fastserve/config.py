@@ -233,6 +233,18 @@ class Settings:
     max_batch_rows: int = _setting(
         1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"
     )
+    ingest_timeout_ms: int = _setting(
+        10_000,
+        _whole(1, 600_000),
+        "Time for the records of one ingest request to be written; then 504, and they may be sent again.",
+        unit="ms",
+    )
+    ingest_max_future_s: int = _setting(
+        60,
+        _whole(0, 86_400),
+        "How far ahead of the server's clock a pushed record's time may be; then 400.",
+        unit="s",
+    )
 
     @property
     def clock_ns(self) -> int | None:

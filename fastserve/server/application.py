@@ -23,6 +23,7 @@ from fastserve.serving.transport import RowTransport
 
 V1 = "/api/v1/feature-service/"
 V2 = "/api/v2/workspaces/"
+INGEST = "/ingest"
 
 
 class Readiness(Protocol):
@@ -45,7 +46,7 @@ class FeatureApplication:
     """The feature server's HTTP application for one workspace.
 
     ``now_s`` is a clock of the loop's epoch that goes on during its turns, ``call_later(delay_s, function)``
-    its timer.
+    its timer. ``ingest`` answers pushes, which the application only routes.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class FeatureApplication:
         now_s: Callable[[], float],
         call_later: Callable[..., object],
         limits: ApplicationLimits | None = None,
+        ingest: Callable[[Exchange], None] | None = None,
     ) -> None:
         self.workspace = workspace
         self.engine = engine
@@ -71,6 +73,7 @@ class FeatureApplication:
             V1 + "get-features": self._get_features,
             V1 + "get-features-batch": self._get_features_batch,
             V1 + "metadata": self._metadata,
+            **({} if ingest is None else {INGEST: ingest}),
         }
         self._gets: dict[str, Callable[[Exchange], None]] = {
             "/healthz": self._healthz,

@@ -13,16 +13,20 @@ import asyncio
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from fastserve.config import Settings
 from fastserve.errors import InvariantError
+from fastserve.ingest.events import SourceFeed
 from fastserve.ingest.registry import Registry
+from fastserve.ingest.stream import Ingestor, IngestSettings, source_feeds
 from fastserve.plan.service import WorkspacePlan
 from fastserve.sdk.on_demand import OnDemandFeatureView
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
 from fastserve.server.exchange import Application
+from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.memory import keep_freed_memory
 from fastserve.server.on_demand_memory import OnDemandMemory
 from fastserve.server.udf_pool import UdfPool
@@ -51,7 +55,8 @@ def make_boot(settings: Settings, plan: WorkspacePlan, workers: int) -> FeatureB
     if not isinstance(parse_store_url(settings.store), LocalSettings):
         # 25 MB of modules and a third of a second, once before the fork instead of in every worker.
         importlib.import_module("aiobotocore.session")
-    return FeatureBoot(settings, plan, OnDemandMemory(on_demand_views(plan), workers))
+    times = OnDemandMemory(on_demand_views(plan), workers)
+    return FeatureBoot(settings, plan, times, source_feeds(plan.views.values()))
 
 
 def on_demand_views(plan: WorkspacePlan) -> dict[str, OnDemandFeatureView[..., Any]]:
@@ -62,10 +67,17 @@ def on_demand_views(plan: WorkspacePlan) -> dict[str, OnDemandFeatureView[..., A
 class FeatureBoot:
     """Makes the feature server's service in each worker."""
 
-    def __init__(self, settings: Settings, plan: WorkspacePlan, times: OnDemandMemory) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plan: WorkspacePlan,
+        times: OnDemandMemory,
+        feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
+    ) -> None:
         self._settings = settings
         self._plan = plan
         self._times = times
+        self._feeds = feeds
         self._nursery: Nursery | None = None
 
     def before_loop(self, foreign_fds: Sequence[int]) -> None:
@@ -77,7 +89,7 @@ class FeatureBoot:
 
     def __call__(self, context: WorkerContext) -> WorkerService:
         """Return the service of one worker."""
-        return WorkerService(self._settings, self._plan, context, self._times, self._nursery)
+        return WorkerService(self._settings, self._plan, context, self._times, self._nursery, self._feeds)
 
 
 class WorkerService:
@@ -90,9 +102,12 @@ class WorkerService:
         context: WorkerContext,
         times: OnDemandMemory,
         nursery: Nursery | None,
+        feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         self._plan = plan
+        self._feeds = feeds
+        self._ingest: IngestHandler | None = None
         self._context = context
         self._times = times
         self._nursery = nursery
@@ -150,8 +165,18 @@ class WorkerService:
             time.monotonic,
             loop.call_later,
             limits,
+            await self._ingest_handler(self._store),
         )
         self._expire(loop)
+
+    async def _ingest_handler(self, store: OnlineStore) -> IngestHandler:
+        settings = IngestSettings(self._settings.ingest_max_future_s, self._settings.ingest_timeout_ms / 1000)
+        clock_ns = _clock(self._settings.clock_ns)
+        ingestor = Ingestor(self._plan.workspace, self._feeds, store, settings, clock_ns)
+        if self._feeds:
+            await ingestor.load_shapes()
+        self._ingest = IngestHandler(ingestor)
+        return self._ingest
 
     def _surroundings(self, loop: asyncio.AbstractEventLoop) -> Surroundings:
         if self._nursery is not None:
@@ -172,6 +197,8 @@ class WorkerService:
             self._expiry = None
         if self._pool is not None:
             await self._pool.close()
+        if self._ingest is not None:
+            await self._ingest.close()
         if self._store is not None:
             await self._store.close()
 

@@ -83,6 +83,11 @@ class Exchange:
         """The X-Request-Timeout-Ms header's value as it came."""
         return self.head.request_timeout_ms
 
+    @property
+    def idempotency_key(self) -> bytes | None:
+        """The Idempotency-Key header's value as it came."""
+        return self.head.idempotency_key
+
     def respond(
         self, status: int, body: bytes, content_type: bytes = JSON, extra_headers: Headers = ()
     ) -> None:

@@ -66,6 +66,7 @@ class RequestHead:
     accept: bytes | None
     request_timeout_ms: bytes | None
     refusal: RequestError | None = None
+    idempotency_key: bytes | None = None
     is_plain: bool = field(init=False)  # nothing but the body's length decides how to read and to answer it
 
     def __post_init__(self) -> None:
@@ -83,6 +84,7 @@ _SINGLETONS = frozenset(
         b"content-type",
         b"expect",
         b"host",
+        b"idempotency-key",
         b"transfer-encoding",
         b"x-request-timeout-ms",
     }
@@ -173,6 +175,7 @@ def parse_head(raw: bytes, limits: HttpLimits) -> RequestHead:
         fields.get(b"accept"),
         fields.get(b"x-request-timeout-ms"),
         None if method in METHODS else _refused_method(method),
+        fields.get(b"idempotency-key"),
     )
 
 

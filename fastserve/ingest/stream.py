@@ -1,0 +1,348 @@
+"""Stream ingest: pushed records into the online store, answered after they are written.
+
+`Ingestor` takes decoded requests, has their records checked (`ingest.events`) and what they come to written
+(`stream_blocks`, `stream_rows`). `StreamWriter` is the same with a store of its own, for embedding in a
+consumer of Kafka, Kinesis or any other source of records.
+
+Invariants
+1. Nothing of a request with a bad record is written.
+2. A request is answered after all of it is written; what fails half-way counts once when it is sent again
+   with the same id (or without one, with the same records) within ten minutes.
+3. Reads go on: no more than `SLICE_RECORDS` records are worked on in one turn of the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from fastserve.api.ingest import MAX_RECORDS, IngestRequest, Record, RecordError
+from fastserve.api.ingest import request_id as id_of
+from fastserve.errors import DefinitionError, RequestError, StoreError, shown
+from fastserve.ingest.events import BlockDelta, NewRow, SourceFeed, Times, ViewFeed
+from fastserve.ingest.registry import Registry
+from fastserve.ingest.stream_blocks import BlockWriter, Shapes, ShapesSource, WriteCounts
+from fastserve.ingest.stream_rows import RowWriter
+from fastserve.plan.views import ViewPlan
+from fastserve.sdk.repo import load_repo
+from fastserve.sdk.sources import PushSource
+from fastserve.store.interface import OnlineStore
+from fastserve.tiles.windows import SECOND_NS
+
+SLICE_RECORDS = 250
+"""Two to five milliseconds of checking and tiling."""
+MAX_FUTURE_S = 60
+TIMEOUT_S = 10.0
+
+
+class BadRecordsError(RequestError):
+    """A request with bad records, all of them listed; nothing of it was written."""
+
+    def __init__(self, errors: Sequence[RecordError]) -> None:
+        first = errors[0]
+        more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+        super().__init__(400, f"records.{first.source}[{first.number}]: {first.message}{more}")
+        self.errors = tuple(errors)
+
+
+def source_feeds(views: Iterable[ViewPlan]) -> dict[str, SourceFeed]:
+    """Return the feeds of all push sources that views read, by the source's name.
+
+    Raises:
+        DefinitionError: rows of a view can't be pushed, or its transformation can't be applied to records.
+    """
+    by_source: dict[str, tuple[PushSource, list[ViewFeed]]] = {}
+    for plan in views:
+        source = plan.view.source
+        if isinstance(source, PushSource):
+            by_source.setdefault(source.name, (source, []))[1].append(_view_feed(plan, source))
+    return {name: SourceFeed(source, feeds) for name, (source, feeds) in by_source.items()}
+
+
+def _view_feed(plan: ViewPlan, source: PushSource) -> ViewFeed:
+    if plan.view.transformation is None:
+        return ViewFeed(plan)
+    from fastserve.ingest.stream_transform import make_transform  # it imports DuckDB
+
+    return ViewFeed(plan, make_transform(plan, source))
+
+
+@dataclass(frozen=True, slots=True)
+class IngestSettings:
+    """``max_future_s``: how far ahead of the clock an event may be; ``timeout_s``: of a whole request."""
+
+    max_future_s: int = MAX_FUTURE_S
+    timeout_s: float = TIMEOUT_S
+
+
+class Ingestor:
+    """Takes requests for one workspace in one store. Belongs to one event loop.
+
+    ``clock_ns`` is the time by which events are judged.
+    """
+
+    def __init__(
+        self,
+        workspace: str,
+        feeds: Mapping[str, SourceFeed],
+        store: OnlineStore,
+        settings: IngestSettings | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.workspace = workspace
+        self.settings = settings or IngestSettings()
+        self._feeds = dict(feeds)
+        self._clock_ns = clock_ns
+        self._loop = asyncio.get_running_loop()
+        self._registry = Registry(store, workspace)
+        self._shapes: dict[str, ShapesSource] = {}
+        self._blocks = BlockWriter(store, self._shapes_of, lambda: clock_ns() / SECOND_NS, random.random)
+        self._rows = RowWriter(store)
+
+    @property
+    def counts(self) -> WriteCounts:
+        """What became of the writes of blocks so far."""
+        return self._blocks.counts
+
+    async def close(self) -> None:
+        """Wait for what is being written."""
+        await self._blocks.close()
+        await self._rows.close()
+
+    async def ingest(self, request: IngestRequest) -> dict[str, int]:
+        """Write a request's records; return how many went to each view.
+
+        Raises:
+            BadRecordsError: records can't be taken. RequestError: an unknown source or workspace.
+            StoreError: the store failed; any part may have been written, and the same request may be sent
+            again.
+        """
+        deadline_s = self._loop.time() + self.settings.timeout_s
+        if request.workspace not in (None, "", self.workspace):
+            known = shown(self.workspace)
+            raise RequestError(400, f"Unknown workspace {shown(request.workspace)}: this one is {known}")
+        feeds = [(self._feed(name), records) for name, records in request.records.items()]
+        counts: dict[str, int] = {}
+        deltas, rows = await self._prepared(feeds, counts)
+        if not request.dry_run:
+            await self._written(deltas, rows, request.id, deadline_s)
+        return counts
+
+    def _feed(self, name: str) -> SourceFeed:
+        feed = self._feeds.get(name)
+        if feed is None:
+            listed = ", ".join(map(repr, self._feeds)) or "none, for no view reads a PushSource"
+            raise RequestError(400, f"Unknown push source {shown(name)}: expected {listed}")
+        return feed
+
+    async def _prepared(
+        self, feeds: Sequence[tuple[SourceFeed, Sequence[Record]]], counts: dict[str, int]
+    ) -> tuple[list[BlockDelta], list[NewRow]]:
+        """Check all records, then make what is to be written; the loop turns between slices.
+
+        Raises:
+            BadRecordsError: some can't be taken.
+        """
+        now_ns = self._clock_ns()
+        times = Times(now_ns, self.settings.max_future_s * SECOND_NS)
+        errors: list[RecordError] = []
+        events: list[tuple[ViewFeed, list[dict[str, Any]]]] = []
+        for feed, records in feeds:
+            counts |= {view.name: counts.get(view.name, 0) for view in feed.views}
+            for first in range(0, len(records), SLICE_RECORDS):
+                if events:
+                    await asyncio.sleep(0)
+                numbers, values = feed.read(records[first : first + SLICE_RECORDS], first, errors)
+                for view in feed.views:
+                    if view.transform is None:
+                        made = feed.events(view, numbers, values, times, errors)
+                    else:
+                        made = await asyncio.to_thread(feed.events, view, numbers, values, times, errors)
+                    events.append((view, made))
+                    counts[view.name] += len(made)
+        if errors:
+            raise BadRecordsError(errors)
+        deltas: list[BlockDelta] = []
+        rows: list[NewRow] = []
+        for number, (view, made) in enumerate(events):
+            if number:
+                await asyncio.sleep(0)
+            if made and view.blocks is None:
+                rows += view.rows(made, now_ns)
+            elif made:
+                deltas += view.deltas(made)
+        return _joined(deltas), rows
+
+    async def _written(
+        self, deltas: Sequence[BlockDelta], rows: Sequence[NewRow], request_id: bytes, deadline_s: float
+    ) -> None:
+        futures = [self._blocks.add(delta, request_id, deadline_s) for delta in deltas]
+        futures += self._rows.add(rows, deadline_s)
+        if not futures:
+            return
+        left_s = deadline_s - self._loop.time()
+        _, late = await asyncio.wait(futures, timeout=max(0.0, left_s))
+        errors = [error for future in futures if future.done() and (error := future.exception()) is not None]
+        for future in late:
+            future.add_done_callback(_look_at)
+        if errors:
+            raise errors[0]
+        if late:
+            message = f"{len(late)} of {len(futures)} blocks and tables weren't written in time"
+            raise StoreError(message, retryable=True, timed_out=True)
+
+    # --- what older blocks hold -----------------------------------------------------------------------------
+
+    async def load_shapes(self) -> None:
+        """Learn which shapes older blocks may have; else it is learnt from the first such block."""
+        if not await self._registry.exists():
+            return
+        views = [view.name for feed in self._feeds.values() for view in feed.views if view.blocks is not None]
+        for view, shapes in (await self._registry.shapes(views)).items():
+            self._shapes_of(view).known = shapes
+
+    def _shapes_of(self, view: str) -> ShapesSource:
+        source = self._shapes.get(view)
+        if source is None:
+
+            async def ask() -> Shapes:
+                return (await self._registry.shapes([view]))[view]
+
+            source = self._shapes[view] = ShapesSource({}, ask)
+        return source
+
+
+def _joined(deltas: Sequence[BlockDelta]) -> list[BlockDelta]:
+    """Merge deltas for the same block: a request adds to a block once, or its own id would stop the rest."""
+    places: dict[tuple[str, str, int], BlockDelta] = {}
+    for delta in deltas:
+        place = (delta.feed.stream_table, delta.entity_key, delta.number)
+        there = places.get(place)
+        places[place] = delta if there is None else there.joined(delta)
+    return list(places.values())
+
+
+def _look_at(future: asyncio.Future[None]) -> None:
+    """Take notice of an error that came after its request had been answered."""
+    if not future.cancelled():
+        future.exception()
+
+
+# --- embedding ----------------------------------------------------------------------------------------------
+
+
+class StreamWriter:
+    """Writes records of push sources into an online store from within a consumer of your own.
+
+    ::
+
+        async with StreamWriter("repo", "dynamodb://eu-central-1?prefix=prod.") as writer:
+            await writer.write("transactions", records, request_id=f"{partition}-{offset}")
+
+    ``write`` returns after the records are in the store. Call it with several batches at once
+    (`asyncio.gather`): they share reads and writes. After an error write the same batch again with the same
+    ``request_id``; what had been written counts once. Acknowledge to the source after ``write`` returned.
+
+    Raises:
+        DefinitionError: the repo, its workspace or the store's URL can't be used.
+    """
+
+    def __init__(
+        self,
+        repo: str | Path,
+        store: str,
+        *,
+        workspace: str | None = None,
+        settings: IngestSettings | None = None,
+        clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        from fastserve.plan.service import plan_workspace
+        from fastserve.store.url import DynamoDBSettings, parse_store_url
+
+        parsed = parse_store_url(store)
+        prefix = parsed.prefix if isinstance(parsed, DynamoDBSettings) else ""
+        plan = plan_workspace(load_repo(str(repo)), prefix, workspace)
+        self._workspace = plan.workspace
+        self._feeds = source_feeds(plan.views.values())
+        self._url = store
+        self._settings = settings
+        self._clock_ns = clock_ns
+        self._store: OnlineStore | None = None
+        self._ingestor: Ingestor | None = None
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The names of the push sources that views read."""
+        return tuple(self._feeds)
+
+    @property
+    def counts(self) -> WriteCounts:
+        """What became of the writes of blocks so far."""
+        return WriteCounts() if self._ingestor is None else self._ingestor.counts
+
+    async def __aenter__(self) -> Self:
+        """Open the store.
+
+        Raises:
+            StoreError: it can't be opened.
+        """
+        from fastserve.store.url import open_store
+
+        self._store = await open_store(self._url)
+        try:
+            self._ingestor = Ingestor(
+                self._workspace, self._feeds, self._store, self._settings, self._clock_ns
+            )
+            await self._ingestor.load_shapes()
+        except BaseException:
+            await self._store.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait for what is being written and close the store."""
+        if self._ingestor is not None:
+            await self._ingestor.close()
+        if self._store is not None:
+            await self._store.close()
+        self._ingestor = self._store = None
+
+    async def write(
+        self, source: str, records: Sequence[Mapping[str, Any]], *, request_id: str | None = None
+    ) -> dict[str, int]:
+        """Write records of one source; return how many went to each view.
+
+        Without a ``request_id`` the records themselves are the id: the same ones again, within ten minutes,
+        are taken for a retry.
+
+        Raises:
+            BadRecordsError: records can't be taken, all of them listed; nothing was written.
+            RequestError: an unknown source, or no records. StoreError: the store failed; write them again.
+        """
+        if self._ingestor is None:
+            raise DefinitionError("StreamWriter: expected to be used inside `async with`")
+        if not 1 <= len(records) <= MAX_RECORDS:
+            raise RequestError(400, f"expected 1 to {MAX_RECORDS} records, got {len(records)}")
+        plain = [{name: _plain(value) for name, value in record.items()} for record in records]
+        text = json.dumps([source, plain], default=repr) if request_id is None else request_id
+        return await self._ingestor.ingest(IngestRequest(None, {source: plain}, id_of(text), dry_run=False))
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as it would come over HTTP; only times have another form in Python."""
+    if isinstance(value, datetime):
+        return (value if value.tzinfo is not None else value.replace(tzinfo=UTC)).isoformat()
+    return value
