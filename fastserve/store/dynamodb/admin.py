@@ -114,20 +114,11 @@ class TableAdmin:
         await self._ask("UpdateTimeToLive", table, TableName=table, TimeToLiveSpecification=specification)
 
     async def _create(self, spec: TableSpec) -> None:
-        attributes = [spec.partition_key] + ([] if spec.sort_key is None else [spec.sort_key])
         await self._ask(
             "CreateTable",
             spec.name,
             absent="ResourceInUseException",  # somebody else has just created it, perhaps with the same key
-            TableName=spec.name,
-            AttributeDefinitions=[
-                {"AttributeName": key.name, "AttributeType": key.type} for key in attributes
-            ],
-            KeySchema=[
-                {"AttributeName": key.name, "KeyType": kind}
-                for key, kind in zip(attributes, ("HASH", "RANGE"), strict=False)
-            ],
-            BillingMode="PAY_PER_REQUEST",
+            **creation_parameters(spec),
         )
 
     async def _until_active(self, name: str) -> Mapping[str, Any]:
@@ -164,6 +155,22 @@ class TableAdmin:
             ) from error
         except (BotoCoreError, OSError, TimeoutError) as error:
             raise StoreError(f"DynamoDB: table {table}: {operation}: {error}", retryable=True) from error
+
+
+def creation_parameters(spec: TableSpec) -> dict[str, Any]:
+    """Return how a table is created: by CreateTable, or by an import from S3."""
+    attributes = [spec.partition_key] + ([] if spec.sort_key is None else [spec.sort_key])
+    return {
+        "TableName": spec.name,
+        "AttributeDefinitions": [
+            {"AttributeName": key.name, "AttributeType": key.type} for key in attributes
+        ],
+        "KeySchema": [
+            {"AttributeName": key.name, "KeyType": kind}
+            for key, kind in zip(attributes, ("HASH", "RANGE"), strict=False)
+        ],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
 
 
 def usable_table_name(name: str) -> bool:

@@ -53,7 +53,7 @@ class Writer:
 
     async def put_rows(self, table: str, rows: Sequence[tuple[str, bytes]]) -> None:
         """Write packed rows; see `OnlineStore.put_rows`."""
-        puts = {key: _put_request(table, key, row) for key, row in rows}
+        puts = {key: b'{"PutRequest":{"Item":%b}}' % packed_item(table, key, row) for key, row in rows}
         await self._write(table, list(puts.values()))
 
     async def delete_rows(self, table: str, keys: Sequence[str]) -> None:
@@ -197,15 +197,28 @@ def versioned_row(item: Mapping[str, Any]) -> VersionedRow:
     )
 
 
-def _put_request(table: str, key: str, row: bytes) -> bytes:
+def packed_item(table: str, key: str, row: bytes) -> bytes:
+    """Return the item of a packed row in DynamoDB's JSON.
+
+    Raises:
+        StoreError: the key or the row is beyond the limits.
+    """
     if len(row) > MAX_ROW_BYTES:
         raise StoreError(
             f"DynamoDB: table {table}: row: expected at most {MAX_ROW_BYTES} bytes, got {len(row)}"
         )
-    return b'{"PutRequest":{"Item":%b,"v":{"B":"%b"}}}}' % (
-        row_key(table, key)[:-1],
-        pybase64.b64encode(row),
-    )
+    return b'%b,"v":{"B":"%b"}}' % (row_key(table, key)[:-1], pybase64.b64encode(row))
+
+
+def ordinary_item(spec: TableSpec, item: Item) -> bytes:
+    """Return an item of the attributes format in DynamoDB's JSON.
+
+    Raises:
+        StoreError: the key isn't the table's, or a value is none that an attribute can hold.
+    """
+    encoded = _about(spec.name, encode_item, item)
+    _key_of(spec, item)
+    return encoded
 
 
 def _key_of(spec: TableSpec, item: Item) -> bytes:
