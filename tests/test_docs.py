@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastserve
-from fastserve.plan.explain import duration_text
+from fastserve.plan.explain_windows import duration_text
 from fastserve.sdk.functions import FUNCTIONS
 from fastserve.sdk.types import SCALARS
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, MINUTE_NS, Window, default_hop_ns

@@ -18,18 +18,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import timedelta
 from typing import Any
 
+from fastserve.plan.explain_windows import WindowCost, duration_text, spec_text, window_costs
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan
 from fastserve.plan.reads import ReadGroup
 from fastserve.plan.service import Output, Place, Read, ServicePlan
-from fastserve.plan.views import MICROSECOND_NS, ViewPlan
+from fastserve.plan.views import ViewPlan
 from fastserve.sdk.calculation import Calculation
 from fastserve.sdk.durations import format_duration
-from fastserve.tiles.aggregates import AggregateFeature, Component
-from fastserve.tiles.layout import WORD_BYTES, Storage
-from fastserve.tiles.windows import Window
+from fastserve.tiles.aggregates import AggregateFeature
+from fastserve.tiles.layout import Storage
 
 READ_UNIT_BYTES = 4096
 WRITE_UNIT_BYTES = 1024
@@ -74,22 +73,6 @@ class RowCost:
     write_units: int
     horizon: str | None
     ttl: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class WindowCost:
-    """One window of one view: how it is cut, and how many numbers of a row it takes."""
-
-    view: str
-    window: str
-    hop: str
-    interval: str
-    leading_edge: str
-    core: int
-    tails: int
-    slots: int
-    components: tuple[str, ...]
-    row_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +171,7 @@ def explain(
         reads=tuple(ReadCost(_key_names(plan, read), read.group.tables) for read in plan.reads),
         calls=_calls([read.group for read in plan.reads]),
         rows=tuple(_row(plan, place) for place in plan.places),
-        windows=tuple(cost for view in views.values() for cost in _windows(view)),
+        windows=tuple(cost for view in views.values() for cost in window_costs(view)),
         outputs=tuple(
             OutputLine(output.name, str(output.dtype), _made_of(output, plan)) for output in plan.outputs
         ),
@@ -196,11 +179,6 @@ def explain(
         computed=tuple(_computed(each) for each in plan.on_demand),
         price_per_million_read_units_usd=price_per_million_read_units_usd,
     )
-
-
-def duration_text(duration_ns: int) -> str:
-    """Return a duration in nanoseconds in its largest whole unit."""
-    return format_duration(timedelta(microseconds=duration_ns // MICROSECOND_NS))
 
 
 def _key_names(plan: ServicePlan, read: Read) -> tuple[str, ...]:
@@ -226,7 +204,7 @@ def _row(plan: ServicePlan, place: Place) -> RowCost:
         join_keys=_key_names(plan, plan.reads[place.read]),
         features=sum(output.place == place.number for output in plan.inputs),
         row_bytes=view.layout.fixed_bytes if view.packed else 0,
-        variable_values=len(view.layout.json_columns),
+        variable_values=len(view.layout.variable_columns),
         item_bytes=item_bytes,
         read_units=-(-item_bytes // READ_UNIT_BYTES) * READ_UNITS_PER_STEP,
         write_units=-(-item_bytes // WRITE_UNIT_BYTES),
@@ -238,7 +216,7 @@ def _row(plan: ServicePlan, place: Place) -> RowCost:
 def _item_bytes(view: ViewPlan) -> int:
     keys = sum(len(name.encode()) for name, _ in view.key_attributes) + ASSUMED_KEY_BYTES
     if view.packed:
-        variable = len(view.layout.json_columns) * ASSUMED_VARIABLE_BYTES
+        variable = len(view.layout.variable_columns) * ASSUMED_VARIABLE_BYTES
         return keys + len("v") + view.layout.fixed_bytes + -(-variable // 3) * 3
     names = [column.name for column in view.layout.columns]
     if view.timestamp_attribute is not None:
@@ -249,31 +227,6 @@ def _item_bytes(view: ViewPlan) -> int:
 
 
 _VALUE_BYTES = {Storage.BOOL: 1, Storage.JSON: ASSUMED_VARIABLE_BYTES, Storage.TIME: ASSUMED_VARIABLE_BYTES}
-
-
-def _windows(view: ViewPlan) -> list[WindowCost]:
-    if view.schema is None:
-        return []
-    by_window: dict[Window, list[Component]] = {}
-    for component in view.schema.components:
-        by_window.setdefault(component.window, []).append(component)
-    return [
-        WindowCost(
-            view=view.name,
-            window=duration_text(window.window_ns),
-            hop=duration_text(window.hop_ns),
-            interval=duration_text(window.interval_ns),
-            leading_edge=view.view.leading_edge,
-            core=int(window.has_core),
-            tails=window.tails,
-            slots=window.slots,
-            components=tuple(f"{component.op.value}({component.column})" for component in components),
-            row_bytes=len(components) * window.slots * WORD_BYTES,
-        )
-        for window, components in sorted(
-            by_window.items(), key=lambda item: (item[0].window_ns, item[0].hop_ns)
-        )
-    ]
 
 
 def _computed(plan: OnDemandPlan) -> ComputedView:
@@ -295,8 +248,7 @@ def _made_of(output: OnDemandOutput | Output, plan: ServicePlan) -> str:
     place, source = plan.places[output.place], output.source
     if not isinstance(source, AggregateFeature):
         return f"column {source.name} of {place.view.name}"
-    spec = source.spec
-    return f"{spec.function}({spec.column}) over {duration_text(spec.window.window_ns)} of {place.view.name}"
+    return f"{spec_text(source.spec)} of {place.view.name}"
 
 
 def _computed_by(plan: OnDemandPlan, feature: str) -> str:

@@ -131,6 +131,7 @@ def _windows_table(explanation: Explanation) -> str:
             cost.leading_edge.replace("_", " "),
             str(cost.core),
             str(cost.tails),
+            str(cost.heads),
             str(cost.slots),
             f"{cost.row_bytes:,}",
             ", ".join(cost.components),
@@ -145,13 +146,15 @@ def _windows_table(explanation: Explanation) -> str:
         "ends",
         "core",
         "tails",
+        "heads",
         "slots",
         "row bytes",
         "components",
     ]
-    numbers = {"window", "hop", "interval", "core", "tails", "slots", "row bytes"}
+    numbers = {"window", "hop", "interval", "core", "tails", "heads", "slots", "row bytes"}
     table = text_table(headings, rows, numbers, "  ")
-    return f"Windows (slots = core + tails, for each component; a window's start moves by its hop)\n{table}"
+    title = "Windows (slots = core + tails + heads, for each component; a window's start moves by its hop)"
+    return f"{title}\n{table}"
 
 
 def _computed_table(explanation: Explanation) -> str:

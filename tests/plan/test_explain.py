@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from fastserve.plan.explain import Explanation, WindowCost, explain
+from fastserve.plan.explain import Explanation, explain
 from fastserve.plan.explain_text import explain_text
+from fastserve.plan.explain_windows import WindowCost
 from fastserve.plan.service import WorkspacePlan, plan_workspace
 from fastserve.sdk.repo import load_repo
 from fastserve.tiles.layout import HEADER_BYTES, WORD_BYTES
