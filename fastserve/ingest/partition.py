@@ -103,7 +103,7 @@ def rows_job(plan: ViewPlan, effective_ns: int) -> RowsJob:
 class PartitionResult:
     """What a partition came to.
 
-    ``spoilt`` are keys with an int64 sum that left its range, ``oversize`` keys that get no row, since the
+    ``spoilt`` are keys with an int64 sum that left its range, ``too_large`` keys that get no row, since the
     store couldn't hold it (the first few of each).
     """
 
@@ -111,8 +111,8 @@ class PartitionResult:
     bytes: int
     spoilt_count: int
     spoilt: tuple[str, ...]
-    oversize_count: int = 0
-    oversize: tuple[str, ...] = ()
+    too_large_count: int = 0
+    too_large: tuple[str, ...] = ()
 
 
 def row_maker(job: RowsJob) -> RowMaker:
@@ -166,15 +166,15 @@ class RowMaker:
     """Makes rows of events that come sorted by entity key and, within one, by time; see `row_maker`.
 
     ``spoilt_count`` counts the keys with an int64 sum that left its range, ``spoilt`` are the first of them.
-    ``oversize_count`` and ``oversize`` are of keys that get no row, since the store couldn't hold it.
+    ``too_large_count`` and ``too_large`` are of keys that get no row, since the store couldn't hold it.
     """
 
     def __init__(self, job: RowsJob) -> None:
         self.job = job
         self.spoilt_count = 0
         self.spoilt: list[str] = []
-        self.oversize_count = 0
-        self.oversize: list[str] = []
+        self.too_large_count = 0
+        self.too_large: list[str] = []
 
     def rows(self, tables: Iterator[Any]) -> Iterator[tuple[list[str], list[bytes]]]:
         """Yield keys and rows of record batches, every entity once; an entity may go over batches' ends."""
@@ -183,7 +183,7 @@ class RowMaker:
     def result(self, keys: int, size: int) -> PartitionResult:
         """Return what all rows came to."""
         return PartitionResult(
-            keys, size, self.spoilt_count, tuple(self.spoilt), self.oversize_count, tuple(self.oversize)
+            keys, size, self.spoilt_count, tuple(self.spoilt), self.too_large_count, tuple(self.too_large)
         )
 
     def keys(self, table: Any) -> tuple[list[Any], npt.NDArray[np.intp]]:
@@ -229,6 +229,12 @@ class _Aggregates(RowMaker):
 
     def rows(self, tables: Iterator[Any]) -> Iterator[tuple[list[str], list[bytes]]]:
         """Yield keys and rows, every entity once."""
+        for keys, rows in map(self._encoded, self._whole(tables)):
+            if keys:
+                yield keys, rows
+
+    def _whole(self, tables: Iterator[Any]) -> Iterator[_Tiled]:
+        """Yield the tiles of all entities, each with all of its events."""
         carried: _Tiled | None = None
         for table in tables:
             for tiled in self._tiled(table):
@@ -238,13 +244,13 @@ class _Aggregates(RowMaker):
                         carried = self._merged(carried, tiled.part(0, 1))
                         rest = tiled.part(1, len(tiled.keys))
                     if rest.keys:
-                        yield self._encoded(carried)
+                        yield carried
                 if rest.keys:
                     carried = rest.part(len(rest.keys) - 1, len(rest.keys))
                 if len(rest.keys) > 1:
-                    yield self._encoded(rest.part(0, len(rest.keys) - 1))
+                    yield rest.part(0, len(rest.keys) - 1)
         if carried is not None:
-            yield self._encoded(carried)
+            yield carried
 
     def _merged(self, left: _Tiled, right: _Tiled) -> _Tiled:
         """Return the tiles of one entity's events so far; they never take more than a row and a batch."""
@@ -305,8 +311,8 @@ class _Aggregates(RowMaker):
         return list(compress(texts, fits)), list(compress(rows, fits))
 
     def _leave_out(self, texts: Sequence[str]) -> None:
-        self.oversize_count += len(texts)
-        self.oversize += texts[: SAMPLES - len(self.oversize)]
+        self.too_large_count += len(texts)
+        self.too_large += texts[: SAMPLES - len(self.too_large)]
 
 
 def _slice(column: EventColumn, low: int, high: int) -> EventColumn:
