@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from fastserve.ingest.lease import Runner
+from fastserve.ingest.lease import LEASE_NS, RENEWALS_PER_LEASE, Runner
 from fastserve.ingest.registry import Registry
 from fastserve.store.interface import OnlineStore
 from tests.ingest.support import Workbench
@@ -30,7 +30,7 @@ class Clock:
         return Runner(name, self, pause=self._pause)
 
     def eager(self, name: str) -> Runner:
-        """Return a runner whose pauses take no time."""
+        """Return a runner whose pauses take no time, and that renews no lease."""
         return Runner(name, self, pause=_no_time)
 
     async def _pause(self, seconds: float) -> None:
@@ -54,7 +54,8 @@ class Clock:
 
 
 async def _no_time(seconds: float) -> None:
-    await asyncio.sleep(0)
+    if seconds >= LEASE_NS / RENEWALS_PER_LEASE / 10**9:
+        await asyncio.Event().wait()
 
 
 def with_registry(bench: Workbench, work: Callable[[OnlineStore, Registry], Coroutine[Any, Any, T]]) -> T:
