@@ -23,8 +23,8 @@ from fastserve.tiles.windows import Window
 class WindowCost:
     """One window of one view: how it is cut, and how many numbers of a row it takes.
 
-    ``hop`` is empty for a lifetime, which has no start that could move. Of ``components`` those in bytes are
-    written ``bytes <function>``; their bytes are beside ``row_bytes``.
+    ``hop`` is empty for a lifetime, which has no start that could move. Of components that are bytes,
+    ``row_bytes`` has only where each slot's end.
     """
 
     view: str
@@ -54,18 +54,14 @@ def window_text(window: Window) -> str:
 
 
 def spec_text(spec: AggregateSpec) -> str:
-    """Return an aggregate as a reader takes it in: ``last(n=3) of amount over 7d``."""
+    """Return an aggregate as a reader takes it in: ``last(amount, n=3) over 7d``."""
     params = ", ".join(f"{name}={value}" for name, value in spec.params)
     function = f"{spec.function}({spec.column}{', ' if params else ''}{params})"
-    over = (
-        window_text(spec.window) if not spec.series else f"{len(spec.series)} windows of {_size(spec.window)}"
-    )
+    over = window_text(spec.window)
+    if spec.series:
+        over = f"{len(spec.series)} windows of {duration_text(spec.window.window_ns)}"
     by = f" by {spec.secondary_key}" if spec.secondary_key is not None else ""
     return f"{function} over {over}{by}"
-
-
-def _size(window: Window) -> str:
-    return duration_text(window.window_ns)
 
 
 def window_costs(view: ViewPlan) -> list[WindowCost]:
@@ -73,7 +69,8 @@ def window_costs(view: ViewPlan) -> list[WindowCost]:
     if view.schema is None:
         return []
     by_window: dict[Window, list[Component | WideComponent]] = {}
-    for component in (*view.schema.components, *view.schema.wide):
+    components: list[Component | WideComponent] = [*view.schema.components, *view.schema.wide]
+    for component in components:
         by_window.setdefault(component.window, []).append(component)
     order = sorted(by_window, key=lambda window: (window.window_ns, window.hop_ns, -window.offset_ns))
     return [_cost(view, window, by_window[window]) for window in order]
@@ -98,7 +95,7 @@ def _cost(view: ViewPlan, window: Window, components: list[Component | WideCompo
 def _component_text(component: Component | WideComponent) -> str:
     if isinstance(component, Component):
         return f"{component.op.value}({component.column})"
-    return f"bytes {wide_name(component)}({component.column})"
+    return f"bytes of {component.column}: {wide_name(component)}"
 
 
 def _fixed_bytes(component: Component | WideComponent) -> int:
