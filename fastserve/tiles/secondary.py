@@ -19,8 +19,9 @@ Invariants
 from __future__ import annotations
 
 import struct
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import Any, Protocol
 
 from fastserve.sdk.types import DataType
@@ -101,12 +102,14 @@ class Keyed:
 
     def _by_key(self, irs: Sequence[bytes]) -> dict[Key, list[bytes]]:
         """Return every key with the IRs that hold something."""
-        parts: dict[Key, list[bytes]] = {}
+        parts: defaultdict[Key, list[bytes]] = defaultdict(list)
         for ir in irs:
-            for key, inner in self._decode(ir):
-                held = parts.setdefault(key, [])
-                if inner:
-                    held.append(inner)
+            keys, cuts = self._decode(ir)
+            for key, low, high in zip(keys, cuts, cuts[1:], strict=False):
+                if low != high:
+                    parts[key].append(ir[low:high])
+                else:
+                    parts[key]  # the key is there, without a value
         return parts
 
     def _encode(self, inner: dict[Key, bytes]) -> bytes:
@@ -123,7 +126,8 @@ class Keyed:
             )
         )
 
-    def _decode(self, ir: bytes) -> list[tuple[Key, bytes]]:
+    def _decode(self, ir: bytes) -> tuple[list[Key], list[int]]:
+        """Return an IR's keys and, one more than these, the bounds of their inner IRs."""
         form, count = _HEAD.unpack_from(ir)
         if form not in _LENGTHS or not 0 < count <= len(ir):
             raise ValueError(f"expected a keyed IR of format 1 or 2, got format {form} with {count} keys")
@@ -132,4 +136,4 @@ class Keyed:
         cuts = list(accumulate(lengths, initial=at + struct.calcsize(f"<{count}{_LENGTHS[form]}")))
         if cuts[-1] != len(ir):
             raise ValueError(f"expected a keyed IR of {cuts[-1]} bytes, got {len(ir)}")
-        return [(key, ir[low:high]) for key, (low, high) in zip(keys, pairwise(cuts), strict=True)]
+        return keys, cuts

@@ -33,7 +33,7 @@ from fastserve.errors import InvariantError
 from fastserve.sdk.types import DataType, String
 from fastserve.tiles.aggregates import AggregateSpec, CompactedSchema, WideComponent
 from fastserve.tiles.secondary import Keyed
-from fastserve.tiles.wide_lists import Entries, Extreme
+from fastserve.tiles.wide_lists import Entries, Extreme, ExtremeText
 from fastserve.tiles.wide_numbers import Count, Deviation, Mean, Sum
 from fastserve.tiles.wide_quantiles import Percentile
 from fastserve.tiles.wide_sketches import DistinctCount
@@ -128,6 +128,8 @@ def _plain(name: str, params: Mapping[str, float], dtype: DataType) -> WideFunct
         if "n" in params:
             return Entries(dtype, int(params["n"]), latest=latest, distinct=distinct)
         return Entries(dtype, 1, latest=latest, scalar=True)
+    if name in {"min", "max"} and dtype == String:
+        return ExtremeText(greatest=name == "max")
     if name in {"min", "max"}:
         return Extreme(dtype, greatest=name == "max")
     if name == "approx_count_distinct":

@@ -23,16 +23,16 @@ Invariants
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fastserve.sdk.types import DataType
+from fastserve.sdk.types import DataType, String
 from fastserve.tiles.wide_values import NULL, Codec, Key, codec_of
 
 Entry = tuple[int, Key]
 
 FORMAT = 1
-MAX_ENTRIES = 1000
+_TEXT = bytes([FORMAT])
 _HEAD = struct.Struct("<BH")
 _TIME = struct.Struct("<q")
 
@@ -127,8 +127,36 @@ class Entries:
         return self._codec.array([key for _, key in entries])
 
 
+class ExtremeText:
+    """The least or greatest string. The IR is the format, 1, and its UTF-8: IRs order as the strings do."""
+
+    def __init__(self, *, greatest: bool) -> None:
+        self._codec: Codec = codec_of(String)
+        self._best: Callable[[Sequence[bytes]], bytes] = max if greatest else min
+
+    def tile(self, times_ns: Sequence[int], values: Sequence[Any]) -> bytes:
+        """Return the IR of a slot's values."""
+        return _TEXT + self._best(self._codec.keys(values)) if values else b""
+
+    def merge(self, irs: Sequence[bytes]) -> bytes:
+        """Return the IR of all slots together."""
+        return self._best(irs)
+
+    def finalize(self, ir: bytes) -> bytes:
+        """Return the JSON of an IR's value."""
+        return self.answer([ir]) if ir else NULL
+
+    def answer(self, irs: Sequence[bytes]) -> bytes:
+        """Return the JSON of all slots together."""
+        if not irs:
+            return NULL
+        if max(irs)[:1] != _TEXT or min(irs)[:1] != _TEXT:
+            raise ValueError(f"expected strings of format {FORMAT}, got another")
+        return self._codec.token(self._best(irs)[1:])
+
+
 class Extreme:
-    """The least or greatest value. NaN is passed over.
+    """The least or greatest number. NaN is passed over.
 
     The IR is the format, 1, and the value's key as it is packed.
     """

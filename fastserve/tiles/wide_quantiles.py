@@ -28,7 +28,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 from zlib import crc32
 
@@ -45,6 +45,8 @@ MIN_LEVEL = 8
 MAX_LEVELS = 48
 """More than any count of events needs; an IR that says more is damaged."""
 _EXTREMES = struct.Struct("<2d")
+_SINGLE = 6
+"""Where the values of a sketch with one level begin."""
 
 
 class Percentile:
@@ -116,14 +118,27 @@ def _compacted(levels: list[Floats], k: int) -> list[Floats]:
 
 
 def _laid_together(irs: Iterable[bytes]) -> tuple[list[Floats], float, float]:
-    """Return the levels of several IRs, and the least and greatest value."""
-    decoded = [_decode(ir) for ir in irs]
-    height = max(len(levels) for levels, _, _ in decoded)
-    together = []
-    for level in range(height):
-        parts = [levels[level] for levels, _, _ in decoded if level < len(levels)]
-        together.append(np.concatenate(parts) if len(parts) > 1 else parts[0])
-    return together, min(least for _, least, _ in decoded), max(greatest for _, _, greatest in decoded)
+    """Return the levels of several IRs, and the least and greatest value.
+
+    Most IRs are a few values on one level: these are laid together as bytes, before NumPy sees them.
+    """
+    parts: list[list[bytes]] = [[]]
+    extremes: list[float] = []
+    for ir in irs:
+        if ir[1] == 1 and ir[0] == FORMAT:
+            if len(ir) != _SINGLE + 8 * int.from_bytes(ir[2:_SINGLE], "little") or len(ir) == _SINGLE:
+                raise ValueError(f"expected a sketch of whole values, got {len(ir)} bytes")
+            parts[0].append(ir[_SINGLE:])
+            continue
+        levels, least, greatest = _decode(ir)
+        extremes += (least, greatest)
+        parts += ([] for _ in range(len(levels) - len(parts)))
+        for part, level in zip(parts, levels, strict=False):
+            part.append(level)
+    together = [np.frombuffer(b"".join(part), "<f8") for part in parts]
+    if len(together[0]):
+        extremes += (float(together[0].min()), float(together[0].max()))
+    return together, min(extremes), max(extremes)
 
 
 def _encode(levels: Sequence[Floats], least: float, greatest: float) -> bytes:
@@ -132,18 +147,15 @@ def _encode(levels: Sequence[Floats], least: float, greatest: float) -> bytes:
     return head + extremes + b"".join(level.astype("<f8", copy=False).tobytes() for level in levels)
 
 
-def _decode(ir: bytes) -> tuple[list[Floats], float, float]:
+def _decode(ir: bytes) -> tuple[list[bytes], float, float]:
+    """Return the levels' values as bytes, and the extremes, of an IR with several levels."""
     form, count = ir[0], ir[1]
-    if form != FORMAT or not 0 < count <= MAX_LEVELS:
+    if form != FORMAT or not 1 < count <= MAX_LEVELS:
         raise ValueError(f"expected a sketch of format {FORMAT}, got format {form} with {count} levels")
     at = 2 + 4 * count
-    cuts = np.cumsum((0, *struct.unpack_from(f"<{count}I", ir, 2))).tolist()
-    if count > 1:
-        least, greatest = _EXTREMES.unpack_from(ir, at)
-        at += _EXTREMES.size
+    cuts = list(accumulate(struct.unpack_from(f"<{count}I", ir, 2), initial=0))
+    least, greatest = _EXTREMES.unpack_from(ir, at)
+    at += _EXTREMES.size
     if at + 8 * cuts[-1] != len(ir) or not cuts[-1]:
         raise ValueError(f"expected a sketch of {at + 8 * cuts[-1]} bytes, got {len(ir)}")
-    values = np.frombuffer(ir, "<f8", cuts[-1], at)
-    if count == 1:
-        return [values], float(values[0]), float(values[-1])
-    return [values[low:high] for low, high in pairwise(cuts)], least, greatest
+    return [ir[at + 8 * low : at + 8 * high] for low, high in pairwise(cuts)], least, greatest

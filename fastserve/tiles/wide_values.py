@@ -80,6 +80,10 @@ def number_token(value: float) -> bytes:
     return orjson.dumps(value) if math.isfinite(value) else _NONFINITE[repr(value)]
 
 
+def _single_array(values: list[float]) -> bytes:
+    return orjson.dumps(np.array(values, np.float32), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
 def _single_token(value: float) -> bytes:
     if not math.isfinite(value):
         return _NONFINITE[repr(value)]
@@ -114,8 +118,16 @@ class _Fixed:
 class _Floats(_Fixed):
     """Floats as their bits; the negative ones' magnitude is turned round, so that they order as integers."""
 
-    def __init__(self, form: str, bits_form: str, nan_bits: int, number: Callable[[float], bytes]) -> None:
+    def __init__(
+        self,
+        form: str,
+        bits_form: str,
+        nan_bits: int,
+        number: Callable[[float], bytes],
+        numbers: Callable[[list[float]], bytes],
+    ) -> None:
         super().__init__(bits_form, self._token)
+        self._numbers = numbers
         self._float_form = form
         self._mask = 2 ** (8 * struct.calcsize(form) - 1) - 1
         self._nan_bits = nan_bits
@@ -133,9 +145,20 @@ class _Floats(_Fixed):
     def distinct_keys(self, values: Sequence[Any]) -> list[Key]:
         return self.keys([value + 0.0 for value in values])  # -0.0 + 0.0 is 0.0
 
+    def array(self, keys: Sequence[Key]) -> bytes:
+        values = self._values(keys)
+        if all(map(math.isfinite, values)):
+            return self._numbers(values)
+        return b"[" + b",".join(map(self._number, values)) + b"]"
+
     def _token(self, key: int) -> bytes:
-        word = key if key >= 0 else key ^ self._mask
-        return self._number(struct.unpack(f"<{self._float_form}", struct.pack(f"<{self._form}", word))[0])
+        return self._number(self._values([key])[0])
+
+    def _values(self, keys: Sequence[Key]) -> list[float]:
+        count, mask = len(keys), self._mask
+        words = [key if key >= 0 else key ^ mask for key in keys]
+        bits = struct.pack(f"<{count}{self._form}", *words)
+        return list(struct.unpack(f"<{count}{self._float_form}", bits))
 
 
 class _Bools(_Fixed):
@@ -191,8 +214,8 @@ def _bool_token(key: int) -> bytes:
 _CODECS: dict[DataType, Codec] = {
     Int64: _Fixed("q", _int_token),
     Timestamp: _Fixed("q", _time_token),
-    Float64: _Floats("d", "q", 0x7FF8_0000_0000_0000, number_token),
-    Float32: _Floats("f", "i", 0x7FC0_0000, _single_token),
+    Float64: _Floats("d", "q", 0x7FF8_0000_0000_0000, number_token, orjson.dumps),
+    Float32: _Floats("f", "i", 0x7FC0_0000, _single_token, _single_array),
     Bool: _Bools("b", _bool_token),
     String: _Strings(),
 }
