@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import duckdb
+import orjson
 import pyarrow as pa
 
 from fastserve.errors import DefinitionError, RequestError
@@ -49,15 +50,14 @@ ROW_BY_ROW = frozenset(
         "PROJECTION",
         "FILTER",
         "UNNEST",
+        "UNION",  # of all: without duplicates it comes with a GROUP BY
+        "CTE",
+        "CTE_SCAN",
         "ARROW_SCAN",
-        "COLUMN_DATA_SCAN",
-        "DUMMY_SCAN",
-        "SEQ_SCAN",
-        "EMPTY_RESULT",
+        "PYTHON_ARROW_SCAN",
     }
 )
-"""Physical operators whose output for a row depends on that row alone."""
-_OPERATOR = re.compile(r"│\s+([A-Z_]{4,})\s+│")
+"""Physical operators of DuckDB's whose output for a row depends on that row alone."""
 _VOLATILE = re.compile(
     r"\b(random|uuid|gen_random_uuid|nextval|now|current_\w+|today|get_current_\w+)\b", re.IGNORECASE
 )
@@ -186,12 +186,12 @@ class _SqlTransform:
         connection = _connect()  # closed again: the server forks after this
         try:
             self._register(connection, pa.Table.from_batches([], schema))
-            text = str(connection.execute(f"EXPLAIN {self._sql}").fetchall()[0][1])
+            plans = orjson.loads(connection.execute(f"EXPLAIN (FORMAT json) {self._sql}").fetchall()[0][1])
         except duckdb.Error as error:
             raise _refused(plan, f"expected SQL that runs, got: {first_line(error)}") from None
         finally:
             connection.close()
-        others = [name for name in _OPERATOR.findall(text) if name not in ROW_BY_ROW]
+        others = [name for root in plans for name in _operators(root) if name not in ROW_BY_ROW]
         if others:
             raise _refused(
                 plan,
@@ -207,7 +207,13 @@ class _SqlTransform:
         with self._lock:
             connection = self._connection = self._connection or _connect()
             self._register(connection, pa.Table.from_batches([batch]))
-            return connection.execute(self._sql).to_arrow_table()
+            return connection.sql(self._sql).to_arrow_table()
+
+
+def _operators(node: Mapping[str, Any]) -> Iterator[str]:
+    yield str(node["name"])
+    for child in node.get("children", ()):
+        yield from _operators(child)
 
 
 def _connect() -> duckdb.DuckDBPyConnection:

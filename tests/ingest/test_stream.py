@@ -339,7 +339,7 @@ def test_a_block_that_would_be_too_long_is_refused_with_what_to_do(
     async def story(writer: StreamWriter) -> None:
         await _write(writer, [record()])
         with pytest.raises(StoreError, match="a longer aggregation_interval"):
-            await _write(writer, [record(ago_s=300 * number) for number in range(5)])
+            await _write(writer, [record(ago_s=300 * number) for number in range(1, 6)])
 
     world.told(story)
     assert cents(world.tiles()) == {("u1", TILE_NS): 100}
