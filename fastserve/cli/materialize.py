@@ -24,6 +24,7 @@ from fastserve.cli.flags import (
 )
 from fastserve.config import Settings
 from fastserve.errors import DefinitionError
+from fastserve.store.interface import MAX_ROW_BYTES
 
 if TYPE_CHECKING:
     from fastserve.ingest.materialize import MaterializeReport
@@ -71,6 +72,12 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--parallel", metavar="N", type=count_argument(1), help="processes to use (default: one per CPU)"
     )
+    parser.add_argument(
+        "--export", metavar="DIR", help="write files for DynamoDB's import from S3, and nothing to the store"
+    )
+    parser.add_argument(
+        "--imported", metavar="DIR", help="record the exports in a folder, whose tables are imported by now"
+    )
     add_settings(parser, ("repo", "store", "workspace"))
 
 
@@ -85,6 +92,11 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
         work = show_status if arguments.status else refresh_due
         return asyncio.run(work(settings, arguments))
+    if arguments.imported is not None:
+        from fastserve.cli.export import record_imported
+
+        print(asyncio.run(record_imported(settings, arguments)))
+        return 0
     until_ns = time.time_ns() if arguments.until is None else nanoseconds(arguments.until)
     asyncio.run(_materialize(settings, arguments, until_ns))
     return 0
@@ -100,6 +112,8 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         "--all": arguments.all,
         "--input": arguments.input is not None,
         "--until": arguments.until is not None,
+        "--export": arguments.export is not None,
+        "--imported": arguments.imported is not None,
     }
     mixed = [flag for flag, is_given in given.items() if is_given]
     if (arguments.due or arguments.status) and mixed:
@@ -107,6 +121,9 @@ def _check_flags(arguments: argparse.Namespace) -> None:
         raise DefinitionError(f"materialize: expected {way} without {mixed[0]}, got both")
     if arguments.delay is not None and not (arguments.due or arguments.status):
         raise DefinitionError("materialize: expected --delay with --due or --status, got it alone")
+    if arguments.imported is not None and (arguments.views or len(mixed) > 1):
+        other = next((flag for flag in mixed if flag != "--imported"), "VIEW")
+        raise DefinitionError(f"materialize: expected --imported without {other}, got both")
 
 
 def nanoseconds(moment: datetime) -> int:
@@ -121,6 +138,14 @@ async def _materialize(settings: Settings, arguments: argparse.Namespace, until_
 
     workspace = load_workspace(settings)
     views = _chosen(workspace.repo, arguments.views, everything=arguments.all)
+    if arguments.export is not None:
+        from fastserve.cli.export import export_text, export_views
+
+        parallel = arguments.parallel or cpus()
+        exported = await export_views(settings, arguments, workspace, views, until_ns, parallel)
+        print(report_text([one.report for one in exported]))
+        print(f"\n{export_text(exported)}")
+        return
     store = await open_store(settings.store)
     try:
         reports = await materialize(
@@ -205,6 +230,10 @@ def remarks(report: MaterializeReport) -> list[str]:
         keys = ", ".join(report.spoilt_samples)
         have = "1 key has" if report.spoilt_keys == 1 else f"{report.spoilt_keys:,} keys have"
         lines.append(f"{report.view}: {have} a sum beyond int64, which is null: {keys}")
+    if report.too_large_keys:
+        keys = ", ".join(report.too_large_samples)
+        got = "1 key has a row" if report.too_large_keys == 1 else f"{report.too_large_keys:,} keys have rows"
+        lines.append(f"{report.view}: {got} of more than {MAX_ROW_BYTES} bytes, which wasn't written: {keys}")
     if report.resumed:
         partitions = "1 partition" if report.resumed == 1 else f"{report.resumed:,} partitions"
         lines.append(f"{report.view}: {partitions} had been written by an earlier run")

@@ -39,7 +39,7 @@ from fastserve.ingest.checking import Reading
 from fastserve.ingest.files import InputFile, connect, find_files, first_line
 from fastserve.ingest.jobs import JobRecords, fingerprint
 from fastserve.ingest.lease import Guard, Unguarded
-from fastserve.ingest.partition import PartitionJob, PartitionResult, make_rows, read_rows, rows_job
+from fastserve.ingest.partition import SAMPLES, PartitionJob, PartitionResult, make_rows, read_rows, rows_job
 from fastserve.ingest.progress import Progress, make_progress
 from fastserve.ingest.putting import destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
@@ -70,8 +70,9 @@ class MaterializeReport:
     """What became of one view.
 
     ``rows_outside`` were good, but at or after ``until`` or before every window. ``bad_samples`` are the
-    first of the bad rows. ``spoilt_keys`` have an integer sum beyond int64, which is null. ``resumed``
-    partitions had been written by an earlier run of the same job.
+    first of the bad rows. ``spoilt_keys`` have an integer sum beyond int64, which is null. ``too_large_keys``
+    have more than a store's row holds: they keep the row that they had. ``resumed`` partitions had been
+    written by an earlier run of the same job.
     """
 
     view: str
@@ -86,6 +87,8 @@ class MaterializeReport:
     bad_samples: tuple[BadRow, ...] = ()
     spoilt_keys: int = 0
     spoilt_samples: tuple[str, ...] = ()
+    too_large_keys: int = 0
+    too_large_samples: tuple[str, ...] = ()
     resumed: int = 0
 
 
@@ -195,11 +198,9 @@ class StoreOutlet:
     async def finish(self, report: MaterializeReport) -> None:
         """See `Outlet`."""
         await self._guard.confirm()
-        await record_report(self._registry, self._plan, report)
+        await finish_view(self._store, self._registry, self._plan, report)
         if self._records is not None:
             await self._records.clear()
-        if self._plan.stream is not None:
-            await self._store.sweep(self._plan.stream.table, int(time.time()))
 
 
 async def run_jobs(
@@ -325,14 +326,16 @@ def make_report(
         seconds=seconds,
         bad_samples=tuple(bad.samples),
         spoilt_keys=sum(result.spoilt_count for result in results),
-        spoilt_samples=tuple(key for result in results for key in result.spoilt)[:10],
+        spoilt_samples=tuple(key for result in results for key in result.spoilt)[:SAMPLES],
+        too_large_keys=sum(result.too_large_count for result in results),
+        too_large_samples=tuple(key for result in results for key in result.too_large)[:SAMPLES],
         resumed=len(done),
     )
 
 
-async def record_report(registry: Registry, plan: ViewPlan, report: MaterializeReport) -> None:
-    """Record that all rows of a view are written."""
-    record = Materialized(
+def record_of(plan: ViewPlan, report: MaterializeReport) -> Materialized:
+    """Return what is recorded of a view whose rows are all written."""
+    return Materialized(
         view=report.view,
         until_ns=report.until_ns,
         as_of_ns=report.as_of_ns,
@@ -343,7 +346,15 @@ async def record_report(registry: Registry, plan: ViewPlan, report: MaterializeR
         bytes=report.bytes,
         definition=rows_digest(plan),
     )
-    await registry.record_materialized(record)
+
+
+async def finish_view(
+    store: OnlineStore, registry: Registry, plan: ViewPlan, report: MaterializeReport
+) -> None:
+    """Record that all rows of a view are written, and let go of what they make superfluous."""
+    await registry.record_materialized(record_of(plan, report))
+    if plan.stream is not None:
+        await store.sweep(plan.stream.table, int(time.time()))
 
 
 class _ViewJob:

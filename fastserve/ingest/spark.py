@@ -40,9 +40,9 @@ from fastserve.ingest.materialize import (
     MaterializeReport,
     as_of_ns,
     check_tables,
+    finish_view,
     make_report,
     plan_to_write,
-    record_report,
     time_bounds,
 )
 from fastserve.ingest.partition import PartitionResult, rows_job
@@ -196,7 +196,7 @@ class _FrameJob:
             done=done,
             seconds=time.perf_counter() - began,
         )
-        self._with_registry(lambda registry, _: self._finish(registry, report))
+        self._with_registry(lambda registry, store: self._finish(registry, store, report))
         return report
 
     # --- the store, from the driver -------------------------------------------------------------------------
@@ -223,8 +223,8 @@ class _FrameJob:
         records = self._records(registry)
         return {} if records is None else await records.done()
 
-    async def _finish(self, registry: Registry, report: MaterializeReport) -> None:
-        await record_report(registry, self.plan, report)
+    async def _finish(self, registry: Registry, store: OnlineStore, report: MaterializeReport) -> None:
+        await finish_view(store, registry, self.plan, report)
         records = self._records(registry)
         if records is not None:
             await records.clear()

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import re
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
-__all__ = ["DYNAMODB_URLS", "aws_environment", "dynoxide_endpoint", "moto_endpoint"]
+__all__ = ["DYNAMODB_URLS", "aws_environment", "dynoxide_endpoint", "dynoxide_of_import", "moto_endpoint"]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DYNOXIDE = Path(os.environ.get("FASTSERVE_DYNOXIDE", ROOT / ".tools" / "dynoxide" / "dynoxide"))
@@ -44,6 +45,23 @@ def dynoxide_endpoint() -> Iterator[str]:
     if not DYNOXIDE.exists():
         pytest.skip(f"no dynoxide binary at {DYNOXIDE}; set FASTSERVE_DYNOXIDE")
     command = [str(DYNOXIDE), "--port", str(_free_port())]
+    with _started(command, r"http://127\.\S+:\d+") as url:
+        yield url
+
+
+@contextmanager
+def dynoxide_of_import(source: Path, tables: Sequence[Mapping[str, Any]], scratch: Path) -> Iterator[str]:
+    """Import what lies in ``source/<table>/data`` and serve it; give the server's URL.
+
+    ``tables`` are as CreateTable takes them.
+    """
+    if not DYNOXIDE.exists():
+        pytest.skip(f"no dynoxide binary at {DYNOXIDE}; set FASTSERVE_DYNOXIDE")
+    schema, database = scratch / "schema.json", scratch / "imported.db"
+    schema.write_text(json.dumps([{"Table": table} for table in tables]), encoding="utf-8")
+    command = [str(DYNOXIDE), "import", "--source", str(source), "--schema", str(schema)]
+    subprocess.run([*command, "--output", str(database)], check=True, capture_output=True, timeout=60)
+    command = [str(DYNOXIDE), "--db-path", str(database), "--port", str(_free_port())]
     with _started(command, r"http://127\.\S+:\d+") as url:
         yield url
 
