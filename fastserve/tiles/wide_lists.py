@@ -167,7 +167,8 @@ class Extreme:
 
     def tile(self, times_ns: Sequence[int], values: Sequence[Any]) -> bytes:
         """Return the IR of a slot's values."""
-        keys = self._codec.keys([value for value in values if value == value])  # noqa: PLR0124 - NaN isn't
+        numbers = [value for value in values if value == value]  # noqa: PLR0124 - NaN isn't itself
+        keys = self._codec.distinct_keys(numbers)  # with one zero
         return self._encode(self._best(keys)) if keys else b""
 
     def merge(self, irs: Sequence[bytes]) -> bytes:

@@ -152,14 +152,17 @@ class Deviation(_Merging):
         if not values:
             return b""
         numbers = list(map(float, values))
-        mean = add_floats(numbers) / len(numbers)
+        # Values that are all the same have themselves as their mean, and no deviation, to the last digit.
+        same = min(numbers) == max(numbers)
+        mean = numbers[0] if same else add_floats(numbers) / len(numbers)
         return _MOMENTS.pack(len(numbers), mean, _squares([number - mean for number in numbers]))
 
     def merge(self, irs: Sequence[bytes]) -> bytes:
         """Return the IR of all slots together."""
         parts = [_MOMENTS.unpack(ir) for ir in irs]
         count = sum(n for n, _, _ in parts)
-        mean = add_floats([n * part for n, part, _ in parts]) / count
+        same = len({part for _, part, _ in parts}) == 1
+        mean = parts[0][1] if same else add_floats([n * part for n, part, _ in parts]) / count
         between = [math.sqrt(n) * (part - mean) for n, part, _ in parts]
         return _MOMENTS.pack(count, mean, add_floats([*(m2 for _, _, m2 in parts), _squares(between)]))
 

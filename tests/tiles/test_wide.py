@@ -253,6 +253,14 @@ def test_a_variance_of_large_close_numbers_does_not_cancel() -> None:
     assert orjson.loads(function.answer(irs)) == [pytest.approx(0.0825, rel=1e-6)]
 
 
+def test_values_that_are_all_the_same_have_no_variance_to_the_last_digit() -> None:
+    function = wide_function("var_pop", {}, Float64, Int64)
+    irs = [function.tile([0] * count, [(1, 0.1)] * count) for count in (1, 3, 7)]
+    assert function.answer(irs) == b"[0.0]"
+    function = wide_function("max", {}, Float64, Int64)
+    assert function.answer([function.tile([0], [(1, -0.0)])]) == b"[0.0]"
+
+
 def test_what_is_no_function_is_an_error_of_ours() -> None:
     with pytest.raises(InvariantError, match=r"^expected an aggregate function, got 'median'$"):
         wide_function("median", {}, Float64)

@@ -88,7 +88,8 @@ def naive(function: str, params: Params, dtype: DataType, events: Sequence[Event
     values = [value for _, value in events]
     if function in {"min", "max"}:
         ordered = sorted((value for value in values if not is_nan(value)), key=order)
-        return as_json(dtype, ordered[0 if function == "min" else -1]) if ordered else None
+        best = ordered[0 if function == "min" else -1] if ordered else None
+        return as_json(dtype, best + 0.0 if isinstance(best, float) else best)
     if function == "approx_percentile":
         finite = sorted(float(value) for value in values if math.isfinite(value))
         rank = math.ceil(Fraction(str(params["percentile"])) * len(finite))
