@@ -239,10 +239,25 @@ def _secondary_key_fits(checks: Checks, view: FeatureView) -> None:
             checks.wrong(f"time_window of {name!r}", expected, feature.time_window, feature.location)
     if key is None:
         return
+    _hops_agree(checks, view)
     if _all_are(Attribute, view):
         checks.wrong("aggregation_secondary_key", "none, as attributes aren't aggregated", key)
     elif key.valid and key.name in {each.name for each in view.join_keys}:
         checks.wrong("aggregation_secondary_key", "a column that is no join key", key.name)
+
+
+def _hops_agree(checks: Checks, view: FeatureView) -> None:
+    """Arrays over one window are aligned with one list of keys, so they must move together."""
+    hops: dict[object, timedelta | None] = {}
+    for feature, name in zip(view.features, view.feature_names, strict=True):
+        if not isinstance(feature, Aggregate) or not feature.valid or feature.function.name == SECONDARY_KEYS:
+            continue
+        window, hop = feature.time_window, feature.tail_hop
+        first = hops.setdefault(window, hop)
+        if hop != first:
+            said = "none" if first is None else format_duration(first)
+            expected = f"that of all features over {window.label}, {said}"
+            checks.wrong(f"tail_hop of {name!r}", expected, hop, feature.location)
 
 
 def _schedule_has_files(checks: Checks, view: FeatureView) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fastserve.sdk.types import (
     Array,
     Bool,
+    Bytes,
     DataType,
     Field,
     Float32,
@@ -105,3 +106,11 @@ def test_every_type_has_a_storage() -> None:
         Storage.JSON,
         Storage.JSON,
     ]
+
+
+def test_columns_of_bytes_are_variable_width_beside_texts() -> None:
+    layout = make_layout([("a", Bytes), ("n", Int64), ("t", String), ("b", Bytes)])
+    assert [column.name for column in layout.bytes_columns] == ["a", "b"]
+    assert [column.name for column in layout.json_columns] == ["t"]
+    assert [column.name for column in layout.variable_columns] == ["a", "t", "b"]
+    assert layout.describe()[0] == ("a", {"type": "bytes"})

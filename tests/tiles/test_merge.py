@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -100,3 +102,50 @@ def test_a_service_reads_only_the_features_it_selects() -> None:
     matrix = Merging(schema).matrix([[row]])
     _, ints = plan.fast(matrix, plan.epoch(np.array([T0], np.int64), T0))
     assert [int(ints[0, place.index]) for place in plan.feature_places[0]] == [5, 2]
+
+
+def test_a_series_comes_out_as_its_elements() -> None:
+    days = tuple(Window(DAY_NS, HOUR_NS, HOUR_NS, 2 * DAY_NS, -n * DAY_NS) for n in (2, 1, 0))
+    series = replace(spec("units", "sum", days[0]), series=days)
+    schema = make_schema([series, spec("units", "max", DAY)], 2 * DAY_NS)
+    plan = MergePlan([(0, 0, schema, schema.features)], schema.layout.fixed_words)
+    whole, single = plan.feature_places[0]
+    assert (whole.index, len(whole.elements), single.elements) == (-1, 3, ())
+    events = [Event("a", T0 - 1 - n * DAY_NS, {"units": 10**n}) for n in (0, 2)]
+    matrix = Merging(schema).matrix([[compact(schema, events, T0)["a"]]])
+    _, ints = plan.fast(matrix, plan.epoch(np.array([T0], np.int64), T0))
+    assert [int(ints[0, place.index]) for place in whole.elements] == [100, NULL_INT64, 1]
+    assert int(ints[0, single.index]) == 1
+    masked = plan.masked(matrix, np.array([[T0]]), T0)
+    assert masked[1].tolist() == ints.tolist()
+
+
+def test_what_is_bytes_is_left_to_others() -> None:
+    schema = make_schema([spec("kind", "last", DAY), spec("units", "sum", DAY)], 2 * DAY_NS)
+    plan = MergePlan([(0, 0, schema, schema.features)], schema.layout.fixed_words)
+    assert [place.index for place in plan.feature_places[0]] == [-1, 0]
+    assert (plan.floats, plan.ints) == (0, 1)
+
+
+@pytest.mark.parametrize("function", ["sum", "var_pop", "last", "first", "min"])
+def test_head_slots_count_in_both_ways_whatever_is_live(function: str) -> None:
+    past = Window(DAY_NS, HOUR_NS, HOUR_NS, 2 * DAY_NS, -DAY_NS)
+    schema = make_schema([spec("amount", function, window) for window in (DAY, past)], 2 * DAY_NS)
+    words = schema.layout.fixed_words
+    heads: dict[tuple[int, int], tuple[int, ...]] = {}
+    for number, component in enumerate(schema.components):
+        heads[0, number] = tuple(range(words, words + component.op.parts))
+        words += component.op.parts
+    plan = MergePlan([(0, 0, schema, schema.features)], words, heads)
+    tile = compact(schema, [Event("a", T0 - 1, {"amount": 3.0})], T0)["a"]
+    slot = schema.components[0].word + DAY.slots - 1
+    head = [
+        np.frombuffer(tile, "<i8")[slot + part * DAY.slots] for part in range(schema.components[0].op.parts)
+    ]
+    row = np.frombuffer(null_row(schema, T0), "<i8")
+    matrix = np.concatenate([row, head, head, np.array(CONSTANT_BITS)]).astype(np.int64)[None]
+    expected = 0.0 if function == "var_pop" else 3.0
+    for time in (T0, T0 + DAY_NS, T0 + 2 * DAY_NS):
+        fast, _ = plan.fast(matrix, plan.epoch(np.array([T0]), time))
+        masked, _ = plan.masked(matrix, np.array([[T0]]), time)
+        assert fast.tolist() == masked.tolist() == [[expected] * 2]

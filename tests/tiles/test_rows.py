@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastserve.sdk.types import Array, Bool, DataType, Float32, Float64, Int64, String, Timestamp
+from fastserve.sdk.types import Array, Bool, Bytes, DataType, Float32, Float64, Int64, String, Timestamp
 from fastserve.tiles.layout import (
     FLAG_NONFINITE,
     FLAG_NULL_BITMAP,
@@ -23,6 +23,7 @@ from fastserve.tiles.layout import (
 from fastserve.tiles.rows import (
     RowBuilder,
     RowError,
+    bytes_values,
     check_header,
     decode_row,
     effective_ns_of,
@@ -152,3 +153,23 @@ def test_words_of_compacted_rows_are_kept_to_the_bit() -> None:
     assert first[2:5].tolist() == [floats.view("<i8")[0, 0], NULL_INT64, NULL_INT64]
     assert second[2:5].tolist() == [NULL_FLOAT64_BITS, floats.view("<i8")[1, 1], 7]
     assert [row.view("u1")[1] for row in (first, second)] == [0, FLAG_NONFINITE]
+
+
+@given(st.lists(st.tuples(st.binary(max_size=9), st.binary(max_size=4)), min_size=1, max_size=3))
+def test_columns_of_bytes_come_back_as_they_were_and_may_be_empty(values: list[tuple[bytes, bytes]]) -> None:
+    layout = make_layout([("a", Bytes), ("n", Int64), ("t", String), ("b", Bytes)])
+    builder = RowBuilder(layout, len(values))
+    builder.set_bytes("a", [a for a, _ in values])
+    builder.set_bytes("b", [b for _, b in values])
+    for row, (a, b) in zip(builder.build(), values, strict=True):
+        assert decode_row(layout, row) == {"a": a, "n": None, "t": None, "b": b}
+        assert bytes_values(layout, row) == {"a": a, "b": b}
+        assert json_texts(layout, row) == {"t": b"null"}
+        assert encode_row(layout, {"a": a, "b": b}, 0) == row
+
+
+def test_a_row_of_bytes_that_is_cut_is_no_row() -> None:
+    layout = make_layout([("a", Bytes)])
+    row = encode_row(layout, {"a": b"123456"}, 0)
+    with pytest.raises(RowError, match="expected its text to end"):
+        bytes_values(layout, row[:-3])
