@@ -10,7 +10,7 @@ it, so that is refused.
 Invariants
 1. A plan with incompatible changes is not executed, not even in part.
 2. Executing a plan twice is executing it once.
-3. What is said of rows that were written before is true of the row layouts that the store has recorded.
+3. What a change means is said before it is made (`changes`).
 """
 
 from __future__ import annotations
@@ -19,11 +19,12 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import orjson
 
 from fastserve.errors import DefinitionError
+from fastserve.ingest.changes import StoredRows, ViewChange, describe_change, stored_rows
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.transform import source_text
 from fastserve.plan.streams import StreamPlan
@@ -31,47 +32,9 @@ from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.features import Aggregate
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import KeyAttribute, OnlineStore, TableSpec
-from fastserve.tiles.aggregates import AggregateFeature, CompactedSchema
 from fastserve.tiles.blocks import block_schema
-from fastserve.tiles.layout import Column, RowLayout
 
-State = Literal["new", "changed", "unchanged", "incompatible"]
-_SETTINGS = {
-    "transformation": "the transformation",
-    "source": "the source",
-    "timestamp_field": "the timestamp field",
-    "start_time": "the start time",
-    "interval_ns": "the aggregation interval",
-    "horizon_ns": "the horizon",
-    "leading_edge": "the leading edge",
-    "ttl_ns": "the ttl",
-    "stream": "the stream",
-}
-_WITHOUT_NEW_ROWS = frozenset({"ttl_ns", "stream"})
-_CUTS = ("interval_ns", "horizon_ns")
-"""What decides where windows are cut, and how the stream is cut into blocks."""
 _NO_PART_OF_ROWS = ("ttl_ns", "stream", "created_ns")
-LISTED_AT_MOST = 20
-
-
-@dataclass(frozen=True, slots=True)
-class ViewChange:
-    """One view of the repo as against the store; ``details`` says in words what changed or what can't.
-
-    ``rematerialize`` is whether its rows must be made (again), which a view without files does by compacting.
-    """
-
-    view: str
-    state: State
-    details: tuple[str, ...] = ()
-    rematerialize: bool = False
-    compacted: bool = False
-
-    def __str__(self) -> str:
-        verb = "compacted" if self.compacted else "materialized"
-        again = (f"must be {verb}" + " again" * (self.state != "new"),) if self.rematerialize else ()
-        details = "; ".join([*self.details, *again])
-        return f"view {self.view}: {self.state}{': ' if details else ''}{details}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +97,17 @@ async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = 
     existing = await store.describe_tables(list(specs))
     missing = [spec for name, spec in specs.items() if existing[name] is None]
     tables = [*missing, *([] if known else [TableSpec(registry.table)])]
-    layouts = await _layouts_of_rows(registry, plans) if known else {}
-    changes = [_change(plan, applied.get(plan.name), existing, layouts.get(plan.name)) for plan in plans]
+    stored = await stored_rows(registry, plans, applied) if known else {}
+    changes = [
+        describe_change(
+            plan,
+            definition(plan),
+            applied.get(plan.name),
+            {spec: existing[spec.name] for spec in table_specs(plan)},
+            stored.get(plan.name, StoredRows()),
+        )
+        for plan in plans
+    ]
     return ApplyPlan(workspace, tuple(plans), tuple(tables), tuple(changes), tuple(orphans))
 
 
@@ -221,12 +193,14 @@ def definition(view: ViewPlan) -> dict[str, Any]:
 
 def _features(view: ViewPlan) -> dict[str, str]:
     described: dict[str, str] = {}
+    key = view.view.aggregation_secondary_key
     for name, feature in zip(view.view.feature_names, view.view.features, strict=True):
         what = str(view.view.output_type(name))
         if isinstance(feature, Aggregate):
             window = feature.time_window.label
             what = f"{feature.function.label} of {feature.input_column} over {window}: {what}"
             what += "" if feature.tail_hop is None else f", tail hop {feature.tail_hop}"
+            what += "" if key is None else f", by {key}"
         described[name] = what
     return described
 
@@ -238,142 +212,3 @@ def _portable(path: str) -> str:
 
 def _digest(parts: Sequence[str]) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-
-
-def _change(
-    view: ViewPlan,
-    applied: dict[str, Any] | None,
-    existing: Mapping[str, TableSpec | None],
-    layout: RowLayout | None,
-) -> ViewChange:
-    wrong = _incompatible(view, applied, existing)
-    if wrong:
-        return ViewChange(view.name, "incompatible", tuple(wrong))
-    alone = view.view.batch_source is None
-    if applied is None:
-        new = ("has what is pushed from now on",) if alone else ()
-        return ViewChange(view.name, "new", new, rematerialize=not alone)
-    now = definition(view)
-    features = _feature_changes(applied["features"], now["features"])
-    changed = [name for name in _SETTINGS if applied.get(name) != now[name]]
-    details = [*features, *(f"{_SETTINGS[name]} changed" for name in changed)]
-    again = bool(features) or not _WITHOUT_NEW_ROWS.issuperset(changed)
-    if applied["table"] != now["table"]:
-        details.append(f"the table changed from {applied['table']} to {now['table']}")
-        again = True
-    elif again:
-        details += _servable(view, layout, changed)
-    if alone and again:
-        details.append("what was pushed before has no part in what is new")
-    state: State = "changed" if details else "unchanged"
-    return ViewChange(view.name, state, tuple(details), again and _is_made(view), alone)
-
-
-def _is_made(view: ViewPlan) -> bool:
-    """Whether a job makes the view's rows: pushed attributes without files have none to be made."""
-    return view.view.batch_source is not None or view.stream is not None
-
-
-async def _layouts_of_rows(registry: Registry, plans: Sequence[ViewPlan]) -> dict[str, RowLayout | None]:
-    """Return the layout that each view's rows were last written with, None where no rows were written."""
-    names = [plan.name for plan in plans if plan.packed]
-    done, layouts = await registry.materialized(names), await registry.layouts(names)
-    return {
-        name: None if record is None else layouts[name].get(record.schema_id) for name, record in done.items()
-    }
-
-
-def _servable(view: ViewPlan, layout: RowLayout | None, changed: Sequence[str]) -> list[str]:
-    """Say what becomes of the rows that there are until new ones are written."""
-    if layout is None:
-        return []
-    if view.schema is not None and any(name in changed for name in _CUTS):
-        return ["rows written before can't be cut anew: they are answered by 503 until then"]
-    lacking = features_lacking(view, layout)
-    if not lacking:
-        return ["rows written before stay servable"]
-    more = f" and {len(lacking) - LISTED_AT_MOST} more" if len(lacking) > LISTED_AT_MOST else ""
-    listed = ", ".join(lacking[:LISTED_AT_MOST]) + more
-    return [f"rows written before stay servable, with these features null: {listed}"]
-
-
-def features_lacking(view: ViewPlan, layout: RowLayout) -> list[str]:
-    """Return the features that rows of another layout don't hold, in the view's order."""
-
-    def has(columns: Sequence[Column]) -> bool:
-        found = [layout.by_name.get(column.name) for column in columns]
-        return all(
-            old is not None and old.dtype == column.dtype for old, column in zip(found, columns, strict=True)
-        )
-
-    if view.schema is None:
-        return [column.name for column in view.layout.columns if not has([column])]
-    schema = view.schema
-    return [feature.spec.name for feature in schema.features if not has(_columns(schema, feature))]
-
-
-def _columns(schema: CompactedSchema, feature: AggregateFeature) -> list[Column]:
-    """Return the columns of a row that a feature is finalized from."""
-    words: set[int] = set()
-    for index in (feature.value, feature.count):
-        if index is not None:
-            component = schema.components[index]
-            words.update(range(component.word, component.word + component.words))
-    found = [c for c in schema.layout.columns if not c.storage.is_variable and c.word in words]
-    if feature.wide is not None:
-        found += schema.wide[feature.wide].columns
-    for element in feature.elements:
-        found += _columns(schema, element)
-    return found
-
-
-def _incompatible(
-    view: ViewPlan, applied: dict[str, Any] | None, existing: Mapping[str, TableSpec | None]
-) -> list[str]:
-    wrong = []
-    for spec in table_specs(view):
-        found = existing[spec.name]
-        if found is not None and found != spec:
-            wrong.append(f"table {spec.name}: expected the key {_key(spec)}, the store's has {_key(found)}")
-    if applied is None or applied["table"] != view.table:
-        return wrong
-    keys = [[field.name, str(field.dtype)] for field in view.key_fields]
-    if applied["keys"] != keys:
-        was, now = (", ".join(f"{name}: {kind}" for name, kind in part) for part in (applied["keys"], keys))
-        wrong.append(
-            f"the join keys changed from {was} to {now}, and the rows in {view.table} lie under the old; "
-            "give the view another name or another table"
-        )
-    row_format = "packed" if view.packed else "attributes"
-    if applied["row_format"] != row_format:
-        wrong.append(
-            f"the row format changed from {applied['row_format']} to {row_format}; give it another table"
-        )
-    return wrong + _incompatible_cuts(view, applied, existing)
-
-
-def _incompatible_cuts(
-    view: ViewPlan, applied: dict[str, Any], existing: Mapping[str, TableSpec | None]
-) -> list[str]:
-    """Return which cuts of a stream changed, whose blocks lie there already."""
-    if view.stream is None or applied.get("stream") is None or existing[view.stream.table] is None:
-        return []
-    now = definition(view)
-    return [
-        f"{_SETTINGS[name]} changed, and the blocks in {view.stream.table} are cut by the old; give the view "
-        "another name or another table"
-        for name in _CUTS
-        if applied[name] != now[name]
-    ]
-
-
-def _key(spec: TableSpec) -> str:
-    parts = [spec.partition_key] + ([] if spec.sort_key is None else [spec.sort_key])
-    return ", ".join(f"{part.name} ({part.type})" for part in parts)
-
-
-def _feature_changes(was: dict[str, str], now: dict[str, str]) -> list[str]:
-    added = [f"feature {name} added" for name in now if name not in was]
-    removed = [f"feature {name} removed" for name in was if name not in now]
-    both = [name for name in now if name in was and was[name] != now[name]]
-    return [*added, *removed, *(f"feature {name} changed from {was[name]} to {now[name]}" for name in both)]
