@@ -18,6 +18,7 @@ from fastserve.ingest.badrows import BadRowsError
 from fastserve.ingest.registry import Registry
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import OnlineStore
+from fastserve.tiles.rows import encode_row
 from tests.differential.merging import Merging, null_row
 from tests.differential.naive import Event, naive_answer
 from tests.ingest.support import DAY_NS, HOUR_NS, UNTIL_NS, Workbench
@@ -567,3 +568,55 @@ def test_columns_that_differ_by_case_alone_are_refused(bench: Workbench) -> None
         DefinitionError, match=r"columns 'n' and 'N' \(expected names that differ by more than case\)"
     ):
         bench.run(repo)
+
+
+def test_a_batch_leaves_newer_pushes_as_they_are(bench: Workbench) -> None:
+    repo = bench.define(
+        """
+        files = FileSource("events", "events.csv", timestamp_field="at")
+        schema = [Field("user_id", String), Field("amount", Float64), Field("at", Timestamp)]
+        both = PushSource("both", schema, batch_source=files, timestamp_field="at")
+        newest = FeatureView("newest", user, both, [Attribute("amount", Float64)])
+        """
+    )
+    bench.write(
+        "events.csv",
+        f"user_id,amount,at\nu1,1,{time_text(UNTIL_NS - HOUR_NS)}\nu2,2,{time_text(UNTIL_NS - HOUR_NS)}\n",
+    )
+    bench.run(repo)
+    plan = bench.plan(repo, "newest")
+
+    async def push(store: OnlineStore) -> None:
+        rows = [
+            (user, encode_row(plan.layout, {"amount": 9.0}, UNTIL_NS - HOUR_NS + later_ns))
+            for user, later_ns in (("u1", 1), ("u2", -1))
+        ]
+        await store.put_newest(plan.table, rows)
+
+    bench.with_store(push)
+    for _ in range(2):
+        assert bench.row(repo, "newest", "u1") == (UNTIL_NS - HOUR_NS + 1, {"amount": 9.0})
+        assert bench.row(repo, "newest", "u2") == (UNTIL_NS - HOUR_NS, {"amount": 2.0})
+        bench.run(repo)
+
+
+def test_rows_of_a_streamed_view_are_as_of_a_whole_interval(bench: Workbench) -> None:
+    repo = bench.define(
+        """
+        files = FileSource("events", "events.csv", timestamp_field="at")
+        schema = [Field("user_id", String), Field("amount", Float64), Field("at", Timestamp)]
+        both = PushSource("both", schema, batch_source=files, timestamp_field="at")
+        counts = aggregates(Field("amount", Float64), ["count"], [days(1)])
+        spend = FeatureView("spend", user, both, counts, aggregation_interval=hours(1))
+        """
+    )
+    bench.write(
+        "events.csv", f"user_id,amount,at\nu1,1,{time_text(UNTIL_NS)}\nu1,1,{time_text(UNTIL_NS - 1)}\n"
+    )
+
+    (report,) = bench.run(repo, until_ns=UNTIL_NS + HOUR_NS - 1)
+
+    assert (report.as_of_ns, report.rows_outside) == (UNTIL_NS, 1)
+    found = bench.row(repo, "spend", "u1")
+    assert found is not None
+    assert (found[0], sum(found[1].values())) == (UNTIL_NS, 1)
