@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
@@ -139,6 +140,31 @@ def test_extremes_nan_and_nulls_are_those_of_one_machine(bench: Workbench, both:
     report = both.check(repo, "spend", both.parquet("events.parquet").repartition(5), users(31))
     assert report.spoilt_keys > 0
     assert report.rows_outside > 0
+
+
+WIDE = """
+    source = FileSource("events", "events.parquet", timestamp_field="at")
+    amount, units, kind = Field("amount", Float64), Field("units", Int64), Field("kind", String)
+    numbers = ["last", "first", last(3), first(2), "stddev_samp", "approx_count_distinct", "count"]
+    numbers += [approx_percentile(percentile=0.5), "max", "mean"]
+    texts = ["last", last_distinct(3), first_distinct(2), "min", "max", approx_count_distinct(precision=6)]
+    windows = [days(1), days(28)]
+    features = aggregates(amount, numbers, windows) + aggregates(kind, texts, windows)
+    features += [Aggregate(units, "sum", LifetimeWindow())]
+    features += [Aggregate(units, "max", TimeWindow(days(2), -days(1)))]
+    view = FeatureView("spend", user, source, features, aggregation_interval=hours(1))
+    keyed = FeatureView("keyed", user, source, aggregates(units, ["sum", "count", "last"], [days(7)]),
+                        aggregation_interval=hours(1), aggregation_secondary_key=kind)
+"""
+
+
+@pytest.mark.parametrize("view", ["spend", "keyed"])
+def test_wide_functions_are_those_of_one_machine(bench: Workbench, both: Both, view: str) -> None:
+    table = typed_events(1_000)
+    units = pa.compute.if_else(pa.compute.greater(pa.compute.abs(table["units"]), 2**60), 1, table["units"])
+    table = table.set_column(table.schema.get_field_index("units"), "units", units)
+    pq.write_table(table, bench.write("events.parquet", b""))
+    both.check(bench.define(WIDE), view, both.parquet("events.parquet").repartition(3), users(31))
 
 
 def test_batches_and_partitions_change_nothing(bench: Workbench, both: Both, spark: SparkSession) -> None:
