@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from fastserve import (
     Aggregate,
+    Attribute,
     FeatureView,
     Field,
     Float32,
@@ -30,8 +31,10 @@ from fastserve import (
     first_distinct,
     last,
     last_distinct,
+    on_demand_feature_view,
 )
 from fastserve.api.encode import FeaturesEncoder
+from fastserve.errors import StoreError
 from fastserve.plan.service import ServicePlan
 from fastserve.plan.views import ViewPlan
 from fastserve.serving.columns import Columns
@@ -42,6 +45,7 @@ from fastserve.tiles.layout import NULL_INT64
 from fastserve.tiles.wide_write import WideEvents, WideTiler
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, Window
 from fastserve.tiles.write import EventColumn, Events, encode_words, tile_events
+from tests.serving.on_demand_world import OnDemandWorld
 from tests.support.plans import AS_OF_NS, EVENTS, NOW_NS, USER, attribute_row, attribute_view, workspace_plan
 from tests.tiles.wide_cases import naive
 
@@ -295,3 +299,81 @@ def test_slots_that_are_remembered_are_forgotten_when_a_window_moves() -> None:
         columns = evaluator.evaluate([[RAW_ROWS.wrap(row), None]], now_ns)
         answers.append(orjson.loads(FeaturesEncoder(plan).encode(columns, 0))[0])
     assert answers == [["a"], ["a"], None, ["a"]]
+
+
+# --- on-demand views, and a store that fails
+
+
+def every_kind(name: str = "v") -> FeatureView:
+    """Return a view with a wide feature or a series of every output type."""
+    window = TimeWindow(3 * HOUR)
+    series = WINDOWS[4]
+    return view_of(
+        name,
+        [
+            Aggregate(Field("kind", String), "min", window, name="a_text"),
+            Aggregate(Field("kind", String), last(3), window, name="b_texts"),
+            Aggregate(Field("kind", String), approx_count_distinct(), window, name="c_count"),
+            Aggregate(Field("amount", Float64), approx_percentile(0.5), window, name="d_median"),
+            Aggregate(Field("amount", Float64), "sum", series, name="e_sums"),
+            Aggregate(Field("units", Int64), last_distinct(2), window, name="f_units"),
+            Aggregate(Field("seen", Timestamp), "last", series, name="g_times"),
+            Aggregate(Field("score", Float32), last(2), window, name="h_scores"),
+            Aggregate(Field("amount", Float64), "sum", window, name="i_sum"),
+        ],
+    )
+
+
+SOME: list[RawEvent] = [
+    (NOW_NS - 100 * 60 * 10**9, {"kind": "a", "amount": 2.5, "units": 7, "score": 0.25, "seen": 10**15}),
+    (NOW_NS - 90 * 60 * 10**9, {"kind": "é", "amount": None, "units": -1, "score": None, "seen": None}),
+]
+
+
+@pytest.mark.parametrize("mode", ["python", "numpy", "pandas"])
+def test_an_on_demand_view_gets_what_the_answer_holds(mode: Any) -> None:
+    stored = every_kind()
+    outputs = [Attribute(name, stored.output_type(name)) for name in stored.feature_names]
+
+    def echo(v: Any) -> Any:
+        return v
+
+    view = on_demand_feature_view(sources=[stored], features=outputs, mode=mode, name="o")(echo)
+    world = OnDemandWorld([stored, view])
+    plan = world.plan.views["v"]
+    row = row_of(plan, SOME, NOW_NS - 60 * 60 * 10**9)
+    for key, raw in (("u", row), ("cut", row[:-3]), ("none", None)):
+        world.store.rows[plan.table, key] = None if raw is None else BASE64_ROWS.wrap(raw)
+    askers = [world.ask([key]) for key in ("u", "cut", "none")]
+    world.settle()
+    found = [asker.vectors[0] for asker in askers]
+    half = len(stored.feature_names)
+    assert found[0][:half] == found[0][half:]
+    assert found[0][half:] == [
+        "a",
+        ["a", "é"],
+        "2",
+        2.5,
+        [None, 2.5],
+        ["7", "-1"],
+        [None, "1970-01-12T13:46:40Z"],
+        [0.25],
+        2.5,
+    ]
+    assert found[1] == "503 a row that the caller can't do without couldn't be read"
+    assert found[2] == [None] * 2 * half
+
+
+def test_a_row_that_could_not_be_read_is_null_beside_others() -> None:
+    world = OnDemandWorld([every_kind(), every_kind("w").with_join_key_map({"user_id": "other"})])
+    tables = [world.plan.views[name].table for name in ("v", "w")]
+    row = BASE64_ROWS.wrap(row_of(world.plan.views["v"], SOME, NOW_NS - 60 * 60 * 10**9))
+    for table in tables:
+        world.store.rows[table, "u"] = row
+    world.store.failing["lost"] = StoreError("gone", retryable=False)
+    asker = world.ask(["u", "lost"], partial=True)
+    world.settle()
+    (vector,) = asker.vectors
+    half = len(vector) // 2
+    assert vector[:2] == ["a", ["a", "é"]]
+    assert vector[half:] == [None] * half
