@@ -28,6 +28,7 @@ from fastserve.sdk.types import (
     Timestamp,
 )
 from fastserve.store.interface import OnlineStore
+from fastserve.tiles.blocks import BlockShape
 from fastserve.tiles.layout import make_layout
 from tests.ingest.support import T, Workbench
 
@@ -119,3 +120,50 @@ def test_a_spoilt_record_is_an_error(bench: Workbench) -> None:
         with_registry(bench, work)
     with pytest.raises(StoreError, match=f"{schema_key('v', 1)}: expected a record, got none"):
         with_registry(bench, lambda registry: registry.layouts(["v"]))
+
+
+def test_a_record_is_swapped_for_the_next_version_of_itself_alone(bench: Workbench) -> None:
+    async def work(registry: Registry) -> object:
+        return [
+            await registry.versions(["refresh/a"]),
+            await registry.swap("refresh/a", 0, {"by": "one"}),
+            await registry.swap("refresh/a", 0, {"by": "two"}),
+            await registry.swap("refresh/a", 1, {"by": "two"}),
+            await registry.swap("refresh/a", 1, {"by": "one"}),
+            await registry.versions(["refresh/a", "refresh/b"]),
+            await registry.swap("refresh/b", 5, {"by": "one"}),
+        ]
+
+    assert with_registry(bench, work) == [
+        [(0, None)],
+        (1, {"by": "one"}),
+        (1, {"by": "one"}),
+        (2, {"by": "two"}),
+        (2, {"by": "two"}),
+        [(2, {"by": "two"}), (0, None)],
+        (0, None),
+    ]
+
+
+def test_every_shape_that_was_ever_recorded_is_kept(bench: Workbench) -> None:
+    shapes = [BlockShape((("amount:count", 1),)), BlockShape((("amount:moments", 3),), ("kind:last",))]
+
+    async def work(registry: Registry) -> object:
+        for shape in (*shapes, *shapes):
+            await registry.record_shape("spend", shape)
+        return await registry.shapes(["spend", "others"])
+
+    assert with_registry(bench, work) == {
+        "spend": {shape.schema_id: shape for shape in shapes},
+        "others": {},
+    }
+
+
+@pytest.mark.parametrize("record", [None, {"components": 3}, {"components": [["b", 1]], "wide": []}])
+def test_a_spoilt_shape_is_an_error(bench: Workbench, record: object) -> None:
+    async def work(registry: Registry) -> object:
+        await registry.write({"shapes/v": [1], "shape/v/00000001": record})
+        return await registry.shapes(["v"])
+
+    with pytest.raises(StoreError, match="shape/v/00000001: expected the shape of a block, got"):
+        with_registry(bench, work)
