@@ -35,6 +35,8 @@ from fastserve.plan.service import ServicePlan
 from fastserve.plan.streams import BLOCKS_READ
 from fastserve.serving.columns import RowReport
 from fastserve.serving.transport import RowTransport
+from fastserve.serving.wide import NO_TILES, TileIRs
+from fastserve.serving.wide_heads import WideHeads, WideTiles
 from fastserve.tiles.blocks import BLOCK_FORMAT, HEADER_BYTES, BlockShape, decode, encode
 from fastserve.tiles.heads import Tiles
 from fastserve.tiles.layout import FIXED_MULTIPLE_BYTES, NULL_INT64, WORD_BYTES
@@ -106,6 +108,7 @@ class StreamHeads:
         self._span = slice(plan.heads_word, plan.heads_word + plan.heads.words)
         self._empty_tiles = transport.wrap(plan.heads.empty_tiles.tobytes())
         self._nothing = transport.wrap(b"")
+        self._wide = WideHeads(plan.streams)
         self._unit_bytes = transport.bytes_per_unit
 
     # --- blocks -----------------------------------------------------------------------------------------
@@ -219,8 +222,8 @@ class StreamHeads:
         found[self._at(dead)] = False
         return int(np.count_nonzero(found))
 
-    def live_tiles(self, blocks: _Blocks, floors: Words, now_ns: int) -> Tiles | None:
-        """Return the tiles that count, None if there are none."""
+    def live_tiles(self, blocks: _Blocks, floors: Words, now_ns: int) -> tuple[Tiles, Index] | None:
+        """Return the tiles that count, and of each the number of its block; None if there are none."""
         counts = blocks.counts.ravel()
         ends = np.cumsum(counts)
         total = int(ends[-1])
@@ -228,7 +231,8 @@ class StreamHeads:
         # The word of each block's first tile, less as many widths as there are tiles before it.
         first = blocks.at.ravel() + HEADER_WORDS - (ends - counts) * widths
         at = np.repeat(first, counts) + np.arange(total) * np.repeat(widths, counts)
-        owners = np.repeat(np.arange(len(counts)) // BLOCKS_READ, counts)
+        which = np.repeat(np.arange(len(counts)), counts)
+        owners = which // BLOCKS_READ
         starts = blocks.words.take(at)
         live = starts >= floors.ravel().take(owners)
         live &= starts < now_ns
@@ -237,7 +241,19 @@ class StreamHeads:
             if not len(chosen):
                 return None
             at, owners, starts = at.take(chosen), owners.take(chosen), starts.take(chosen)
-        return Tiles(blocks.words, at, starts, owners)
+            which = which.take(chosen)
+        return Tiles(blocks.words, at, starts, owners), which
+
+    def wide_irs(self, blocks: _Blocks, tiles: Tiles, which: Index, now_ns: int) -> TileIRs:
+        """Return the wide IRs of the tiles that count; raises `BrokenRowsError` as `WideHeads.irs`."""
+        if not self._wide:
+            return NO_TILES
+        block_at = blocks.at.ravel().take(which)
+        numbers = (tiles.at - block_at - HEADER_WORDS) // self._widths.take(which % len(self._widths))
+        ir_bytes = blocks.words.take(block_at + 1) >> COUNT_BITS & COUNT_MASK
+        counts = blocks.counts.ravel().take(which)
+        found = WideTiles(tiles.words, tiles.owners, tiles.starts, numbers, block_at, counts, ir_bytes)
+        return self._wide.irs(found, now_ns)
 
     def merge(self, tiles: Tiles, matrix: Words, now_ns: int) -> None:
         """Merge tiles into the heads of ``matrix``."""
@@ -257,13 +273,13 @@ class StreamHeads:
 class StreamBatch:
     """The blocks of one batch, on their way into its vector rows."""
 
-    __slots__ = ("_blocks", "_now_ns", "_streams", "tiles")
+    __slots__ = ("_blocks", "_found", "_now_ns", "_streams")
 
     def __init__(self, streams: StreamHeads, blocks: _Blocks | None) -> None:
         self._streams = streams
         self._blocks = blocks
         self._now_ns = 0
-        self.tiles: Tiles | None = None
+        self._found: tuple[Tiles, Index] | None = None
 
     def fill(self, matrix: Words, effective: Words, dead: Pairs, now_ns: int, report: RowReport) -> None:
         """Merge the tiles that count into the heads of ``matrix``, as of the rows' effective times."""
@@ -273,13 +289,25 @@ class StreamBatch:
         floors = streams.floors(effective, now_ns, dead)
         report.expired += streams.passed_over(self._blocks, floors, dead)
         self._now_ns = now_ns
-        self.tiles = streams.live_tiles(self._blocks, floors, now_ns)
-        if self.tiles is not None:
-            streams.merge(self.tiles, matrix, now_ns)
+        self._found = streams.live_tiles(self._blocks, floors, now_ns)
+        if self._found is not None:
+            streams.merge(self._found[0], matrix, now_ns)
 
     def newest(self, effective: Words) -> Words:
         """Return effective times of rows and of the tiles that count."""
-        return effective if self.tiles is None else self._streams.newest(self.tiles, effective, self._now_ns)
+        if self._found is None:
+            return effective
+        return self._streams.newest(self._found[0], effective, self._now_ns)
+
+    def wide_irs(self) -> TileIRs:
+        """Return the wide IRs that count beside those of rows.
+
+        Raises:
+            BrokenRowsError: some blocks' wide parts can't be read.
+        """
+        if self._found is None or self._blocks is None:
+            return NO_TILES
+        return self._streams.wide_irs(self._blocks, *self._found, self._now_ns)
 
 
 def _header_word(schema_id: int) -> int:

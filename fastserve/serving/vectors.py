@@ -25,7 +25,7 @@ from fastserve.serving.texts import TextColumns, Texts
 from fastserve.serving.transcode import OldLayouts
 from fastserve.serving.transport import RowTransport
 from fastserve.serving.vector_rows import Lines, Transcode, VectorRows, pairs
-from fastserve.serving.wide import BrokenRowsError, Pieces, WideAnswers
+from fastserve.serving.wide import NO_TILES, BrokenRowsError, Pieces, WideAnswers
 from fastserve.tiles.layout import NULL_INT64
 from fastserve.tiles.merge import Words
 from fastserve.tiles.rows import RowError
@@ -127,11 +127,11 @@ class VectorEvaluator:
             if batch is not None:
                 matrix, effective = self._with_heads(batch, matrix, effective, now_ns, report)
             merged, matrix, effective = self._merger.merged(matrix, effective, now_ns, report)
-            as_of = effective
+            as_of, tiles = effective, NO_TILES
             if batch is not None:
-                effective = batch.newest(effective)
+                effective, tiles = batch.newest(effective), batch.wide_irs()
             if wide:
-                self._wide.fill(texts, wide, as_of, effective, merged, now_ns)
+                self._wide.fill(texts, wide, as_of, effective, merged, now_ns, tiles)
         odd = has_odd(merged)
         values = self._columns.read(matrix, merged, zero_counts, report)
         return Columns(*values, texts, effective, odd, exact, report)

@@ -43,10 +43,11 @@ Piece = tuple[bytes, list[int]]
 Pieces = list[list[Piece | None]]
 """Line by line and wide place by wide place; None where there is no row."""
 
-TileIRs = Mapping[tuple[int, int, int], Sequence[bytes]]
-"""IRs of stream tiles that count beside a row, by line, place number and wide component; none is empty."""
+TileIRs = Mapping[tuple[int, int], Mapping[int, Sequence[bytes]]]
+"""IRs of stream tiles that count beside a row, by (line, place number) and wide component; none is empty."""
 
 NO_TILES: TileIRs = {}
+NO_IRS: Mapping[int, Sequence[bytes]] = {}
 MAX_REMEMBERED = 64
 """So many different ``as_of`` of one view are remembered: during a batch job there are two."""
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
@@ -210,9 +211,7 @@ class WideAnswers:
                     continue
                 row_ns = times[number][place]
                 live = None if piece is None or row_ns == NULL_INT64 else wide.live(row_ns, now_ns)
-                more = (
-                    {key[2]: irs for key, irs in tiles.items() if key[:2] == (number, place)} if tiles else {}
-                )
+                more = tiles.get((number, place), NO_IRS)
                 try:
                     _fill_row(texts[number], wide.features, piece, live, more, merged, number)
                 except IR_ERRORS as error:
