@@ -22,6 +22,7 @@ from perf import server
 from perf.compare.feast.server import SERVICE as FEAST_SERVICE
 from perf.data import ARTICLE, ON_DEMAND, SHAPES, prepare_service
 from perf.environment import describe_environment
+from perf.ingest import IngestOptions, draw_ingest, format_ingest, measure_ingest
 from perf.load import standin_client
 from perf.reference import hold_against_reference
 from perf.report import format_floors, format_footnotes, format_table, has_failed, over_budget
@@ -92,6 +93,20 @@ def _stand(options: argparse.Namespace) -> int:
     return 0
 
 
+def _ingest(options: argparse.Namespace) -> int:
+    load_before = round(os.getloadavg()[0], 2)
+    run = IngestOptions(options.duration_s, options.warmup_s, options.clients, rounds=options.rounds)
+    measured = measure_ingest(run)
+    print(format_ingest(measured))
+    document = {"ingest": measured, "options": run.__dict__, "load_average_before": load_before}
+    document |= describe_environment()
+    if options.json:
+        Path(options.json).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    if options.picture:
+        draw_ingest(document, Path(options.picture))
+    return 0
+
+
 def _measure(groups: Sequence[list[str]], run: RunOptions, options: argparse.Namespace) -> int:
     if run.with_feast and not any(FEAST_SERVICE in services for services in groups):
         return _complain([f"--feast: Feast is measured beside {FEAST_SERVICE} only, not among these"])
@@ -149,6 +164,15 @@ def _parser() -> argparse.ArgumentParser:
     floor.set_defaults(run=_floor)
     for command in (run, table, floor):
         _add_load_options(command)
+    ingest = commands.add_parser("ingest", help="measure pushed records")
+    default = IngestOptions()
+    ingest.add_argument("--json", metavar="FILE", help="keep the figures")
+    ingest.add_argument("--picture", metavar="FILE", help="draw them")
+    ingest.add_argument("--duration-s", type=float, default=default.duration_s)
+    ingest.add_argument("--warmup-s", type=float, default=default.warmup_s)
+    ingest.add_argument("--rounds", type=int, default=default.rounds, help="the median is given")
+    ingest.add_argument("--clients", type=int, default=default.clients, help="keep-alive connections")
+    ingest.set_defaults(run=_ingest)
     commands.add_parser("smoke", help="see in seconds that figures come out").set_defaults(run=_smoke)
     stand = commands.add_parser("stand", help="keep a stand-in with a service's rows up")
     stand.add_argument("--service", required=True, choices=list(SHAPES))
