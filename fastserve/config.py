@@ -233,6 +233,13 @@ class Settings:
     max_batch_rows: int = _setting(
         1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"
     )
+    api_keys: str | None = _setting(
+        None,
+        _text(),
+        "File of API keys, made by `fastserve keys`; then every request for features must show one of them. "
+        "It is watched: what changes in it counts within two seconds.",
+        default_text="none, everyone is answered",
+    )
 
     @property
     def clock_ns(self) -> int | None:

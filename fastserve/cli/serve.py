@@ -54,6 +54,7 @@ def serve(settings: Settings) -> int:
     from fastserve.cli.workspace import load_workspace
     from fastserve.server import arbiter
     from fastserve.server.boot import make_boot
+    from fastserve.server.key_file import read_keys
 
     start_logging(settings.log_level)
     workspace = load_workspace(settings)
@@ -62,6 +63,8 @@ def serve(settings: Settings) -> int:
     if complaint is not None:
         print(f"fastserve: error: {complaint}", file=sys.stderr)
         return CANNOT_LISTEN
+    if settings.api_keys is not None:
+        read_keys(settings.api_keys)  # what is wrong with them is told before a worker is forked
     run_in_child(lambda: try_store(settings.store, served_tables(workspace.plan)))
     boot = make_boot(settings, workspace.plan, options.workers)
     return arbiter.run(options, boot, boot.before_loop)

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import unquote
 
+from fastserve.api.api_keys import READ
 from fastserve.api.decode import decode_get_features, decode_get_features_batch, decode_metadata
 from fastserve.errors import RequestError, shown
 from fastserve.server.exchange import Exchange
+from fastserve.server.key_file import KeyFile
 from fastserve.server.service_handler import ServiceHandler
 from fastserve.server.vector_answer import VectorAnswer, refuse, refuse_unforeseen
 from fastserve.serving.engine import Engine
@@ -57,12 +59,14 @@ class FeatureApplication:
         now_s: Callable[[], float],
         call_later: Callable[..., object],
         limits: ApplicationLimits | None = None,
+        keys: KeyFile | None = None,
     ) -> None:
         self.workspace = workspace
         self.engine = engine
         self.limits = limits or ApplicationLimits()
         self.now_s = now_s
         self._call_later = call_later
+        self._keys = keys
         self._readiness = readiness
         self._handlers: Mapping[str | None, ServiceHandler] = {
             name: ServiceHandler(runtime, transport) for name, runtime in engine.services.items()
@@ -81,6 +85,8 @@ class FeatureApplication:
         """Answer ``exchange``, now or when its rows have come."""
         try:
             post = self._posts.get(exchange.path)
+            if self._keys is not None and exchange.path not in self._gets:
+                self._keys.admit(exchange.authorization, READ, self.workspace)
             if post is not None and exchange.method == "POST":
                 post(exchange)
             else:

@@ -23,6 +23,7 @@ from fastserve.sdk.on_demand import OnDemandFeatureView
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
 from fastserve.server.exchange import Application
+from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
 from fastserve.server.memory import keep_freed_memory
 from fastserve.server.on_demand_memory import OnDemandMemory
 from fastserve.server.udf_pool import UdfPool
@@ -101,6 +102,8 @@ class WorkerService:
         self._engine: Engine | None = None
         self._application: FeatureApplication | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._keys: KeyFile | None = None
+        self._watch: asyncio.TimerHandle | None = None
 
     @property
     def application(self) -> Application:
@@ -150,8 +153,20 @@ class WorkerService:
             time.monotonic,
             loop.call_later,
             limits,
+            self._watched_keys(loop),
         )
         self._expire(loop)
+
+    def _watched_keys(self, loop: asyncio.AbstractEventLoop) -> KeyFile | None:
+        if self._settings.api_keys is not None:
+            self._keys = KeyFile(self._settings.api_keys, time.time_ns)
+            self._watch_keys(loop)
+        return self._keys
+
+    def _watch_keys(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._keys is not None:
+            self._keys.watch()
+            self._watch = loop.call_later(WATCH_EVERY_S, self._watch_keys, loop)
 
     def _surroundings(self, loop: asyncio.AbstractEventLoop) -> Surroundings:
         if self._nursery is not None:
@@ -167,9 +182,10 @@ class WorkerService:
 
     async def stop(self) -> None:
         """Close the store, and end the helper processes."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+        for timer in (self._expiry, self._watch):
+            if timer is not None:
+                timer.cancel()
+        self._expiry = self._watch = None
         if self._pool is not None:
             await self._pool.close()
         if self._store is not None:
