@@ -47,12 +47,12 @@ def row_transport(store_url: str) -> RowTransport:
     return RAW_ROWS if isinstance(parse_store_url(store_url), LocalSettings) else BASE64_ROWS
 
 
-def make_boot(settings: Settings, plan: WorkspacePlan, workers: int) -> FeatureBoot:
-    """Return what each worker calls to get its service; made before the fork."""
+def make_boot(settings: Settings, plan: WorkspacePlan, rows: int) -> FeatureBoot:
+    """Return what each of at most ``rows`` workers calls to get its service; made before the fork."""
     if not isinstance(parse_store_url(settings.store), LocalSettings):
         # 25 MB of modules and a third of a second, once before the fork instead of in every worker.
         importlib.import_module("aiobotocore.session")
-    return FeatureBoot(settings, plan, OnDemandMemory(on_demand_views(plan), workers))
+    return FeatureBoot(settings, plan, OnDemandMemory(on_demand_views(plan), rows))
 
 
 def on_demand_views(plan: WorkspacePlan) -> dict[str, OnDemandFeatureView[..., Any]]:
