@@ -245,6 +245,13 @@ class Settings:
         "How far ahead of the server's clock a pushed record's time may be; then 400.",
         unit="s",
     )
+    api_keys: str | None = _setting(
+        None,
+        _text(),
+        "File of API keys, made by `fastserve keys`; then every request for features must show one of them. "
+        "It is watched: what changes in it counts within two seconds.",
+        default_text="none, everyone is answered",
+    )
 
     @property
     def clock_ns(self) -> int | None:

@@ -57,32 +57,42 @@ Row = tuple[dict[str, Any], dict[str, Any]]
 _NOTHING: dict[str, Any] = {}
 
 
-class FeaturesRequest:
-    """One decoded request for vectors: ``rows`` has one entry for get-features.
+class RequestOptions:
+    """What a request asks for beside its values.
 
     ``metadata`` is a sum of INCLUDE_… flags, ``latency_budget_ms`` is None without one.
     """
 
-    __slots__ = (
-        "allow_partial",
-        "ignore_extra_context",
-        "latency_budget_ms",
-        "metadata",
-        "rows",
-        "service",
-        "workspace",
-        "zero_counts",
-    )
+    __slots__ = ("allow_partial", "ignore_extra_context", "latency_budget_ms", "metadata", "zero_counts")
 
-    def __init__(self, workspace: str | None, service: str | None, rows: Sequence[Row]) -> None:
-        self.workspace = workspace
-        self.service = service
-        self.rows = rows
+    def __init__(self) -> None:
         self.metadata = 0
         self.allow_partial = False
         self.zero_counts = False
         self.ignore_extra_context = False
         self.latency_budget_ms: float | None = None
+
+
+NO_OPTIONS = RequestOptions()
+"""Shared by all plain requests, so nobody changes it."""
+
+
+class FeaturesRequest:
+    """One decoded request for vectors: ``rows`` has one entry for get-features."""
+
+    __slots__ = ("options", "rows", "service", "workspace")
+
+    def __init__(
+        self,
+        workspace: str | None,
+        service: str | None,
+        rows: Sequence[Row],
+        options: RequestOptions = NO_OPTIONS,
+    ) -> None:
+        self.workspace = workspace
+        self.service = service
+        self.rows = rows
+        self.options = options
 
 
 def decode_params(body: bytes) -> dict[str, Any]:
@@ -118,7 +128,21 @@ def decode_get_features(body: bytes) -> FeaturesRequest:
     Raises:
         RequestError: malformed, or a field of the wrong type.
     """
-    params = decode_params(body)
+    params = None
+    try:
+        params = orjson.loads(body)["params"]
+        keys = params["joinKeyMap"]
+        if (
+            len(params) == 3
+            and type(keys) is dict
+            and type(workspace := params["workspaceName"]) is str
+            and type(service := params["featureServiceName"]) is str
+        ):
+            return FeaturesRequest(workspace, service, [(keys, _NOTHING)])
+    except (LookupError, TypeError, ValueError):
+        pass  # what follows tells what is wrong, or reads what is only unusual
+    if type(params) is not dict:
+        params = decode_params(body)
     keys = params.get("joinKeyMap")
     if keys is None:
         keys = params.get("join_key_map", _NOTHING)
@@ -188,24 +212,26 @@ def _name(params: Mapping[str, Any], camel: str, snake: str) -> str | None:
 
 
 def _with_options(params: dict[str, Any], rows: Sequence[Row]) -> FeaturesRequest:
+    taken = RequestOptions()
     request = FeaturesRequest(
         _name(params, "workspaceName", "workspace_name"),
         _name(params, "featureServiceName", "feature_service_name"),
         rows,
+        taken,
     )
     metadata = params.get("metadataOptions")
     if metadata is None:
         metadata = params.get("metadata_options")
     if metadata is not None:
-        request.metadata = _metadata_flags(metadata)
+        taken.metadata = _metadata_flags(metadata)
     partial = _either(params, "allowPartialResults", "allow_partial_results")
     if partial is not None:
-        request.allow_partial = _flag("allowPartialResults", partial)
+        taken.allow_partial = _flag("allowPartialResults", partial)
     options = params.get("requestOptions")
     if options is None:
         options = params.get("request_options")
     if options is not None:
-        _take_request_options(request, _object("requestOptions", options))
+        _take_request_options(taken, _object("requestOptions", options))
     return request
 
 
@@ -227,16 +253,16 @@ def _metadata_flags(options: Any) -> int:
     return flags
 
 
-def _take_request_options(request: FeaturesRequest, options: dict[str, Any]) -> None:
+def _take_request_options(taken: RequestOptions, options: dict[str, Any]) -> None:
     zero = _either(options, "coerceNullCountsToZero", "coerce_null_counts_to_zero")
     if zero is not None:
-        request.zero_counts = _flag("requestOptions.coerceNullCountsToZero", zero)
+        taken.zero_counts = _flag("requestOptions.coerceNullCountsToZero", zero)
     extra = _either(options, "ignoreExtraRequestContextFields", "ignore_extra_request_context_fields")
     if extra is not None:
-        request.ignore_extra_context = _flag("requestOptions.ignoreExtraRequestContextFields", extra)
+        taken.ignore_extra_context = _flag("requestOptions.ignoreExtraRequestContextFields", extra)
     budget = _either(options, "latencyBudgetMs", "latency_budget_ms")
     if budget is not None:
-        request.latency_budget_ms = _milliseconds("requestOptions.latencyBudgetMs", budget)
+        taken.latency_budget_ms = _milliseconds("requestOptions.latencyBudgetMs", budget)
 
 
 def _milliseconds(name: str, value: Any) -> float:

@@ -35,6 +35,8 @@ class VectorEncoder:
         self._stored = FeaturesEncoder(plan)
         self._has_stored = plan.visible_inputs > 0
         self._views = _views(plan)
+        if not self._views:
+            self.encode = self._stored.encode  # type: ignore[method-assign]
 
     def encode(self, columns: Columns, line: int) -> bytes:
         """Return the JSON array of one line's values.
@@ -42,8 +44,6 @@ class VectorEncoder:
         Raises:
             RequestError: a view of this line has failed.
         """
-        if not self._views:
-            return self._stored.encode(columns, line)
         computed = columns.computed
         if computed is None:
             raise InvariantError("a line was to be encoded before its on-demand views were computed")

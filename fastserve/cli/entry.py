@@ -20,7 +20,19 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 
-from fastserve.cli import apply, check, compact, demo, explain, get, ingest, materialize, serve, test_view
+from fastserve.cli import (
+    apply,
+    check,
+    compact,
+    demo,
+    explain,
+    get,
+    ingest,
+    keys,
+    materialize,
+    serve,
+    test_view,
+)
 from fastserve.errors import DefinitionError, FastserveError, InvariantError
 
 FAILED = 1
@@ -28,7 +40,7 @@ USAGE = 2
 OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
-COMMANDS = (serve, demo, apply, materialize, ingest, compact, explain, get, check, test_view)
+COMMANDS = (serve, demo, apply, materialize, ingest, compact, explain, get, check, test_view, keys)
 DESCRIPTION = "An online feature server: feature vectors out of DynamoDB or a local store, over HTTP."
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fastserve.cli.child import run_in_child
@@ -24,6 +25,7 @@ from fastserve.errors import DefinitionError, StoreError
 
 if TYPE_CHECKING:
     from fastserve.plan.service import WorkspacePlan
+    from fastserve.server.generation import Definitions
     from fastserve.server.options import ServerOptions
     from fastserve.store.interface import OnlineStore
 
@@ -41,30 +43,65 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
-    """Serve until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT; SIGHUP reads settings and definitions anew."""
     settings = load_settings(arguments, environ)
     for variable in unknown_variables(environ):
         if variable not in CLIENT_VARIABLES:
             print(f"fastserve: warning: the variable {variable} is no setting's", file=sys.stderr)
-    return serve(settings)
+    return serve(settings, lambda: load_settings(arguments, environ))
 
 
-def serve(settings: Settings) -> int:
-    """Compile the repo, look whether port and store can be had, and serve; return the exit code."""
+def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) -> int:
+    """Compile the repo, look whether port and store can be had, and serve; return the exit code.
+
+    ``load_again`` gives the settings of a reload; without it there is none.
+    """
     from fastserve.cli.workspace import load_workspace
     from fastserve.server import arbiter
-    from fastserve.server.boot import make_boot
 
     start_logging(settings.log_level)
     workspace = load_workspace(settings)
-    options = server_options(settings)
-    complaint = port_complaint(options)
+    complaint = port_complaint(server_options(settings))
     if complaint is not None:
         print(f"fastserve: error: {complaint}", file=sys.stderr)
         return CANNOT_LISTEN
+    check_keys(settings)
     run_in_child(lambda: try_store(settings.store, served_tables(workspace.plan)))
-    boot = make_boot(settings, workspace.plan, options.workers)
-    return arbiter.run(options, boot, boot.before_loop)
+    if load_again is None:
+        return arbiter.run(definitions(settings, workspace.plan))
+    load = load_again
+
+    def reload() -> Definitions:
+        again = load()
+        check_keys(again)
+        # The number of workers stays what it was, and with it the rows of shared memory.
+        return definitions(
+            replace(again, workers=server_options(settings).workers), load_workspace(again).plan
+        )
+
+    return arbiter.run(definitions(settings, workspace.plan), reload)
+
+
+def definitions(settings: Settings, plan: WorkspacePlan) -> Definitions:
+    """Return what workers are started with."""
+    from fastserve.server.boot import make_boot
+    from fastserve.server.generation import Definitions, worker_rows
+
+    options = server_options(settings)
+    boot = make_boot(settings, plan, worker_rows(options))
+    return Definitions(options, boot, boot.before_loop)
+
+
+def check_keys(settings: Settings) -> None:
+    """Look at the file of API keys, if there is one, before a worker is forked.
+
+    Raises:
+        DefinitionError: it can't be read or understood.
+    """
+    from fastserve.server.key_file import read_keys
+
+    if settings.api_keys is not None:
+        read_keys(settings.api_keys)
 
 
 def start_logging(level: str) -> None:

@@ -7,23 +7,25 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import unquote
 
+from fastserve.api import api_keys
 from fastserve.api.decode import decode_get_features, decode_get_features_batch, decode_metadata
 from fastserve.errors import RequestError, shown
 from fastserve.server.exchange import Exchange
+from fastserve.server.key_file import KeyFile
 from fastserve.server.service_handler import ServiceHandler
 from fastserve.server.vector_answer import VectorAnswer, refuse, refuse_unforeseen
 from fastserve.serving.engine import Engine
-from fastserve.serving.requests import VectorRequest
 from fastserve.serving.transport import RowTransport
 
 V1 = "/api/v1/feature-service/"
 V2 = "/api/v2/workspaces/"
 INGEST = "/ingest"
+NO_CONTEXTS = ((),)
 
 
 class Readiness(Protocol):
@@ -59,12 +61,14 @@ class FeatureApplication:
         call_later: Callable[..., object],
         limits: ApplicationLimits | None = None,
         ingest: Callable[[Exchange], None] | None = None,
+        keys: KeyFile | None = None,
     ) -> None:
         self.workspace = workspace
         self.engine = engine
         self.limits = limits or ApplicationLimits()
         self.now_s = now_s
         self._call_later = call_later
+        self._keys = keys
         self._readiness = readiness
         self._handlers: Mapping[str | None, ServiceHandler] = {
             name: ServiceHandler(runtime, transport) for name, runtime in engine.services.items()
@@ -84,6 +88,9 @@ class FeatureApplication:
         """Answer ``exchange``, now or when its rows have come."""
         try:
             post = self._posts.get(exchange.path)
+            if self._keys is not None and exchange.path not in self._gets:
+                scope = api_keys.INGEST if exchange.path == INGEST else api_keys.READ
+                self._keys.admit(exchange.authorization, scope, self.workspace)
             if post is not None and exchange.method == "POST":
                 post(exchange)
             else:
@@ -166,10 +173,13 @@ class FeatureApplication:
         handler = self._handler(workspace, service)
         keys, context = request.rows[0]
         texts = [handler.key_texts(keys)]
-        contexts = [handler.context_values(context, request)]
+        takes_context = context or handler.takes_context
+        contexts = [handler.context_values(context, request)] if takes_context else NO_CONTEXTS
         timeout_s = self.limits.server_timeout_s
-        answer = VectorAnswer(exchange, handler, request, self.now_s, timeout_s, batch=False)
-        self._submit(answer, texts, contexts)
+        answer = VectorAnswer(
+            exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=False
+        )
+        self._submit(answer, texts)
 
     def _get_features_batch(
         self, exchange: Exchange, workspace: str | None = None, service: str | None = None
@@ -185,31 +195,13 @@ class FeatureApplication:
             texts.append(handler.key_texts(keys, row))
             contexts.append(handler.context_values(context, request, row))
         timeout_s = self.limits.server_timeout_s
-        answer = VectorAnswer(exchange, handler, request, self.now_s, timeout_s, batch=True)
-        self._submit(answer, texts, contexts)
+        answer = VectorAnswer(exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=True)
+        self._submit(answer, texts)
 
-    def _submit(
-        self, answer: VectorAnswer, texts: list[list[str]], contexts: Sequence[Sequence[Any]]
-    ) -> None:
-        received_s = answer.exchange.received_s
-        timeout_s = answer.timeout_s
-        budget_ms = answer.request.latency_budget_ms
-        budget = budget_ms is not None and budget_ms / 1000 < timeout_s
-        if budget_ms is not None and budget:
-            timeout_s = budget_ms / 1000
-        vectors = VectorRequest(
-            answer.handler.runtime,
-            answer,
-            received_s + timeout_s,
-            zero_counts=answer.request.zero_counts,
-            budget=budget,
-            partial=answer.request.allow_partial,
-            contexts=contexts,
-        )
-        answer.vectors = vectors
-        self.engine.submit(vectors, texts, received_s)
-        if budget and not answer.exchange.is_answered:
-            self._call_later(max(0.0, vectors.deadline_s - self.now_s()), self.engine.give_up, vectors)
+    def _submit(self, answer: VectorAnswer, texts: list[list[str]]) -> None:
+        self.engine.submit(answer, texts, answer.exchange.received_s)
+        if answer.budget and not answer.exchange.is_answered:
+            self._call_later(max(0.0, answer.deadline_s - self.now_s()), self.engine.give_up, answer)
 
 
 def unknown_path(exchange: Exchange) -> RequestError:

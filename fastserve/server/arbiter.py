@@ -1,4 +1,4 @@
-"""The first process: binds the listener, forks the workers and keeps their number, until it is told to stop.
+"""The first process: binds the listener, forks the workers, keeps their number, replaces them on SIGHUP.
 
 It knows nothing of HTTP, and runs no event loop, thread or connection, which a fork would break.
 
@@ -8,6 +8,8 @@ Invariants:
 3. No worker outlives it: each holds the reading end of a pipe whose writing end only the arbiter holds.
 4. Until the server has been ready once, a worker that can't start ends it with the reason; later it is
    started again, with a growing delay, as long as any other worker serves.
+5. A reload never leaves fewer workers serving: the new generation is ready before the old one drains. One
+   that can't be read, compiled or started leaves the old one as it is, and stderr says why.
 """
 
 from __future__ import annotations
@@ -19,18 +21,20 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic, monotonic_ns
 from typing import NoReturn
 
-from fastserve.errors import DefinitionError, InvariantError
+from fastserve.errors import DefinitionError, FastserveError, InvariantError
+from fastserve.server.generation import Definitions, Generation, Reload, Slot, worker_rows
 from fastserve.server.listener import bind_listener, listener_url
 from fastserve.server.options import ServerOptions
 from fastserve.server.shared_memory import Cell, SharedMemory, State
-from fastserve.server.worker import BOOT_FAILED, BeforeLoop, Boot, Inheritance, run_worker
+from fastserve.server.worker import BOOT_FAILED, Inheritance, run_worker
 
 CANNOT_LISTEN = 1
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 POLL_S = 0.5
 # A worker that lived this long died of something new: its successor starts at once.
 STABLE_S = 10.0
@@ -40,20 +44,20 @@ KILL_DELAY_S = 2.0
 ABORT_DELAY_S = 1.0
 
 
-def run(options: ServerOptions, boot: Boot, before_loop: BeforeLoop | None = None) -> int:
+def run(definitions: Definitions, reload: Reload | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code.
 
-    ``boot`` is called in each worker, inside its event loop; what it closes over is made before the fork and
-    shared. ``before_loop`` is called in each worker before that loop exists.
+    ``reload`` is called on SIGHUP, first in a child of its own, then here; host, port and the number of
+    workers stay what they were.
     0 is a graceful end, 1 an address that can't be listened on, 3 a worker that can't start.
     """
     try:
-        listener = bind_listener(options)
+        listener = bind_listener(definitions.options)
     except DefinitionError as error:
         tell(error.message)
         return CANNOT_LISTEN
     with listener:
-        return Arbiter(options, boot, listener, before_loop).run()
+        return Arbiter(definitions, listener, reload).run()
 
 
 def tell(line: str) -> None:
@@ -62,38 +66,23 @@ def tell(line: str) -> None:
     sys.stderr.flush()
 
 
-class Slot:
-    """A worker's place, whoever fills it now."""
-
-    def __init__(self, index: int) -> None:
-        self.index = index
-        self.pid = 0
-        self.started_s = 0.0
-        self.start_at_s = 0.0
-        self.deaths = 0
-        self.kill_at_s: float | None = None
-        self.was_ready = False
-
-
 class Arbiter:
     """The parent of the workers."""
 
     def __init__(
-        self,
-        options: ServerOptions,
-        boot: Boot,
-        listener: socket.socket,
-        before_loop: BeforeLoop | None = None,
+        self, definitions: Definitions, listener: socket.socket, reload: Reload | None = None
     ) -> None:
-        self._options = options
+        self._options: ServerOptions = definitions.options
         self._listener = listener
-        self._memory = SharedMemory(options.workers)
-        self._slots = [Slot(index) for index in range(options.workers)]
+        self._memory = SharedMemory(worker_rows(self._options))
         self._wake_read, self._wake_write = _nonblocking_pipe()
-        lifeline_read, self._lifeline_write = os.pipe()
-        self._inheritance = Inheritance(
-            options, boot, listener, self._memory, lifeline_read, self._wake_write, before_loop
-        )
+        self._lifeline_read, self._lifeline_write = os.pipe()
+        # The generation that serves, then the one that is to follow it or the one that leaves.
+        self._generations = [self._generation(0, definitions)]
+        self._reload = reload
+        self._trial = 0  # pid of the child that tries a reload
+        self._trial_until_s = 0.0
+        self._reload_wanted = False
         self._stop_deadline_s: float | None = None
         self._exit_code = 0
         self._was_ready = False
@@ -116,10 +105,30 @@ class Arbiter:
                 self._wake_read,
                 self._wake_write,
                 self._lifeline_write,
-                self._inheritance.lifeline_fd,
+                self._lifeline_read,
             ):
                 os.close(fd)
         return self._exit_code
+
+    def _generation(self, number: int, definitions: Definitions) -> Generation:
+        inheritance = Inheritance(
+            definitions.options,
+            definitions.boot,
+            self._listener,
+            self._memory,
+            self._lifeline_read,
+            self._wake_write,
+            definitions.before_loop,
+        )
+        return Generation(number, self._options.workers, inheritance)
+
+    @property
+    def _current(self) -> Generation:
+        return self._generations[0]
+
+    @property
+    def _slots(self) -> list[Slot]:
+        return [slot for generation in self._generations for slot in generation.slots]
 
     def _is_over(self) -> bool:
         return self._stop_deadline_s is not None and not any(slot.pid for slot in self._slots)
@@ -133,17 +142,19 @@ class Arbiter:
         if self._stop_deadline_s is None:
             self._check_ready()
             self._check_silent()
+            self._check_generations()
         self._check_deadlines()
 
     # --- forking ---
 
     def _top_up(self) -> None:
         now_s = monotonic()
-        for slot in self._slots:
-            if not slot.pid and now_s >= slot.start_at_s:
-                self._fork(slot)
+        for generation in self._generations:
+            for slot in generation.slots:
+                if not slot.pid and not generation.is_leaving and now_s >= slot.start_at_s:
+                    self._fork(slot, generation.inheritance)
 
-    def _fork(self, slot: Slot) -> None:
+    def _fork(self, slot: Slot, inheritance: Inheritance) -> None:
         row = self._memory.workers[slot.index]
         row.clear()
         row[Cell.STATE] = State.BOOTING
@@ -156,13 +167,13 @@ class Arbiter:
         try:
             slot.pid = os.fork()
             if slot.pid == 0:
-                self._become_worker(slot.index)
+                self._become_child(lambda: run_worker(inheritance, slot.index))
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         row[Cell.PID] = slot.pid
 
-    def _become_worker(self, index: int) -> NoReturn:
-        """Go on as a worker and never return to the arbiter's code."""
+    def _become_child(self, work: Callable[[], int]) -> NoReturn:
+        """Go on as a worker, or with a trial, and never return to the arbiter's code."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)
@@ -171,7 +182,7 @@ class Arbiter:
             os.close(self._lifeline_write)
             os.close(self._wake_read)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            code = run_worker(self._inheritance, index)
+            code = work()
         except BaseException:  # noqa: BLE001 - nothing may get back into the arbiter's frames
             traceback.print_exc()
         finally:
@@ -183,11 +194,17 @@ class Arbiter:
 
     def _wait(self) -> None:
         now_s = monotonic()
-        times = [slot.start_at_s - now_s for slot in self._slots if not slot.pid]
+        staying = [generation for generation in self._generations if not generation.is_leaving]
+        missing = [slot for generation in staying for slot in generation.slots if not slot.pid]
+        times = [slot.start_at_s - now_s for slot in missing]
         select.select([self._wake_read], [], [], max(0.0, min([POLL_S, *times])))
         while numbers := _read_available(self._wake_read):
             if signal.SIGTERM in numbers or signal.SIGINT in numbers:
                 self._stop(signal.SIGINT in numbers)
+            elif signal.SIGHUP in numbers and self._reload is None:
+                self._stop(by_interrupt=False)  # as of a terminal that was closed
+            elif signal.SIGHUP in numbers:
+                self._reload_wanted = True
 
     def _reap(self) -> None:
         while True:
@@ -197,18 +214,25 @@ class Arbiter:
                 return
             if pid == 0:
                 return
-            for slot in self._slots:
-                if slot.pid == pid:
-                    self._on_death(slot, os.waitstatus_to_exitcode(status))
+            code = os.waitstatus_to_exitcode(status)
+            if pid == self._trial:
+                self._on_trial(code)
+            for generation in list(self._generations):
+                for slot in generation.slots:
+                    if slot.pid == pid:
+                        self._on_death(generation, slot, code)
 
-    def _on_death(self, slot: Slot, code: int) -> None:
+    def _on_death(self, generation: Generation, slot: Slot, code: int) -> None:
         pid, slot.pid = slot.pid, 0
         row = self._memory.workers[slot.index]
         was_ready = slot.was_ready or row.state is State.READY
         row.clear()
-        if self._stop_deadline_s is not None:
+        if self._stop_deadline_s is not None or generation.is_leaving:
             return
         how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if generation is not self._current and not was_ready:
+            self._give_up(generation, f"worker {slot.index} (pid {pid}) could not start ({how})")
+            return
         if not was_ready and not self._serves_without(slot):
             self._fail(f"worker {slot.index} (pid {pid}) could not start ({how}); stopping")
             return
@@ -227,11 +251,14 @@ class Arbiter:
         for slot in self._slots:
             if self._memory.workers[slot.index].state is State.READY:
                 slot.was_ready = True
-        if not self._was_ready and all(slot.was_ready and slot.pid for slot in self._slots):
+        if not self._was_ready and self._current.is_ready:
             self._was_ready = True
-            count = len(self._slots)
-            workers = "1 worker" if count == 1 else f"{count} workers"
-            tell(f"listening on {listener_url(self._listener)} with {workers}")
+            tell(f"listening on {listener_url(self._listener)} with {self._workers}")
+
+    @property
+    def _workers(self) -> str:
+        count = self._options.workers
+        return "1 worker" if count == 1 else f"{count} workers"
 
     def _check_silent(self) -> None:
         """Kill a worker that doesn't beat, or that doesn't get ready."""
@@ -249,6 +276,67 @@ class Arbiter:
                 tell(f"worker {slot.index} (pid {slot.pid}) was not ready in {limit_s:g} s: killing it")
                 slot.kill_at_s = now_s
 
+    # --- reloading ---
+
+    def _check_generations(self) -> None:
+        """Let a generation that is ready take over, forget one that has gone, begin a reload when it may."""
+        for following in self._generations[1:]:
+            if following.is_leaving and following.is_gone:
+                self._generations.remove(following)
+            elif not following.is_leaving and following.is_ready:
+                self._take_over(following)
+        if self._reload_wanted and self._was_ready and len(self._generations) == 1 and not self._trial:
+            self._reload_wanted = False
+            self._try_reload()
+
+    def _try_reload(self) -> None:
+        """Read the definitions in a child first: whatever they do there, this process goes on."""
+        reload = self._reload
+        if reload is None:
+            return
+        tell("SIGHUP: reading the definitions anew")
+        self._trial_until_s = monotonic() + self._options.boot_timeout_s
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            self._trial = os.fork()
+            if self._trial == 0:
+                self._become_child(lambda: _tried(reload))
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def _on_trial(self, code: int) -> None:
+        self._trial = 0
+        if self._stop_deadline_s is not None or self._reload is None:
+            return
+        if code != 0:
+            tell(f"not reloaded (exit code {code}); what served before goes on")
+            return
+        gc.unfreeze()
+        try:
+            definitions = self._reload()
+        except FastserveError as error:
+            tell(f"not reloaded: {error}; what served before goes on")
+            return
+        finally:
+            gc.collect()
+            gc.freeze()
+        self._generations.append(self._generation(self._current.number + 1, definitions))
+
+    def _take_over(self, generation: Generation) -> None:
+        self._leave(self._current)
+        self._generations = [generation, *(each for each in self._generations if each is not generation)]
+        tell(f"reloaded: {self._workers} of generation {generation.number} serve; the ones before drain")
+
+    def _give_up(self, generation: Generation, reason: str) -> None:
+        tell(f"not reloaded: {reason}; what served before goes on")
+        self._leave(generation)
+
+    def _leave(self, generation: Generation) -> None:
+        generation.is_leaving = True
+        for slot in generation.slots:
+            slot.kill_at_s = monotonic() + self._options.shutdown_timeout_s + KILL_DELAY_S
+            _kill(slot.pid, signal.SIGTERM)
+
     # --- stopping ---
 
     def _stop(self, by_interrupt: bool) -> None:
@@ -257,8 +345,8 @@ class Arbiter:
             self._memory.arbiter[Cell.STATE] = State.DRAINING
             self._stop_deadline_s = now_s + self._options.shutdown_timeout_s + KILL_DELAY_S
             self._listener.close()
-            for slot in self._slots:
-                _kill(slot.pid, signal.SIGTERM)
+            for pid in (*[slot.pid for slot in self._slots], self._trial):
+                _kill(pid, signal.SIGTERM)
         elif by_interrupt:
             self._stop_deadline_s = now_s  # asked twice at a terminal: now
 
@@ -273,6 +361,18 @@ class Arbiter:
             is_stopped = self._stop_deadline_s is not None and now_s >= self._stop_deadline_s
             if is_stopped or (slot.kill_at_s is not None and now_s >= slot.kill_at_s):
                 _kill(slot.pid, signal.SIGKILL)
+        if self._trial and now_s >= self._trial_until_s:
+            _kill(self._trial, signal.SIGKILL)
+
+
+def _tried(reload: Reload) -> int:
+    """Return 0 if a reload would succeed, having said why if it wouldn't."""
+    try:
+        reload()
+    except FastserveError as error:
+        tell(f"not reloaded: {error}")
+        return BOOT_FAILED
+    return 0
 
 
 def handle_signal(_number: int, _frame: object) -> None:

@@ -27,6 +27,7 @@ from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
 from fastserve.server.exchange import Application
 from fastserve.server.ingest_handler import IngestHandler
+from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
 from fastserve.server.memory import keep_freed_memory
 from fastserve.server.on_demand_memory import OnDemandMemory
 from fastserve.server.udf_pool import UdfPool
@@ -50,12 +51,12 @@ def row_transport(store_url: str) -> RowTransport:
     return RAW_ROWS if isinstance(parse_store_url(store_url), LocalSettings) else BASE64_ROWS
 
 
-def make_boot(settings: Settings, plan: WorkspacePlan, workers: int) -> FeatureBoot:
-    """Return what each worker calls to get its service; made before the fork."""
+def make_boot(settings: Settings, plan: WorkspacePlan, rows: int) -> FeatureBoot:
+    """Return what each of at most ``rows`` workers calls to get its service; made before the fork."""
     if not isinstance(parse_store_url(settings.store), LocalSettings):
         # 25 MB of modules and a third of a second, once before the fork instead of in every worker.
         importlib.import_module("aiobotocore.session")
-    times = OnDemandMemory(on_demand_views(plan), workers)
+    times = OnDemandMemory(on_demand_views(plan), rows)
     return FeatureBoot(settings, plan, times, source_feeds(plan.views.values()))
 
 
@@ -116,6 +117,8 @@ class WorkerService:
         self._engine: Engine | None = None
         self._application: FeatureApplication | None = None
         self._expiry: asyncio.TimerHandle | None = None
+        self._keys: KeyFile | None = None
+        self._watch: asyncio.TimerHandle | None = None
 
     @property
     def application(self) -> Application:
@@ -166,6 +169,7 @@ class WorkerService:
             loop.call_later,
             limits,
             await self._ingest_handler(self._store),
+            self._watched_keys(loop),
         )
         self._expire(loop)
 
@@ -177,6 +181,17 @@ class WorkerService:
             await ingestor.load_shapes()
         self._ingest = IngestHandler(ingestor)
         return self._ingest
+
+    def _watched_keys(self, loop: asyncio.AbstractEventLoop) -> KeyFile | None:
+        if self._settings.api_keys is not None:
+            self._keys = KeyFile(self._settings.api_keys, time.time_ns)
+            self._watch_keys(loop)
+        return self._keys
+
+    def _watch_keys(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._keys is not None:
+            self._keys.watch()
+            self._watch = loop.call_later(WATCH_EVERY_S, self._watch_keys, loop)
 
     def _surroundings(self, loop: asyncio.AbstractEventLoop) -> Surroundings:
         if self._nursery is not None:
@@ -192,9 +207,10 @@ class WorkerService:
 
     async def stop(self) -> None:
         """Close the store, and end the helper processes."""
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
+        for timer in (self._expiry, self._watch):
+            if timer is not None:
+                timer.cancel()
+        self._expiry = self._watch = None
         if self._pool is not None:
             await self._pool.close()
         if self._ingest is not None:

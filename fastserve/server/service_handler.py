@@ -30,7 +30,7 @@ class ServiceHandler:
         "_bytes_per_unit",
         "_has_items",
         "context",
-        "encoder",
+        "encode",
         "has_on_demand",
         "key_count",
         "keys",
@@ -51,7 +51,7 @@ class ServiceHandler:
         self.context = ContextReader(plan.context_fields)
         self.has_on_demand = bool(plan.on_demand)
         self.takes_context = bool(plan.context_fields)
-        self.encoder = VectorEncoder(plan)
+        self.encode = VectorEncoder(plan).encode
         self.metadata = MetadataEncoder(plan)
         self.metadata_answer = service_metadata(plan)
         # Without variable-width columns every row has its static length, and most services can't come near
@@ -91,7 +91,7 @@ class ServiceHandler:
         """
         if not context and not self.takes_context:
             return ()
-        return self.context.values(context, row, ignore_extra=request.ignore_extra_context)
+        return self.context.values(context, row, ignore_extra=request.options.ignore_extra_context)
 
     def is_surely_small(self, reads: Sequence[KeyRead]) -> bool:
         """Whether the rows of one vector are within the limit, as their lengths alone tell."""

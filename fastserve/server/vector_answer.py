@@ -8,9 +8,11 @@ Invariants
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from fastserve.api.decode import INCLUDE_SLO_INFO, PER_FEATURE, FeaturesRequest
+from fastserve.api.decode import INCLUDE_SLO_INFO, PER_FEATURE, RequestOptions
 from fastserve.api.metadata import SIZE_EXCEEDED, TIME_OUT, UNKNOWN, RowFacts, Timing, slo_part
 from fastserve.errors import RequestError, StoreError
 from fastserve.plan.service import MAX_STORE_BYTES
@@ -24,49 +26,56 @@ LATE_S = 0.002
 """How exactly a loop's timers keep their time, twice; the store's client tries nothing in so short a time."""
 
 
-class VectorAnswer:
-    """One request for vectors on its way: takes columns in, puts the answer together.
+@dataclass(slots=True)
+class _Taken:
+    """What has come of an answer that is more than one vector's values."""
 
-    ``vectors`` is set before the first of them comes.
+    ready_s: float
+    features: list[bytes] = field(default_factory=list)
+    facts: list[RowFacts] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    on_demand_s: float = 0.0
+
+
+class VectorAnswer(VectorRequest):
+    """One request for vectors on its way, and its own owner: takes columns in, puts the answer together.
+
+    ``timeout_s`` is the server's. The caller's latency budget, where it is shorter, sets the deadline.
     """
 
-    __slots__ = (
-        "batch",
-        "exchange",
-        "facts",
-        "features",
-        "handler",
-        "now_s",
-        "on_demand_s",
-        "ready_s",
-        "request",
-        "sizes",
-        "timeout_s",
-        "vectors",
-    )
+    __slots__ = ("batch", "exchange", "handler", "is_simple", "now_s", "options", "taken", "timeout_s")
 
     def __init__(
         self,
         exchange: Exchange,
         handler: ServiceHandler,
-        request: FeaturesRequest,
+        options: RequestOptions,
+        contexts: Sequence[Sequence[Any]],
         now_s: Callable[[], float],
         timeout_s: float,
         *,
         batch: bool,
     ) -> None:
+        budget_ms = options.latency_budget_ms
+        budget = budget_ms is not None and budget_ms / 1000 < timeout_s
+        wait_s = budget_ms / 1000 if budget_ms is not None and budget else timeout_s
+        super().__init__(
+            handler.runtime,
+            self,
+            exchange.received_s + wait_s,
+            options.zero_counts,
+            budget,
+            options.allow_partial,
+            contexts,
+        )
         self.exchange = exchange
         self.handler = handler
-        self.request = request
+        self.options = options
         self.now_s = now_s
         self.timeout_s = timeout_s
         self.batch = batch
-        self.features: list[bytes] = []
-        self.facts: list[RowFacts] = []
-        self.ready_s: float | None = None
-        self.sizes: list[int] = []
-        self.on_demand_s = 0.0
-        self.vectors: VectorRequest
+        self.is_simple = not (batch or options.metadata)
+        self.taken: _Taken | None = None
 
     def on_timeout(self) -> None:
         """Answer that the server's timeout has passed."""
@@ -82,7 +91,7 @@ class VectorAnswer:
 
         The store's client and the request wait for the same moment, and either may be the first to notice.
         """
-        return error.timed_out and self.now_s() >= self.vectors.deadline_s - LATE_S
+        return error.timed_out and self.now_s() >= self.deadline_s - LATE_S
 
     def on_failure(self, error: Exception) -> None:
         """Answer that something went wrong which nobody foresaw."""
@@ -93,48 +102,42 @@ class VectorAnswer:
         if self.exchange.is_answered:
             return  # refused when an earlier part came
         try:
-            if self._plain(columns):
-                if self.handler.may_be_large and not self.handler.is_surely_small(self.vectors.reads):
-                    self._check_size(0)
-                features = self.handler.encoder.encode(columns, first)
+            # One vector without metadata of which no row failed: values are all there is to it. Rows that
+            # haven't come by the latency budget are null, as in `_take`.
+            if self.is_simple and not columns.report.unreadable and not self.has_failed():
+                if self.handler.may_be_large and not self.handler.is_surely_small(self.reads):
+                    self._checked_size(0)
+                features = self.handler.encode(columns, first)
                 self.exchange.respond_json(b'{"result":{"features":', features, b"}}")
                 return
-            self._take(columns, first, last)
-            if len(self.features) == len(self.request.rows):
-                self.exchange.respond(200, self._body())
+            taken = self._take(columns, first, last)
+            if len(taken.features) == self.lines:
+                self.exchange.respond(200, self._body(taken))
         except RequestError as error:
             refuse(self.exchange, error)
         except Exception as error:  # noqa: BLE001 - answered and logged; requests beside it go on
             refuse_unforeseen(self.exchange, error)
 
-    def _plain(self, columns: Columns) -> bool:
-        """Whether this is one vector without metadata of which no row failed: values are all there is to it.
-
-        Rows that haven't come by the latency budget are null, as in `_take`.
-        """
-        if self.batch or self.request.metadata or columns.report.unreadable:
-            return False
-        for read in self.vectors.reads:  # noqa: SIM110 - a generator costs more than the loop
-            if read.error is not None:
-                return False
-        return True
-
-    def _take(self, columns: Columns, first: int, last: int) -> None:
-        offset = len(self.features)
-        if self.ready_s is None:
-            self.ready_s = self.now_s()
-        lacking = self._lacking(columns, first, last)
+    def _take(self, columns: Columns, first: int, last: int) -> _Taken:
+        taken = self.taken
+        if taken is None:
+            taken = self.taken = _Taken(self.now_s())
+        offset = len(taken.features)
+        lacking = self._lacking(columns, first, last, offset)
         effective = columns.effective_ns[first:last].tolist()
-        late = self._computed(columns, first, last)
+        late = self._computed(columns, first, last, taken)
         for number in range(last - first):
-            self._check_size(offset + number)
-            self.features.append(self.handler.encoder.encode(columns, first + number))
+            taken.sizes.append(self._checked_size(offset + number))
+            taken.features.append(self.handler.encode(columns, first + number))
             facts = RowFacts(
                 effective[number], lacking.get(offset + number, {}), late.get(first + number, ())
             )
-            self.facts.append(facts)
+            taken.facts.append(facts)
+        return taken
 
-    def _computed(self, columns: Columns, first: int, last: int) -> Mapping[int, Collection[int]]:
+    def _computed(
+        self, columns: Columns, first: int, last: int, taken: _Taken
+    ) -> Mapping[int, Collection[int]]:
         """Return by line of the columns the on-demand views that came late.
 
         Raises:
@@ -143,27 +146,26 @@ class VectorAnswer:
         computed = columns.computed
         if computed is None:
             return {}
-        self.on_demand_s += computed.wait_s
+        taken.on_demand_s += computed.wait_s
         for line, error in sorted(computed.errors.items()):
             if first <= line < last:
-                row = f" (request_data[{len(self.features) + line - first}])" if self.batch else ""
+                row = f" (request_data[{len(taken.features) + line - first}])" if self.batch else ""
                 raise RequestError(error.status, f"{error.message}{row}")
         return computed.late
 
-    def _lacking(self, columns: Columns, first: int, last: int) -> dict[int, dict[int, bytes]]:
+    def _lacking(self, columns: Columns, first: int, last: int, offset: int) -> dict[int, dict[int, bytes]]:
         """Return the statuses of places without rows, by line of the request.
 
         Raises:
             RequestError: a row failed, and partial results aren't welcome.
         """
-        offset = len(self.features)
         found: dict[int, dict[int, bytes]] = {}
-        for line, places in self.vectors.lacking(offset, offset + last - first).items():
+        for line, places in self.lacking(offset, offset + last - first).items():
             for place, read in places.items():
                 found.setdefault(line, {})[place] = self._status_without(read.error)
         for (line, place), reason in columns.report.unreadable.items():
             if first <= line < last:
-                if not self.request.allow_partial:
+                if not self.partial:
                     raise self._unreadable(place, reason)
                 found.setdefault(line - first + offset, {})[place] = UNKNOWN
         return found
@@ -177,10 +179,10 @@ class VectorAnswer:
         if error is None:
             return TIME_OUT
         if self._is_late(error):
-            if self.vectors.budget:
+            if self.budget:
                 return TIME_OUT
             raise self._timed_out()
-        if not self.request.allow_partial:
+        if not self.partial:
             raise store_refusal(error)
         return UNKNOWN
 
@@ -188,33 +190,36 @@ class VectorAnswer:
         view = self.handler.plan.places[place].view
         return RequestError(503, f"A row of view `{view.name}` in table {view.table} can't be read: {reason}")
 
-    def _check_size(self, line: int) -> None:
-        size = self.handler.store_bytes(self.handler.runtime.rows(self.vectors.reads, line))
-        self.sizes.append(size)
-        if size > MAX_STORE_BYTES and not self.request.allow_partial:
+    def _checked_size(self, line: int) -> int:
+        """Return how many bytes a line took from the store.
+
+        Raises:
+            RequestError: too many, and partial results aren't welcome.
+        """
+        size = self.handler.store_bytes(self.runtime.rows(self.reads, line))
+        if size > MAX_STORE_BYTES and not self.partial:
             raise RequestError(
                 400, f"{SIZE_EXCEEDED}: expected at most {MAX_STORE_BYTES} bytes from the store, got {size}"
             )
+        return size
 
-    def _body(self) -> bytes:
-        metadata = self._metadata()
+    def _body(self, taken: _Taken) -> bytes:
+        metadata = self._metadata(taken)
         if self.batch:
-            rows = b",".join([b'{"features":' + features + b"}" for features in self.features])
+            rows = b",".join([b'{"features":' + features + b"}" for features in taken.features])
             return b'{"result":[' + rows + b"]" + metadata + b"}"
-        return b'{"result":{"features":' + self.features[0] + b"}" + metadata + b"}"
+        return b'{"result":{"features":' + taken.features[0] + b"}" + metadata + b"}"
 
-    def _metadata(self) -> bytes:
-        flags = self.request.metadata
+    def _metadata(self, taken: _Taken) -> bytes:
+        flags = self.options.metadata
         parts = []
         if flags & PER_FEATURE:
-            features = self.handler.metadata.features(flags & PER_FEATURE, self.facts, batch=self.batch)
+            features = self.handler.metadata.features(flags & PER_FEATURE, taken.facts, batch=self.batch)
             parts.append(b'"features":' + features)
         if flags & INCLUDE_SLO_INFO:
-            now_s = self.now_s()
-            ready_s = now_s if self.ready_s is None else self.ready_s
-            server_s = now_s - self.exchange.received_s
-            reads_s = ready_s - self.vectors.started_s - self.on_demand_s if self.handler.plan.reads else 0.0
-            timing = Timing(server_s, max(0.0, reads_s), self.sizes, self.on_demand_s)
+            server_s = self.now_s() - self.exchange.received_s
+            reads_s = taken.ready_s - self.started_s - taken.on_demand_s if self.handler.plan.reads else 0.0
+            timing = Timing(server_s, max(0.0, reads_s), taken.sizes, taken.on_demand_s)
             parts.append(slo_part(timing, batch=self.batch))
         return b',"metadata":{' + b",".join(parts) + b"}" if parts else b""
 

@@ -46,17 +46,16 @@ class WorkerState:
 
     def __init__(self, memory: SharedMemory, index: int) -> None:
         self._memory = memory
-        self._row = memory.workers[index]
 
     @property
     def is_ready(self) -> bool:
-        """True from the end of the warm-up until the worker or the whole server drains."""
-        return self._row[Cell.STATE] == State.READY and not self.is_draining
+        """True from the end of the warm-up until the whole server drains.
 
-    @property
-    def is_draining(self) -> bool:
-        """Whether this worker or the whole server is on its way out."""
-        return State.DRAINING in (self._row[Cell.STATE], self._memory.arbiter[Cell.STATE])
+        A worker that drains because another takes its place is no reason to send traffic elsewhere.
+        """
+        if self._memory.arbiter[Cell.STATE] == State.DRAINING:
+            return False
+        return any(row[Cell.STATE] == State.READY for row in self._memory.workers)
 
     def totals(self) -> dict[str, int]:
         """Return the counters of all workers together."""
@@ -114,7 +113,8 @@ class Inheritance:
 def run_worker(inheritance: Inheritance, index: int) -> int:
     """Run worker number ``index`` until it is told to stop; return its exit code."""
     faulthandler.enable()  # the arbiter aborts a silent worker: this shows where it was stuck
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the arbiter decides
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # a terminal sends it to all; the arbiter decides
     if inheritance.before_loop is not None:
         inheritance.before_loop(inheritance.fds)
     loop = uvloop.new_event_loop()

@@ -37,16 +37,17 @@ class KeyRead:
     row. It is meaningful once ``settled`` is true and ``error`` is None.
     """
 
-    __slots__ = ("deadline_s", "error", "group", "key", "rows", "settled", "waiters")
+    __slots__ = ("deadline_s", "error", "group", "joined", "key", "rows", "settled", "waiter")
 
-    def __init__(self, group: ReadGroup, key: str, deadline_s: float) -> None:
+    def __init__(self, group: ReadGroup, key: str, deadline_s: float, waiter: Waiter | None = None) -> None:
         self.group = group
         self.key = key
         self.deadline_s = deadline_s
-        self.rows: list[Any] = []
+        self.rows: Any = ()  # a list once they have come
         self.error: StoreError | None = None
         self.settled = False
-        self.waiters: list[Waiter] = []
+        self.waiter = waiter
+        self.joined: list[Waiter] | None = None  # who came later: mostly nobody
 
 
 class Reader(Protocol):
@@ -73,6 +74,7 @@ class Coalescer:
         "_pending",
         "_pending_keys",
         "_schedule",
+        "_waited",
         "calls",
         "joined",
         "keys",
@@ -93,6 +95,7 @@ class Coalescer:
         self._on_ready = on_ready
         self._pending: list[KeyRead] = []
         self._pending_keys = 0
+        self._waited = False
         self.calls = 0
         self.keys = 0
         self.joined = 0
@@ -107,20 +110,35 @@ class Coalescer:
         read = in_flight.get(key)
         if read is not None:
             self.joined += 1
-            read.waiters.append(waiter)
+            if read.joined is None:
+                read.joined = [waiter]
+            else:
+                read.joined.append(waiter)
             read.deadline_s = max(read.deadline_s, deadline_s)
             return read
-        read = in_flight[key] = KeyRead(group, key, deadline_s)
-        read.waiters.append(waiter)
+        read = in_flight[key] = KeyRead(group, key, deadline_s, waiter)
         pending = self._pending
         size = len(group.tables)
         if not pending:
-            self._schedule(self.flush)
+            self._schedule(self._on_turn_end)
         elif self._pending_keys + size > self._max_keys:
             self._send()
         self._pending.append(read)
         self._pending_keys += size
         return read
+
+    def _on_turn_end(self) -> None:
+        """Send what is pending, or wait for one turn more (docs/decisions/0006-one-turn-more.md).
+
+        Where one turn brought several requests, more have come while it was worked off: taking them along
+        makes calls twice as large. A lone request doesn't wait.
+        """
+        pending = self._pending
+        if pending and not self._waited and pending[0].waiter is not pending[-1].waiter:
+            self._waited = True
+            self._schedule(self._on_turn_end)
+        else:
+            self.flush()
 
     def flush(self) -> None:
         """Send what is pending; nothing pending is fine."""
@@ -133,6 +151,7 @@ class Coalescer:
         self.keys += self._pending_keys
         self._pending = []
         self._pending_keys = 0
+        self._waited = False
         self._fetch(batch)
 
     def settle(self, reads: Sequence[KeyRead]) -> None:
@@ -146,12 +165,18 @@ class Coalescer:
             by_key = in_flight[read.group.index]
             if by_key.get(read.key) is read:  # not where `forget` let a newer read take its place
                 del by_key[read.key]
-            # Emptied, lest read and waiter hold each other, and all rows, until the garbage collector comes.
-            waiters, read.waiters = read.waiters, []
-            for waiter in waiters:
+            # Let go, lest read and waiter hold each other, and all rows, until the garbage collector comes.
+            waiter, read.waiter = read.waiter, None
+            if waiter is not None:
                 waiter.waiting -= 1
                 if waiter.waiting == 0:
                     ready.append(waiter)
+            if read.joined is not None:
+                waiters, read.joined = read.joined, None
+                for waiter in waiters:
+                    waiter.waiting -= 1
+                    if waiter.waiting == 0:
+                        ready.append(waiter)
         if ready:
             self._on_ready(ready)
 

@@ -195,7 +195,6 @@ class VectorRequest:
         runtime: ServiceRuntime,
         owner: Finish,
         deadline_s: float,
-        *,
         zero_counts: bool,
         budget: bool,
         partial: bool = False,
@@ -237,10 +236,13 @@ class VectorRequest:
     @property
     def is_refused(self) -> bool:
         """Whether a read has failed that the caller can't do without."""
-        if not self.partial:
-            for read in self.reads:  # a generator costs more than the loop
-                if read.error is not None:
-                    return True
+        return not self.partial and self.has_failed()
+
+    def has_failed(self) -> bool:
+        """Whether any read has failed."""
+        for read in self.reads:  # noqa: SIM110 - a generator costs more than the loop
+            if read.error is not None:
+                return True
         return False
 
     def zero_counts_of(self, first: int, last: int) -> list[Collection[int] | None]:

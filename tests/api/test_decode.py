@@ -15,6 +15,7 @@ from fastserve.api.decode import (
     INCLUDE_STATUS,
     INCLUDE_TAGS,
     FeaturesRequest,
+    RequestOptions,
     decode_get_features,
     decode_get_features_batch,
     decode_metadata,
@@ -51,7 +52,8 @@ def body(params: Any) -> bytes:
 
 
 def facts(request: FeaturesRequest) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in FeaturesRequest.__slots__}
+    own = {name: getattr(request, name) for name in ("workspace", "service", "rows")}
+    return own | {name: getattr(request.options, name) for name in RequestOptions.__slots__}
 
 
 # The document of API.md, whole.
@@ -120,9 +122,9 @@ def test_camel_case_wins_where_both_are_there() -> None:
     }
     assert facts(decode_get_features(body(other | FULL))) == DECODED
     both = {"metadataOptions": {"includeNames": False, "include_names": True, "include_slo_info": True}}
-    assert decode_get_features(body(both)).metadata == INCLUDE_SLO_INFO
+    assert decode_get_features(body(both)).options.metadata == INCLUDE_SLO_INFO
     options = {"requestOptions": {"latencyBudgetMs": 5, "latency_budget_ms": 9}}
-    assert decode_get_features(body(options)).latency_budget_ms == 5.0
+    assert decode_get_features(body(options)).options.latency_budget_ms == 5.0
 
 
 def test_nothing_is_required_here_and_null_is_as_good_as_nothing() -> None:
@@ -143,8 +145,8 @@ def test_a_null_in_camel_case_gives_way_to_snake_case() -> None:
 @pytest.mark.parametrize("name, flag", OPTIONS.items())
 def test_each_metadata_option_is_its_own(name: str, flag: int) -> None:
     for spelling in (f"include{name}", snake(f"include{name}")):
-        assert decode_get_features(body({"metadataOptions": {spelling: True}})).metadata == flag
-        assert decode_get_features(body({"metadata_options": {spelling: False}})).metadata == 0
+        assert decode_get_features(body({"metadataOptions": {spelling: True}})).options.metadata == flag
+        assert decode_get_features(body({"metadata_options": {spelling: False}})).options.metadata == 0
 
 
 def test_options_that_nobody_here_knows_are_passed_over() -> None:
@@ -161,7 +163,7 @@ def test_options_that_nobody_here_knows_are_passed_over() -> None:
 )
 def test_a_budget_is_a_number_or_a_number_as_text(value: Any, expected: float) -> None:
     assert (
-        decode_get_features(body({"requestOptions": {"latencyBudgetMs": value}})).latency_budget_ms
+        decode_get_features(body({"requestOptions": {"latencyBudgetMs": value}})).options.latency_budget_ms
         == expected
     )
 

@@ -15,6 +15,7 @@ from fastserve.sdk.row_format import AttributesFormat
 from fastserve.sdk.types import Field, Float64
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.exchange import Exchange, Headers
+from fastserve.server.key_file import KeyFile
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
 from fastserve.serving.transport import BASE64_ROWS
@@ -94,7 +95,7 @@ class Readiness:
 class ApplicationWorld:
     """Everything between an exchange and the store, turned by hand."""
 
-    def __init__(self, limits: ApplicationLimits | None = None) -> None:
+    def __init__(self, limits: ApplicationLimits | None = None, keys: KeyFile | None = None) -> None:
         self.plan = application_plan()
         self.now_s = 100.0
         self.scheduled: list[Callable[[], None]] = []
@@ -110,15 +111,26 @@ class ApplicationWorld:
         self.engine.attach(self.store.reader)
         self.readiness = Readiness()
         self.application = FeatureApplication(
-            "w", self.engine, BASE64_ROWS, self.readiness, lambda: self.now_s, self._call_later, limits
+            "w",
+            self.engine,
+            BASE64_ROWS,
+            self.readiness,
+            lambda: self.now_s,
+            self._call_later,
+            limits,
+            keys=keys,
         )
 
     def _call_later(self, delay_s: float, function: Callable[..., None], *arguments: Any) -> None:
         self.timers.append((self.now_s + delay_s, function, arguments))
 
-    def send(self, method: str, path: str, body: bytes = b"") -> Connection:
+    def send(
+        self, method: str, path: str, body: bytes = b"", authorization: bytes | None = None
+    ) -> Connection:
         """Hand an exchange to the application; the answer may come later."""
-        head = RequestHead(method, path, "", len(body), False, True, False, False, None, None, None, None)
+        head = RequestHead(
+            method, path, "", len(body), False, True, False, False, authorization, None, None, None
+        )
         connection = Connection()
         self.application(Exchange(connection, head, body, self.now_s))
         return connection

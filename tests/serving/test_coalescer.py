@@ -55,6 +55,11 @@ class Wire:
         return asker
 
     def turn(self) -> None:
+        """Let turns pass until nothing more is scheduled."""
+        while self.flushes:
+            self.pass_turn()
+
+    def pass_turn(self) -> None:
         flushes, self.flushes[:] = list(self.flushes), []
         for flush in flushes:
             flush()
@@ -82,6 +87,33 @@ def test_nothing_is_sent_before_the_end_of_the_turn_and_all_of_it_then(wire: Wir
     assert len(wire.flushes) == 1
     wire.turn()
     assert wire.keys == [["k1", "k2"]]
+
+
+def test_a_turn_that_brought_several_requests_waits_for_the_next_one_once(wire: Wire) -> None:
+    wire.ask(Asker(), (0, "k1"))
+    wire.ask(Asker(), (0, "k2"))
+    wire.pass_turn()
+    wire.ask(Asker(), (0, "k3"))
+    wire.ask(Asker(), (0, "k4"))
+    assert wire.batches == []
+    wire.pass_turn()
+    assert wire.keys == [["k1", "k2", "k3", "k4"]]
+    assert wire.flushes == []
+
+
+def test_a_lone_request_waits_for_its_turn_s_end_alone(wire: Wire) -> None:
+    wire.ask(Asker(), (0, "k1"), (0, "k2"))
+    wire.pass_turn()
+    assert wire.keys == [["k1", "k2"]]
+    assert wire.flushes == []
+
+
+def test_what_fills_a_call_goes_out_without_waiting_and_the_rest_waits_anew(wire: Wire) -> None:
+    for number in range(MAX_KEYS + 2):
+        wire.ask(Asker(), (0, f"k{number}"))
+    assert [len(batch) for batch in wire.batches] == [MAX_KEYS]
+    wire.turn()
+    assert [len(batch) for batch in wire.batches] == [MAX_KEYS, 2]
 
 
 def test_the_next_turn_schedules_its_own_flush(wire: Wire) -> None:
@@ -250,7 +282,8 @@ def test_settled_reads_and_waiters_hold_no_ring(wire: Wire) -> None:
     asker = wire.ask(Asker(), (0, "k"))
     wire.turn()
     wire.settle(*wire.batches[0])
-    assert asker.reads[0].waiters == []
+    assert asker.reads[0].waiter is None
+    assert asker.reads[0].joined is None
 
 
 # --- a naive model ---------------------------------------------------------------------------------------

@@ -85,6 +85,11 @@ class World:
         self.engine.submit(request, texts, now_s)
         return owner, request
 
+    def turns(self) -> None:
+        """Let turns pass until nothing is scheduled."""
+        while self.scheduled:
+            self.turn()
+
     def turn(self) -> None:
         scheduled, self.scheduled[:] = list(self.scheduled), []
         for function in scheduled:
@@ -129,7 +134,7 @@ def test_a_request_gets_the_values_of_its_keys(transport: RowTransport) -> None:
     world = World(transport=transport)
     owner, _ = world.ask(LINE)
     assert world.engine.in_flight == 1
-    world.turn()
+    world.turns()
     world.store.answer()
     assert owner.vectors == [world.expected(LINE)]
     assert owner.told == ["1 lines"]
@@ -167,10 +172,9 @@ def test_a_batch_of_any_length_is_answered_in_order_and_in_parts(world: World, c
     texts = [(f"u{number}", str(number % 7), "u0") for number in range(count)]
     owner, request = world.ask(*texts)
     single, _ = world.ask(LINE)
-    world.turn()
+    world.turns()
     world.store.answer()
-    while world.scheduled:
-        world.turn()
+    world.turns()
     assert owner.vectors == [world.expected(line) for line in texts]
     assert single.vectors == [world.expected(LINE)]
     assert request.reads == []
@@ -191,8 +195,7 @@ def test_a_long_request_gives_way_to_the_loop_between_parts_and_keeps_its_moment
 
     runtime.evaluator.evaluate = noted  # type: ignore[method-assign]
     owner, _ = world.ask(*[(f"u{number}", "1", "u0") for number in range(70)])
-    while world.scheduled:
-        world.turn()
+    world.turns()
     world.store.answer()
     assert owner.told == ["10 lines", "10 lines", "10 lines", "2 lines"]
     world.turn()
@@ -211,7 +214,7 @@ def test_requests_that_are_ready_together_are_evaluated_in_slices(world: World) 
     for number, size in enumerate(sizes):
         texts = [(f"u{number}x{line}",) for line in range(size)]
         asked.append((texts, world.ask(*texts, service="user")[0]))
-    world.turn()
+    world.turns()
     world.store.answer()
     for texts, owner in asked:
         assert owner.vectors == [world.expected(line, "user") for line in texts]
@@ -222,7 +225,7 @@ def test_a_request_that_can_t_be_evaluated_fails_alone(world: World) -> None:
     good, _ = world.ask(("u1",), service="user")
     bad, _ = world.ask(("u2",), service="user")
     other, _ = world.ask(("u3",), service="user")
-    world.turn()
+    world.turns()
     for read in world.store.open:
         world.store.fill(read)
         if read.key == "u2":
@@ -238,14 +241,13 @@ def test_a_request_that_can_t_be_evaluated_fails_alone(world: World) -> None:
 def test_a_long_request_that_can_t_be_evaluated_is_told_once(world: World) -> None:
     world.engine.services["user"].lines_at_once = 2
     bad, _ = world.ask(*[(f"u{number}",) for number in range(50)], service="user")
-    world.turn()
+    world.turns()
     for read in world.store.open:
         world.store.fill(read)
         if read.key == "u3":
             read.rows = []
     world.store.settle(world.store.open)
-    while world.scheduled:
-        world.turn()
+    world.turns()
     assert bad.told[0] == "2 lines"
     assert bad.told[1].startswith("failure: ")
     assert len(bad.told) == 2
@@ -329,15 +331,14 @@ def test_a_batch_s_budget_gives_each_line_what_has_come(world: World) -> None:
     world.turn()
     world.store.answer(*[f"u{number}" for number in range(0, 40, 2)])
     world.engine.give_up(request)
-    while world.scheduled:
-        world.turn()
+    world.turns()
     for number, (line, vector) in enumerate(zip(texts, owner.vectors, strict=True)):
         assert vector == ([None, None] if number % 2 else world.expected(line, "user"))
 
 
 def test_a_request_that_is_answered_can_t_be_given_up(world: World) -> None:
     owner, request = world.ask(("u1",), service="user", budget=True)
-    world.turn()
+    world.turns()
     world.store.answer()
     world.engine.give_up(request)
     assert owner.told == ["1 lines"]
@@ -351,7 +352,7 @@ def test_a_failed_read_is_told_by_line_and_place(world: World) -> None:
     owner, request = world.ask(LINE, ("u2", "7", "u1"))
     seen: list[Any] = []
     owner.on_part = lambda: seen.append(request.lacking(0, 2))
-    world.turn()
+    world.turns()
     world.store.answer()
     places = world.plan.services["all"].places
     names = [
@@ -371,7 +372,7 @@ def test_zero_counts_are_for_rows_that_came_and_not_for_those_that_failed() -> N
     world.store.rows["w.c", "u1"] = None
     owner, _ = world.ask(("u1",), ("u2",), service="counts", zero_counts=True)
     beside, _ = world.ask(("u1",), service="counts")
-    world.turn()
+    world.turns()
     world.store.answer()
     assert owner.vectors == [["0"], [None]]
     assert beside.vectors == [[None]]
@@ -387,9 +388,8 @@ def test_parts_of_a_long_request_know_their_own_failures(monkeypatch: pytest.Mon
         world.store.rows["w.c", f"u{number}"] = None
     texts = [(f"u{number}",) for number in range(7)]
     owner, _ = world.ask(*texts, service="counts", zero_counts=True)
-    world.turn()
+    world.turns()
     world.store.answer()
-    while world.scheduled:
-        world.turn()
+    world.turns()
     assert owner.vectors == [[None] if number == 4 else ["0"] for number in range(7)]
     assert owner.told == ["2 lines", "1 lines", "2 lines", "1 lines", "1 lines"]

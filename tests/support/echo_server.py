@@ -13,9 +13,10 @@ import sys
 import time
 from pathlib import Path
 
-from fastserve.errors import StoreError
+from fastserve.errors import DefinitionError, StoreError
 from fastserve.server.arbiter import run
 from fastserve.server.exchange import Exchange
+from fastserve.server.generation import Definitions
 from fastserve.server.options import ServerOptions
 from fastserve.server.worker import WorkerContext
 
@@ -23,7 +24,8 @@ from fastserve.server.worker import WorkerContext
 class Echo:
     """The application in one worker."""
 
-    def __init__(self, context: WorkerContext, boot: str) -> None:
+    def __init__(self, context: WorkerContext, boot: str, version: str) -> None:
+        self._version = version
         self._context = context
         self._boot = boot
 
@@ -50,6 +52,8 @@ class Echo:
                 exchange.respond(200, exchange.body)
             case "/pid":
                 exchange.respond(200, b"%d" % os.getpid())
+            case "/version":
+                exchange.respond(200, self._version.encode())
             case "/ready":
                 is_ready = self._context.state.is_ready
                 exchange.respond(200 if is_ready else 503, json.dumps(self._context.state.totals()).encode())
@@ -75,7 +79,25 @@ def is_there(path: str) -> bool:
 def main() -> int:
     settings = json.loads(sys.argv[1])
     boot = settings.pop("boot", "")
-    return run(ServerOptions(**{"port": 0, **settings}), lambda context: Echo(context, boot))
+    file = settings.pop("version_file", "")
+    options = ServerOptions(**{"port": 0, **settings})
+    first = Definitions(options, lambda context: Echo(context, boot, read_version(file)))
+    return run(first, (lambda: reloaded(options, file)) if file else None)
+
+
+def read_version(file: str) -> str:
+    return Path(file).read_text() if file else ""
+
+
+def reloaded(options: ServerOptions, file: str) -> Definitions:
+    """Read the version anew, as a reload reads definitions."""
+    version = read_version(file)
+    if version == "broken":
+        raise DefinitionError("this version is broken")
+    if version == "hangs":
+        time.sleep(3600)
+    boot = "fails" if version == "fails" else ""
+    return Definitions(options, lambda context: Echo(context, boot, version))
 
 
 if __name__ == "__main__":
