@@ -45,7 +45,7 @@ SPREAD_S = 3_600
 """Events are of the last hour: a dozen tiles."""
 TECTON_P50_MS = 55.0
 TECTON_P99_MS = (108.0, 165.0)
-"""Published by Tecton for one record a request, with DynamoDB behind it: another machine, network and load."""
+"""Published by Tecton for one record a request, over DynamoDB: another machine, network and load."""
 _ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "perf", "AWS_SECRET_ACCESS_KEY": "perf"}
 
 
@@ -200,7 +200,8 @@ def format_ingest(measured: Sequence[dict[str, Any]]) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     low, high = TECTON_P99_MS
     lines.append(
-        f"Tecton's published ingest, 1 record a request: p50 {TECTON_P50_MS:g} ms, p99 {low:g} to {high:g} ms\n"
+        f"Tecton's published ingest, 1 record a request: p50 {TECTON_P50_MS:g} ms, "
+        f"p99 {low:g} to {high:g} ms\n"
         "(DynamoDB over a network; the stand-in is in this machine and adds no latency)"
     )
     return "\n".join(lines)
