@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ from fastserve.sdk.repo import Repo
 from fastserve.store.url import parse_store_url
 from tests.ingest.support import DAY_NS, HOUR_NS, UNTIL_NS, Workbench
 from tests.ingest.test_materialize import AGGREGATES, BAD, PROFILE, PROFILES, events_csv, random_events
-from tests.support.spark import SPARK_WARNINGS, spark
+from tests.support.spark import ROOT, SPARK_WARNINGS, spark
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -451,6 +453,16 @@ def test_a_notebook_may_call_it_from_within_its_loop(bench: Workbench, both: Bot
         return both.spark(repo, "numbers", both.csv("numbers.csv"))
 
     assert asyncio.run(cell()).keys == 7
+
+
+def test_the_page_has_every_parameter() -> None:
+    text = (ROOT / "docs" / "batch-at-scale.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\|", text, re.MULTILINE)
+    expected = [
+        (parameter.name, "" if parameter.default is parameter.empty else str(parameter.default))
+        for parameter in inspect.signature(materialize_frame).parameters.values()
+    ]
+    assert documented == expected
 
 
 def test_importing_the_module_does_not_import_pyspark() -> None:
