@@ -1,7 +1,8 @@
 """The records beside the rows: what was applied, which layouts rows have, what was materialized when.
 
 They lie in one table of the online store, ``<prefix><workspace>.fastserve``, each a JSON text (a long one
-compressed) under a key that can be computed. Whoever applies, materializes or serves reads and writes them through here.
+compressed) under a key that can be computed. Whoever applies, materializes or serves reads and writes them
+through here.
 
     key                            record
     views                          the names of all views ever applied
