@@ -138,6 +138,7 @@ async def _materialize(settings: Settings, arguments: argparse.Namespace, until_
 
     workspace = load_workspace(settings)
     views = _chosen(workspace.repo, arguments.views, everything=arguments.all)
+    _check_until(workspace.repo, views, until_ns)
     if arguments.export is not None:
         from fastserve.cli.export import export_text, export_views
 
@@ -162,6 +163,24 @@ async def _materialize(settings: Settings, arguments: argparse.Namespace, until_
     finally:
         await store.close()
     print(report_text(reports))
+
+
+def _check_until(repo: Repo, views: Sequence[str], until_ns: int) -> None:
+    """Check that rows of streamed views don't hold the future: what is pushed until then wouldn't count.
+
+    Raises:
+        DefinitionError: they would.
+    """
+    from fastserve.sdk.sources import PushSource
+
+    pushed = [
+        name for name in views if name in repo.views and isinstance(repo.views[name].source, PushSource)
+    ]
+    if pushed and until_ns > time.time_ns():
+        raise DefinitionError(
+            f"--until: expected a time that is past for {pushed[0]!r}, which is pushed to, "
+            f"got {time_text(until_ns)}"
+        )
 
 
 def store_name(url: str) -> str:

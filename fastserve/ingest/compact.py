@@ -14,7 +14,8 @@ blocks for all there is, which is then true. Left alone, the row would pass its 
 entity would be missing data until the next compaction.
 
 Invariants
-1. A view's rows never go back: it is compacted as of a moment that isn't before its last one.
+1. A view's rows never go back, nor ahead of the clock: it is compacted as of a moment that isn't before its
+   last one, and is past.
 2. What was compacted is recorded after the last row was put, under the lease's renewal.
 3. Memory is bounded by a few groups of blocks, whatever the size of the table.
 """
@@ -111,11 +112,17 @@ async def compact_view(
     """Make a view's rows out of its blocks, as of the last complete tile before ``until_ns``.
 
     Raises:
-        DefinitionError: the view was compacted as of a later moment, or there is no room to work in.
+        DefinitionError: the view was compacted as of a later moment, ``until_ns`` is to come, or there is no
+        room to work in.
         StoreError: the store failed, or the lease is lost (`LeaseLostError`); running it again is right.
     """
     done = (await registry.materialized([plan.name]))[plan.name]
     as_of_ns = plan.as_of_ns(until_ns)
+    if as_of_ns > now_ns:  # what is pushed until then would be taken for what was before
+        raise DefinitionError(
+            f"FeatureView {plan.name!r}: expected a time that is past to compact until, got {as_of_ns} ns "
+            f"since the epoch at {now_ns}"
+        )
     if done is not None and as_of_ns < done.as_of_ns:
         raise DefinitionError(
             f"FeatureView {plan.name!r}: expected a time from that of its last compaction on "
