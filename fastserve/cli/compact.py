@@ -62,7 +62,7 @@ async def _compact(settings: Settings, arguments: argparse.Namespace) -> None:
     until_ns = settled_ns if arguments.until is None else nanoseconds(arguments.until)
     if until_ns > settled_ns:
         raise DefinitionError(
-            f"--until: expected a time {SETTLE_NS // 10**9} s ago or more, for what is pushed takes its time, "
+            f"--until: expected a time {SETTLE_NS // 10**9} s ago or more, as what is pushed takes its time, "
             f"got {time_text(until_ns)}"
         )
     store = await open_store(settings.store)

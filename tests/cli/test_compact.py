@@ -77,7 +77,7 @@ def test_views_are_compacted_until_a_minute_ago(run: Run) -> None:
         (["other"], "view: expected one of spend, newest, got 'other'"),
         (
             ["spend", "--until", "9999-01-01"],
-            "--until: expected a time 60 s ago or more, for what is pushed",
+            "--until: expected a time 60 s ago or more, as what is pushed",
         ),
     ],
 )
