@@ -104,7 +104,7 @@ def check(
     plan = plan_of(definition)
     evaluator = VectorEvaluator(plan, transport, watermarks=Watermarks({definition.view.name: watermark_ns}))
     items = [items_of(plan, line, now_ns, transport) for line in lines]
-    columns = [evaluator.evaluate(items, now_ns) for _ in range(6)][-1]  # from the fifth on an epoch may serve
+    columns = [evaluator.evaluate(items, now_ns) for _ in range(6)][-1]  # at the last an epoch may serve
     interval_ns = definition.rules.interval_ns
     for number, line in enumerate(lines):
         values: list[Any] = orjson.loads(FeaturesEncoder(plan).encode(columns, number))
