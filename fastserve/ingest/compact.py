@@ -36,6 +36,7 @@ from fastserve.ingest.lease import Guard
 from fastserve.ingest.progress import Progress
 from fastserve.ingest.putting import destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
+from fastserve.ingest.scratch import scratch_folder
 from fastserve.plan.keys import split_block_key
 from fastserve.plan.streams import StreamPlan
 from fastserve.plan.views import ViewPlan
@@ -129,9 +130,9 @@ async def compact_view(
             f"({done.as_of_ns} ns since the epoch), got {as_of_ns}"
         )
     try:
-        with tempfile.TemporaryDirectory(prefix="fastserve-", dir=scratch) as folder:
+        with scratch_folder(scratch) as folder:
             job = _Job(plan, store, registry, as_of_ns, guard, shows)
-            return await job.run(Path(folder) / "blocks", until_ns, now_ns, max(1, parallel))
+            return await job.run(folder / "blocks", until_ns, now_ns, max(1, parallel))
     except OSError as error:
         message = f"expected room to work in (disk under {scratch or tempfile.gettempdir()})"
         raise DefinitionError(f"FeatureView {plan.name!r}: {message}, got: {error}") from error
