@@ -225,6 +225,7 @@ def draw_ingest(result: dict[str, Any], picture: Path) -> None:
         times.bar_label(bars, fmt="%.1f", fontsize=8, padding=2)
     times.hlines([TECTON_P50_MS], [-0.4], [0.4], colors="#7a4fa3", linewidth=2, label="Tecton, published p50")
     times.set_yscale("log")
+    times.set_ylim(top=400)  # room for the legend
     for panel, title in ((cpu, "CPU per event (µs)"), (times, "p50 of a request, one client (ms)")):
         panel.set_title(title, fontsize=11)
         panel.set_xticks(range(len(BATCHES)), [str(batch) for batch in BATCHES])

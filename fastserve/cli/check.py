@@ -32,6 +32,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     settings = load_settings(arguments, environ)
     workspace = load_workspace(settings)
+    _check_pushes(workspace)
     print(summary(workspace))
     if settings.store != Settings().store or arguments.store is not None:
         asyncio.run(_check_store(workspace, settings.store))
@@ -70,6 +71,20 @@ def summary(workspace: Workspace) -> str:
 
 def _counted(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
+
+
+def _check_pushes(workspace: Workspace) -> None:
+    """Look whether pushed records can be taken as the views say.
+
+    Raises:
+        DefinitionError: a view's transformation can't be applied to records.
+    """
+    from fastserve.sdk.sources import PushSource
+
+    if any(isinstance(source, PushSource) for source in workspace.repo.sources.values()):
+        from fastserve.ingest.stream import source_feeds
+
+        source_feeds(workspace.plan.views.values())
 
 
 async def _check_store(workspace: Workspace, url: str) -> None:

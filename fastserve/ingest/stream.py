@@ -57,7 +57,7 @@ def source_feeds(views: Iterable[ViewPlan]) -> dict[str, SourceFeed]:
     """Return the feeds of all push sources that views read, by the source's name.
 
     Raises:
-        DefinitionError: rows of a view can't be pushed, or its transformation can't be applied to records.
+        DefinitionError: a view's transformation can't be applied to records.
     """
     by_source: dict[str, tuple[PushSource, list[ViewFeed]]] = {}
     for plan in views:
@@ -141,6 +141,8 @@ class Ingestor:
         if feed is None:
             listed = ", ".join(map(repr, self._feeds)) or "none, for no view reads a PushSource"
             raise RequestError(400, f"Unknown push source {shown(name)}: expected {listed}")
+        if feed.refusal is not None:
+            raise RequestError(400, feed.refusal)
         return feed
 
     async def _prepared(
