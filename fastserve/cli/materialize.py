@@ -24,7 +24,6 @@ from fastserve.cli.flags import (
 )
 from fastserve.config import Settings
 from fastserve.errors import DefinitionError
-from fastserve.store.interface import MAX_ROW_BYTES
 
 if TYPE_CHECKING:
     from fastserve.ingest.materialize import MaterializeReport
@@ -250,6 +249,8 @@ def remarks(report: MaterializeReport) -> list[str]:
         have = "1 key has" if report.spoilt_keys == 1 else f"{report.spoilt_keys:,} keys have"
         lines.append(f"{report.view}: {have} a sum beyond int64, which is null: {keys}")
     if report.too_large_keys:
+        from fastserve.store.interface import MAX_ROW_BYTES
+
         keys = ", ".join(report.too_large_samples)
         got = "1 key has a row" if report.too_large_keys == 1 else f"{report.too_large_keys:,} keys have rows"
         lines.append(f"{report.view}: {got} of more than {MAX_ROW_BYTES} bytes, which wasn't written: {keys}")
