@@ -1,7 +1,8 @@
 """`fastserve check`: whether a feature repo is right, what is in it, and whether a store fits it.
 
-A store fits when every view has its table with the right key and was applied. Changed definitions are told
-and let pass: rows of older layouts stay readable, and `apply` is how they get newer.
+With ``--files`` the views' files are opened, too. A store fits when every view has its table with the right
+key and was applied. Changed definitions are told and let pass: rows of older layouts stay readable, and
+`apply` is how they get newer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastserve.cli.flags import Subparsers, add_command, add_settings, load_settings
 from fastserve.config import Settings
-from fastserve.errors import DefinitionError
+from fastserve.errors import DefinitionError, DefinitionErrors
 
 if TYPE_CHECKING:
     from fastserve.cli.workspace import Workspace
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = add_command(commands, "check", run, "look for errors in a feature repo, and in a store for it")
+    parser.add_argument(
+        "--files", action="store_true", help="open the views' files and compare their columns with the views'"
+    )
     add_settings(parser, ("repo", "workspace", "store"))
 
 
@@ -34,6 +38,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     workspace = load_workspace(settings)
     _check_pushes(workspace)
     print(summary(workspace))
+    if arguments.files:
+        print(files_text(workspace))
     if settings.store != Settings().store or arguments.store is not None:
         asyncio.run(_check_store(workspace, settings.store))
     return 0
@@ -67,6 +73,27 @@ def summary(workspace: Workspace) -> str:
     headings = ["service", "features", "keys per vector", "join keys"]
     table = [text_table(headings, rows, set(headings[1:3]))] if rows else []
     return "\n".join([f"Workspace {plan.workspace}: {counts}", *table])
+
+
+def files_text(workspace: Workspace) -> str:
+    """Return how many files each view has, and whether their columns could be compared.
+
+    Raises:
+        DefinitionErrors: what is wrong with any view's files, all of it.
+    """
+    from fastserve.ingest.file_check import check_files
+    from fastserve.plan.text_table import text_table
+
+    checked, wrong = check_files(list(workspace.plan.views.values()))
+    if wrong:
+        raise DefinitionErrors(wrong)
+    if not checked:
+        return "No view has files."
+    unknown = "not compared: a function makes them"
+    rows = [
+        [one.view, one.source, f"{one.files:,}", "fit" if one.columns_checked else unknown] for one in checked
+    ]
+    return text_table(["view", "source", "files", "columns"], rows, {"files"})
 
 
 def _counted(number: int, one: str, many: str) -> str:
