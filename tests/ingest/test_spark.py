@@ -392,6 +392,8 @@ def test_what_executors_or_the_job_cannot_use_is_refused(
     with pytest.raises(DefinitionError, match=r"table default\.fastserve: .*run `fastserve apply` first"):
         both.spark(repo, "spend", both.csv("events.csv"))
     both.apply(repo)
+    with pytest.raises(DefinitionError, match="partitions: expected at least 1, got 0"):
+        both.spark(repo, "spend", both.csv("events.csv"), partitions=0)
     with pytest.raises(DefinitionError, match="expected one that ends, got a streaming one"):
         both.spark(repo, "spend", spark.readStream.format("rate").load())
 
@@ -400,7 +402,7 @@ def test_a_folder_is_no_store_for_a_cluster() -> None:
     class Session:
         class conf:  # noqa: N801 - as Spark calls it
             @staticmethod
-            def get(name: str) -> str:
+            def get(name: str, default: str) -> str:
                 return "yarn"
 
     url = "local:./store"
