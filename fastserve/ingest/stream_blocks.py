@@ -160,11 +160,9 @@ class BlockWriter:
             following = self._merged(feed.blocks, known, fresh, batch)
             left_s = deadline_s - self._loop.time()
             if left_s <= 0:
-                raise StoreError(
-                    f"table {table}: a block wasn't written in time: {conflicts} other writers came first",
-                    retryable=True,
-                    timed_out=True,
-                )
+                why = f": {conflicts} other writers came first" if conflicts else ""
+                message = f"table {table}: a block wasn't written in time{why}"
+                raise StoreError(message, retryable=True, timed_out=True)
             there = await self._store.replace_row(table, key, following.row, timeout_s=left_s)
             self.counts.units += units_of(key, following.row)
             if there is following.row:
