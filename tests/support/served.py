@@ -101,13 +101,7 @@ class Served:
         return found
 
     async def _vectors(self, service: str, rows: Sequence[Mapping[str, Any]], now_ns: int) -> list[Vector]:
-        params = {
-            "featureServiceName": service,
-            "requestData": [{"joinKeyMap": row} for row in rows],
-            "metadataOptions": {"includeNames": True, "includeServingStatus": True},
-        }
-        status, document = await self.post(GET_FEATURES_BATCH, {"params": params}, now_ns)
-        assert status == 200, document
+        document = await self.batch(service, rows, now_ns)
         about = document["metadata"]["features"]
         names = [feature["name"] for feature in about]
         dtypes = [self._types[service][name] for name in names]
@@ -121,6 +115,17 @@ class Served:
             )
             for row, result in enumerate(document["result"])
         ]
+
+    async def batch(self, service: str, rows: Sequence[Mapping[str, Any]], now_ns: int) -> Any:
+        """Return the answer for at most 1,000 rows, with names and statuses."""
+        params = {
+            "featureServiceName": service,
+            "requestData": [{"joinKeyMap": row} for row in rows],
+            "metadataOptions": {"includeNames": True, "includeServingStatus": True},
+        }
+        status, document = await self.post(GET_FEATURES_BATCH, {"params": params}, now_ns)
+        assert status == 200, document
+        return document
 
 
 @asynccontextmanager
