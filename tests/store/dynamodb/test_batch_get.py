@@ -27,6 +27,22 @@ def test_of_blocks_only_key_and_row_are_asked_for() -> None:
         assert asked["b.stream"]["Keys"] == [{"k": {"S": "k1\\t7"}}]
 
 
+def test_tables_that_are_pushed_to_are_read_consistently_also_when_asked_again() -> None:
+    pushed = KeyRead(ReadGroup(0, ("a", "a.stream"), pushed=True), "k1", 0.0)
+    other = KeyRead(ReadGroup(1, ("b",)), "k1", 0.0)
+    asked = orjson.loads(BatchGetCodec().body([pushed, other]))["RequestItems"]
+    assert {table: entry.get("ConsistentRead", False) for table, entry in asked.items()} == {
+        "a": True,
+        "a.stream": True,
+        "b": False,
+    }
+    pushed.rows, other.rows = [None, None], [None]
+    key = {"Keys": [{"k": {"S": "k1"}}]}
+    rest = Rest({"a.stream": key, "b": key}, [pushed, other], consistent=False)
+    again = orjson.loads(rest.body)["RequestItems"]
+    assert again == {"a.stream": {**key, "ConsistentRead": True}, "b": key}
+
+
 def test_what_is_asked_for_again_stays_projected() -> None:
     read = KeyRead(ReadGroup(0, ("a", "a.stream")), "k1", 0.0)
     codec = BatchGetCodec()
