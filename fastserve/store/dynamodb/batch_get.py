@@ -8,8 +8,8 @@ Invariants
 1. Items are matched to reads by their key alone, never by position: the service answers in any order.
 2. A key that is neither among the items nor unprocessed is absent. An item whose key nobody asked for makes
    the whole answer invalid.
-3. Tables that are pushed to are read consistently, all others as the call is told. Of tables of blocks only key and row are asked for: what the writer
-   keeps beside them is for it alone.
+3. Tables that are pushed to are read consistently, all others as the call is told. Of tables of blocks only
+   key and row are asked for: what the writer keeps beside them is for it alone.
 """
 
 from __future__ import annotations
