@@ -1,7 +1,8 @@
 """`fastserve check`: whether a feature repo is right, what is in it, and whether a store fits it.
 
-A store fits when every view has its table with the right key and was applied. Changed definitions are told
-and let pass: rows of older layouts stay readable, and `apply` is how they get newer.
+With ``--files`` the views' files are opened, too. A store fits when every view has its table with the right
+key and was applied. Changed definitions are told and let pass: rows of older layouts stay readable, and
+`apply` is how they get newer.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from fastserve.cli.flags import Subparsers, add_command, add_settings, load_settings
 from fastserve.config import Settings
-from fastserve.errors import DefinitionError
+from fastserve.errors import DefinitionError, DefinitionErrors
 
 if TYPE_CHECKING:
     from fastserve.cli.workspace import Workspace
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 def add_parser(commands: Subparsers) -> None:
     """Add the command."""
     parser = add_command(commands, "check", run, "look for errors in a feature repo, and in a store for it")
+    parser.add_argument(
+        "--files", action="store_true", help="open the views' files and compare their columns with the views'"
+    )
     add_settings(parser, ("repo", "workspace", "store"))
 
 
@@ -32,7 +36,10 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     settings = load_settings(arguments, environ)
     workspace = load_workspace(settings)
+    _check_pushes(workspace)
     print(summary(workspace))
+    if arguments.files:
+        print(files_text(workspace))
     if settings.store != Settings().store or arguments.store is not None:
         asyncio.run(_check_store(workspace, settings.store))
     return 0
@@ -68,8 +75,43 @@ def summary(workspace: Workspace) -> str:
     return "\n".join([f"Workspace {plan.workspace}: {counts}", *table])
 
 
+def files_text(workspace: Workspace) -> str:
+    """Return how many files each view has, and whether their columns could be compared.
+
+    Raises:
+        DefinitionErrors: what is wrong with any view's files, all of it.
+    """
+    from fastserve.ingest.file_check import check_files
+    from fastserve.plan.text_table import text_table
+
+    checked, wrong = check_files(list(workspace.plan.views.values()))
+    if wrong:
+        raise DefinitionErrors(wrong)
+    if not checked:
+        return "No view has files."
+    unknown = "not compared: a function makes them"
+    rows = [
+        [one.view, one.source, f"{one.files:,}", "fit" if one.columns_checked else unknown] for one in checked
+    ]
+    return text_table(["view", "source", "files", "columns"], rows, {"files"})
+
+
 def _counted(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
+
+
+def _check_pushes(workspace: Workspace) -> None:
+    """Look whether pushed records can be taken as the views say.
+
+    Raises:
+        DefinitionError: a view's transformation can't be applied to records.
+    """
+    from fastserve.sdk.sources import PushSource
+
+    if any(isinstance(source, PushSource) for source in workspace.repo.sources.values()):
+        from fastserve.ingest.stream import source_feeds
+
+        source_feeds(workspace.plan.views.values())
 
 
 async def _check_store(workspace: Workspace, url: str) -> None:

@@ -58,7 +58,13 @@ async def _compact(settings: Settings, arguments: argparse.Namespace) -> None:
     from fastserve.store.url import open_store
 
     workspace = load_workspace(settings)
-    until_ns = time.time_ns() - SETTLE_NS if arguments.until is None else nanoseconds(arguments.until)
+    settled_ns = time.time_ns() - SETTLE_NS
+    until_ns = settled_ns if arguments.until is None else nanoseconds(arguments.until)
+    if until_ns > settled_ns:
+        raise DefinitionError(
+            f"--until: expected a time {SETTLE_NS // 10**9} s ago or more, as what is pushed takes its time, "
+            f"got {time_text(until_ns)}"
+        )
     store = await open_store(settings.store)
     name = workspace.plan.workspace
     try:

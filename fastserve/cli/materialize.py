@@ -24,7 +24,6 @@ from fastserve.cli.flags import (
 )
 from fastserve.config import Settings
 from fastserve.errors import DefinitionError
-from fastserve.store.interface import MAX_ROW_BYTES
 
 if TYPE_CHECKING:
     from fastserve.ingest.materialize import MaterializeReport
@@ -138,6 +137,7 @@ async def _materialize(settings: Settings, arguments: argparse.Namespace, until_
 
     workspace = load_workspace(settings)
     views = _chosen(workspace.repo, arguments.views, everything=arguments.all)
+    _check_until(workspace.repo, views, until_ns)
     if arguments.export is not None:
         from fastserve.cli.export import export_text, export_views
 
@@ -162,6 +162,24 @@ async def _materialize(settings: Settings, arguments: argparse.Namespace, until_
     finally:
         await store.close()
     print(report_text(reports))
+
+
+def _check_until(repo: Repo, views: Sequence[str], until_ns: int) -> None:
+    """Check that rows of streamed views don't hold the future: what is pushed until then wouldn't count.
+
+    Raises:
+        DefinitionError: they would.
+    """
+    from fastserve.sdk.sources import PushSource
+
+    pushed = [
+        name for name in views if name in repo.views and isinstance(repo.views[name].source, PushSource)
+    ]
+    if pushed and until_ns > time.time_ns():
+        raise DefinitionError(
+            f"--until: expected a time that is past for {pushed[0]!r}, which is pushed to, "
+            f"got {time_text(until_ns)}"
+        )
 
 
 def store_name(url: str) -> str:
@@ -231,6 +249,8 @@ def remarks(report: MaterializeReport) -> list[str]:
         have = "1 key has" if report.spoilt_keys == 1 else f"{report.spoilt_keys:,} keys have"
         lines.append(f"{report.view}: {have} a sum beyond int64, which is null: {keys}")
     if report.too_large_keys:
+        from fastserve.store.interface import MAX_ROW_BYTES
+
         keys = ", ".join(report.too_large_samples)
         got = "1 key has a row" if report.too_large_keys == 1 else f"{report.too_large_keys:,} keys have rows"
         lines.append(f"{report.view}: {got} of more than {MAX_ROW_BYTES} bytes, which wasn't written: {keys}")

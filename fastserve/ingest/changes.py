@@ -115,11 +115,11 @@ def describe_change(
     elif again:
         details += [*_servable(view, stored.layout, changed), *_pushed_before(view, stored.shapes)]
     state: State = "changed" if details else "unchanged"
-    return ViewChange(view.name, state, tuple(details), again and _is_made(view), alone)
+    return ViewChange(view.name, state, tuple(details), again and has_rows_to_make(view), alone)
 
 
-def _is_made(view: ViewPlan) -> bool:
-    """Whether a job makes the view's rows: pushed attributes without files have none to be made."""
+def has_rows_to_make(view: ViewPlan) -> bool:
+    """Whether a job makes rows of the view: pushed attributes without files have none to be made."""
     return view.view.batch_source is not None or view.stream is not None
 
 

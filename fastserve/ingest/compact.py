@@ -14,7 +14,8 @@ blocks for all there is, which is then true. Left alone, the row would pass its 
 entity would be missing data until the next compaction.
 
 Invariants
-1. A view's rows never go back: it is compacted as of a moment that isn't before its last one.
+1. A view's rows never go back, nor ahead of the clock: it is compacted as of a moment that isn't before its
+   last one, and is past.
 2. What was compacted is recorded after the last row was put, under the lease's renewal.
 3. Memory is bounded by a few groups of blocks, whatever the size of the table.
 """
@@ -35,6 +36,7 @@ from fastserve.ingest.lease import Guard
 from fastserve.ingest.progress import Progress
 from fastserve.ingest.putting import destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
+from fastserve.ingest.scratch import scratch_folder
 from fastserve.plan.keys import split_block_key
 from fastserve.plan.streams import StreamPlan
 from fastserve.plan.views import ViewPlan
@@ -111,20 +113,26 @@ async def compact_view(
     """Make a view's rows out of its blocks, as of the last complete tile before ``until_ns``.
 
     Raises:
-        DefinitionError: the view was compacted as of a later moment, or there is no room to work in.
+        DefinitionError: the view was compacted as of a later moment, ``until_ns`` is to come, or there is no
+        room to work in.
         StoreError: the store failed, or the lease is lost (`LeaseLostError`); running it again is right.
     """
     done = (await registry.materialized([plan.name]))[plan.name]
     as_of_ns = plan.as_of_ns(until_ns)
+    if as_of_ns > now_ns:  # what is pushed until then would be taken for what was before
+        raise DefinitionError(
+            f"FeatureView {plan.name!r}: expected a time that is past to compact until, got {as_of_ns} ns "
+            f"since the epoch at {now_ns}"
+        )
     if done is not None and as_of_ns < done.as_of_ns:
         raise DefinitionError(
             f"FeatureView {plan.name!r}: expected a time from that of its last compaction on "
             f"({done.as_of_ns} ns since the epoch), got {as_of_ns}"
         )
     try:
-        with tempfile.TemporaryDirectory(prefix="fastserve-", dir=scratch) as folder:
+        with scratch_folder(scratch) as folder:
             job = _Job(plan, store, registry, as_of_ns, guard, shows)
-            return await job.run(Path(folder) / "blocks", until_ns, now_ns, max(1, parallel))
+            return await job.run(folder / "blocks", until_ns, now_ns, max(1, parallel))
     except OSError as error:
         message = f"expected room to work in (disk under {scratch or tempfile.gettempdir()})"
         raise DefinitionError(f"FeatureView {plan.name!r}: {message}, got: {error}") from error

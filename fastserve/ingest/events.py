@@ -23,7 +23,7 @@ from typing import Any
 import orjson
 
 from fastserve.api.ingest import RecordError
-from fastserve.errors import DefinitionError, RequestError, shown
+from fastserve.errors import RequestError, shown
 from fastserve.ingest.record_values import RecordReader
 from fastserve.plan.keys import encode_key
 from fastserve.plan.views import ViewPlan, duration_ns
@@ -87,14 +87,7 @@ class ViewFeed:
     """How records of a source become what one view writes."""
 
     def __init__(self, plan: ViewPlan, transform: Transform | None = None) -> None:
-        """Compile; ``transform`` does what the view's transformation says.
-
-        Raises:
-            DefinitionError: rows of this view can't be pushed.
-        """
-        if not plan.packed:
-            message = "row_format (expected packed rows in a view of a PushSource that is pushed to)"
-            raise DefinitionError(f"FeatureView {plan.name!r}: {message}", plan.view.location)
+        """Compile; ``transform`` does what the view's transformation says."""
         self.plan = plan
         self.name = plan.name
         self.transform = transform
@@ -119,6 +112,11 @@ class ViewFeed:
             return set()
         parts = self.blocks.wide
         return {part.column for part in parts} | {part.secondary_key for part in parts if part.secondary_key}
+
+    @property
+    def is_pushable(self) -> bool:
+        """Whether rows of the view can be pushed; ordinary items can't be held against a time."""
+        return self.plan.packed
 
     # --- one event ------------------------------------------------------------------------------------------
 
@@ -224,13 +222,25 @@ def _reach_ns(plan: ViewPlan) -> int | None:
     return max(window.window_ns - window.offset_ns for window in plan.schema.windows)
 
 
+def _source_refusal(source: PushSource, views: Sequence[ViewFeed]) -> str | None:
+    """Return why nothing can be pushed to a source, None if something can."""
+    items = [view.name for view in views if not view.is_pushable]
+    if not items:
+        return None
+    return (
+        f"Push source {source.name!r}: expected packed rows in all of its views, "
+        f"got the attributes format in {', '.join(items)}"
+    )
+
+
 class SourceFeed:
-    """The records of one source and the views that read it."""
+    """The records of one source and the views that read it; ``refusal`` is why none are taken, if so."""
 
     def __init__(self, source: PushSource, views: Sequence[ViewFeed]) -> None:
         self.source = source
         self.name = source.name
         self.views = tuple(views)
+        self.refusal = _source_refusal(source, views)
         self._view_names = ", ".join(view.name for view in views)
         self._names = [field.name for field in source.schema]
         self._reader = RecordReader([(field.name, field.dtype) for field in source.schema])

@@ -12,14 +12,13 @@ Invariants
 2. What was materialized is recorded only after the last row was written. A guarded job (`lease`) asks before
    it puts rows, and again before it records.
 3. Memory is bounded by `memory_mb` and some 300 MB, whatever the size of the files; the rest is on disk, in a
-   folder that goes with the job.
+   folder that goes with the job (`scratch`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,6 +42,7 @@ from fastserve.ingest.partition import SAMPLES, PartitionJob, PartitionResult, m
 from fastserve.ingest.progress import Progress, make_progress
 from fastserve.ingest.putting import destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
+from fastserve.ingest.scratch import scratch_folder
 from fastserve.ingest.shuffle import (
     Partitions,
     TimeBounds,
@@ -218,8 +218,8 @@ async def run_jobs(
     _check_one_source([plan for plan, _ in work], inputs)
     shows = make_progress(wanted=progress)
     try:
-        with tempfile.TemporaryDirectory(prefix="fastserve-", dir=scratch) as folder:
-            settings = JobSettings(until_ns, inputs, max_bad_rows, max(1, parallel), memory_mb, Path(folder))
+        with scratch_folder(scratch) as folder:
+            settings = JobSettings(until_ns, inputs, max_bad_rows, max(1, parallel), memory_mb, folder)
             return [await _ViewJob(plan, outlet, settings, shows).run() for plan, outlet in work]
     finally:
         shows.close()

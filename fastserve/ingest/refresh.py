@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fastserve.errors import DefinitionError, FastserveError, StoreError, shown
+from fastserve.ingest.changes import has_rows_to_make
 from fastserve.ingest.compact import CompactReport, compact_view
 from fastserve.ingest.lease import (
     Lease,
@@ -47,7 +48,7 @@ from fastserve.ingest.lease import (
 from fastserve.ingest.materialize import MaterializeReport, check_tables, materialize
 from fastserve.ingest.progress import make_progress
 from fastserve.ingest.registry import Materialized, Registry
-from fastserve.ingest.schedule import Due, due, has_rows_to_make, is_compacted, newest_boundary_ns
+from fastserve.ingest.schedule import Due, due, is_compacted, newest_boundary_ns
 from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import OnlineStore

@@ -1,7 +1,8 @@
 """The records beside the rows: what was applied, which layouts rows have, what was materialized when.
 
-They lie in one table of the online store, ``<prefix><workspace>.fastserve``, each a JSON text under a key
-that can be computed. Whoever applies, materializes or serves reads and writes them through here.
+They lie in one table of the online store, ``<prefix><workspace>.fastserve``, each a JSON text (a long one
+compressed) under a key that can be computed. Whoever applies, materializes or serves reads and writes them
+through here.
 
     key                            record
     views                          the names of all views ever applied
@@ -23,9 +24,10 @@ Invariants
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -40,6 +42,10 @@ VIEWS_KEY = "views"
 ROW_MULTIPLE_BYTES = 3
 """What stands in a table's rows is a multiple of 3 bytes long, so that its base64 text has no padding;
 JSON may be followed by spaces."""
+COMPRESSED_FROM_BYTES: Final = 128 << 10
+"""A store's row has 390 KB; the layout of a view with 10,000 slots 1 MB, which shrinks to a thirtieth."""
+COMPRESSED_MARK: Final = b"x"
+"""What zlib's streams begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,14 +193,14 @@ class Registry:
 
     def _decoded(self, key: str, row: bytes) -> Any:
         try:
-            return orjson.loads(row)
-        except orjson.JSONDecodeError:
+            return orjson.loads(_plain(row))
+        except (orjson.JSONDecodeError, zlib.error):
             message = f"table {self.table}: {key}: expected a record in JSON, got {shown(row)}"
             raise StoreError(message) from None
 
     async def write(self, records: Mapping[str, Any]) -> None:
         """Write records, each over what was under its key."""
-        rows = [(key, _padded(orjson.dumps(record))) for key, record in records.items()]
+        rows = [(key, _encoded(record)) for key, record in records.items()]
         await self._store.put_rows(self.table, rows)
 
     async def versions(self, keys: Sequence[str]) -> list[tuple[int, Any]]:
@@ -210,7 +216,7 @@ class Registry:
 
         That is the record itself with the version after, unless somebody else has written in between.
         """
-        wanted = VersionedRow(version + 1, _padded(orjson.dumps(record)))
+        wanted = VersionedRow(version + 1, _encoded(record))
         there = await self._store.replace_row(self.table, key, wanted)
         return (0, None) if there is None else (there.version, self._decoded(key, there.row))
 
@@ -227,8 +233,16 @@ def _created_ns(definition: Mapping[str, Any] | None) -> int | None:
     return int(definition["created_ns"])
 
 
-def _padded(text: bytes) -> bytes:
+def _encoded(record: Any) -> bytes:
+    text = orjson.dumps(record)
+    if len(text) > COMPRESSED_FROM_BYTES:
+        text = zlib.compress(text)
     return text + b" " * (-len(text) % ROW_MULTIPLE_BYTES)
+
+
+def _plain(row: bytes) -> bytes:
+    """Return a record's text: no JSON begins with the byte that a compressed one begins with."""
+    return zlib.decompressobj().decompress(row) if row[:1] == COMPRESSED_MARK else row
 
 
 def _shape_key(view: str, schema_id: int) -> str:

@@ -71,11 +71,6 @@ def is_compacted(plan: ViewPlan) -> bool:
     return plan.stream is not None and plan.view.batch_source is None
 
 
-def has_rows_to_make(plan: ViewPlan) -> bool:
-    """Whether a job makes rows of the view: pushed attributes without files have none to be made."""
-    return plan.view.batch_source is not None or plan.stream is not None
-
-
 def due(plan: ViewPlan, done: Materialized | None, now_ns: int, delay_ns: int = 0) -> Due | None:
     """Return what the view is due for, given what was last done; None if nothing."""
     boundary_ns = newest_boundary_ns(plan, now_ns, delay_ns)

@@ -122,13 +122,15 @@ def materialize_frame(
     plan = plan_to_write(repo, view, workspace or repo.workspace, prefix)
     until_ns = time.time_ns() if until is None else _nanoseconds(until)
     session = frame.sparkSession
+    if partitions is not None and partitions < 1:
+        raise DefinitionError(f"partitions: expected at least 1, got {partitions}")
     job = _FrameJob(
         plan=plan,
         workspace=workspace or repo.workspace,
         store=_reachable(store, settings, session),
         until_ns=until_ns,
         as_of_ns=as_of_ns(plan, until_ns),
-        partitions=partitions or int(session.conf.get("spark.sql.shuffle.partitions") or 200),
+        partitions=partitions or int(session.conf.get("spark.sql.shuffle.partitions", "200") or 200),
         max_bad_rows=max_bad_rows,
         order_by=order_by,
         input_name=input_name,
@@ -146,7 +148,7 @@ def _reachable(url: str, settings: object, session: SparkSession) -> str:
     """Return the store's URL as executors are to open it, whatever folder they work in."""
     if not isinstance(settings, LocalSettings):
         return url
-    master = session.conf.get("spark.master") or ""
+    master = session.conf.get("spark.master", "") or ""
     if not master.startswith("local"):
         raise DefinitionError(
             f"store {shown(url)}: expected a store that all executors reach, got a folder of one machine: "

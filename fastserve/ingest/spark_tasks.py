@@ -15,11 +15,9 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,6 +34,7 @@ from fastserve.ingest.partition import BATCH_EVENTS, PartitionResult, RowsJob, r
 from fastserve.ingest.progress import Silent
 from fastserve.ingest.putting import Destination, put_made
 from fastserve.ingest.registry import Registry
+from fastserve.ingest.scratch import scratch_folder
 from fastserve.ingest.shuffle import TIME, TimeBounds
 from fastserve.sdk.types import Array, Bool, DataType, Float32, Float64, Int64, Map, String, Struct, Timestamp
 from fastserve.store.url import open_store
@@ -129,8 +128,8 @@ def read_note(text: str) -> CheckNote:
 
 @contextmanager
 def _duckdb() -> Iterator[Any]:
-    with tempfile.TemporaryDirectory(prefix="fastserve-") as folder:
-        connection = connect(Path(folder), MEMORY_MB, threads=1)
+    with scratch_folder() as folder:
+        connection = connect(folder, MEMORY_MB, threads=1)
         try:
             yield connection
         finally:

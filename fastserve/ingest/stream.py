@@ -8,7 +8,7 @@ Invariants
 1. Nothing of a request with a bad record is written.
 2. A request is answered after all of it is written; what fails half-way counts once when it is sent again
    with the same id (or without one, with the same records) within ten minutes.
-3. Reads go on: no more than `SLICE_RECORDS` records are worked on in one turn of the loop.
+3. Reads go on: what a large request has to be done is done in pieces of a few milliseconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ from fastserve.store.interface import OnlineStore
 from fastserve.tiles.windows import SECOND_NS
 
 SLICE_RECORDS = 250
-"""Two to five milliseconds of checking and tiling."""
+"""A millisecond or two of checking."""
+TILED_AT_ONCE = 1_000
+ROWS_AT_ONCE = 100
+STARTED_AT_ONCE = 200
+MERGED_AT_ONCE = 20
+"""Some two milliseconds each."""
 MAX_FUTURE_S = 60
 TIMEOUT_S = 10.0
 
@@ -57,7 +62,7 @@ def source_feeds(views: Iterable[ViewPlan]) -> dict[str, SourceFeed]:
     """Return the feeds of all push sources that views read, by the source's name.
 
     Raises:
-        DefinitionError: rows of a view can't be pushed, or its transformation can't be applied to records.
+        DefinitionError: a view's transformation can't be applied to records.
     """
     by_source: dict[str, tuple[PushSource, list[ViewFeed]]] = {}
     for plan in views:
@@ -141,6 +146,8 @@ class Ingestor:
         if feed is None:
             listed = ", ".join(map(repr, self._feeds)) or "none, for no view reads a PushSource"
             raise RequestError(400, f"Unknown push source {shown(name)}: expected {listed}")
+        if feed.refusal is not None:
+            raise RequestError(400, feed.refusal)
         return feed
 
     async def _prepared(
@@ -156,35 +163,59 @@ class Ingestor:
         errors: list[RecordError] = []
         events: list[tuple[ViewFeed, list[dict[str, Any]]]] = []
         for feed, records in feeds:
-            counts |= {view.name: counts.get(view.name, 0) for view in feed.views}
+            of_views: dict[str, list[dict[str, Any]]] = {view.name: [] for view in feed.views}
             for first in range(0, len(records), SLICE_RECORDS):
-                if events:
+                if first:
                     await asyncio.sleep(0)
                 numbers, values = feed.read(records[first : first + SLICE_RECORDS], first, errors)
                 for view in feed.views:
+                    make = feed.events
                     if view.transform is None:
-                        made = feed.events(view, numbers, values, times, errors)
+                        made = make(view, numbers, values, times, errors)
                     else:
-                        made = await asyncio.to_thread(feed.events, view, numbers, values, times, errors)
-                    events.append((view, made))
-                    counts[view.name] += len(made)
+                        made = await asyncio.to_thread(make, view, numbers, values, times, errors)
+                    of_views[view.name] += made
+            events += [(view, of_views[view.name]) for view in feed.views]
         if errors:
             raise BadRecordsError(errors)
-        deltas: list[BlockDelta] = []
+        counts |= {view.name: len(made) for view, made in events}
+        return await self._made(events, now_ns)
+
+    async def _made(
+        self, events: Sequence[tuple[ViewFeed, Sequence[Mapping[str, Any]]]], now_ns: int
+    ) -> tuple[list[BlockDelta], list[NewRow]]:
+        """Return what good events come to: one delta a block, for a second with one id would be left out."""
+        deltas: dict[tuple[str, str, int], BlockDelta] = {}
         rows: list[NewRow] = []
-        for number, (view, made) in enumerate(events):
-            if number:
-                await asyncio.sleep(0)
-            if made and view.blocks is None:
-                rows += view.rows(made, now_ns)
-            elif made:
-                deltas += view.deltas(made)
-        return _joined(deltas), rows
+        merged = 0
+        for view, made in events:
+            at_once = ROWS_AT_ONCE if view.blocks is None else TILED_AT_ONCE
+            for first in range(0, len(made), at_once):
+                if first:
+                    await asyncio.sleep(0)
+                part = made[first : first + at_once]
+                if view.blocks is None:
+                    rows += view.rows(part, now_ns)
+                    continue
+                for delta in view.deltas(part):
+                    place = (view.stream_table, delta.entity_key, delta.number)
+                    there = deltas.get(place)
+                    if there is not None:
+                        delta = there.joined(delta)  # noqa: PLW2901 - the same delta, with more in it
+                        merged += 1
+                        if merged % MERGED_AT_ONCE == 0:
+                            await asyncio.sleep(0)
+                    deltas[place] = delta
+        return list(deltas.values()), rows
 
     async def _written(
         self, deltas: Sequence[BlockDelta], rows: Sequence[NewRow], request_id: bytes, deadline_s: float
     ) -> None:
-        futures = [self._blocks.add(delta, request_id, deadline_s) for delta in deltas]
+        futures = []
+        for number, delta in enumerate(deltas, 1):
+            futures.append(self._blocks.add(delta, request_id, deadline_s))
+            if number % STARTED_AT_ONCE == 0:
+                await asyncio.sleep(0)
         futures += self._rows.add(rows, deadline_s)
         if not futures:
             return
@@ -218,16 +249,6 @@ class Ingestor:
 
             source = self._shapes[view] = ShapesSource({}, ask)
         return source
-
-
-def _joined(deltas: Sequence[BlockDelta]) -> list[BlockDelta]:
-    """Merge deltas for the same block: a request adds to a block once, or its own id would stop the rest."""
-    places: dict[tuple[str, str, int], BlockDelta] = {}
-    for delta in deltas:
-        place = (delta.feed.stream_table, delta.entity_key, delta.number)
-        there = places.get(place)
-        places[place] = delta if there is None else there.joined(delta)
-    return list(places.values())
 
 
 def _look_at(future: asyncio.Future[None]) -> None:

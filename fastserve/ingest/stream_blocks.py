@@ -31,6 +31,10 @@ from fastserve.tiles.rows import RowError
 KEPT_BLOCKS = 50_000
 KEPT_BYTES = 64 << 20
 """Of blocks as bytes; decoded they take about twice as much, and 1 KB of Python objects each."""
+WRITES_AT_ONCE = 32
+"""Blocks that are merged and written at once: some 5 ms of work where all of them can go on in one turn of
+the loop, and as many as a store has connections by default.
+"""
 FIRST_PAUSE_S = 0.002
 LONGEST_PAUSE_S = 0.1
 FREE_CONFLICTS = 1
@@ -100,6 +104,7 @@ class BlockWriter:
         self._known: OrderedDict[Place, _Known] = OrderedDict()
         self._known_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(WRITES_AT_ONCE)
         self._wanted: dict[str, dict[str, asyncio.Future[VersionedRow | None]]] = {}
         self.counts = WriteCounts()
 
@@ -126,9 +131,11 @@ class BlockWriter:
 
     async def _run(self, place: Place, lane: _Lane) -> None:
         while lane.waiting:
-            batch, lane.waiting = lane.waiting, []
+            batch: list[_Waiting] = []
             try:
-                await self._write(place, batch)
+                async with self._turns:
+                    batch, lane.waiting = lane.waiting, []
+                    await self._write(place, batch)
             except FastserveError as error:
                 self._forget(place)
                 _fail(batch, error)
@@ -153,11 +160,9 @@ class BlockWriter:
             following = self._merged(feed.blocks, known, fresh, batch)
             left_s = deadline_s - self._loop.time()
             if left_s <= 0:
-                raise StoreError(
-                    f"table {table}: a block wasn't written in time: {conflicts} other writers came first",
-                    retryable=True,
-                    timed_out=True,
-                )
+                why = f": {conflicts} other writers came first" if conflicts else ""
+                message = f"table {table}: a block wasn't written in time{why}"
+                raise StoreError(message, retryable=True, timed_out=True)
             there = await self._store.replace_row(table, key, following.row, timeout_s=left_s)
             self.counts.units += units_of(key, following.row)
             if there is following.row:

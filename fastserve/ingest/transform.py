@@ -71,14 +71,19 @@ def view_relations(
         return
     table = _source_table(reading, source, files, transformation, scratch)
     if isinstance(transformation, str):
-        yield _sql_relation(reading.connection, view, source, transformation, until_ns)
+        yield sql_relation(reading.connection, view, source, transformation, until_ns)
     else:
         yield _function_relation(reading.connection, view, table, transformation, scratch)
 
 
-def _sql_relation(
+def sql_relation(
     connection: duckdb.DuckDBPyConnection, view: FeatureView, source: FileSource, sql: str, until_ns: int
 ) -> Relation:
+    """Return the relation of a transformation in SQL, over a connection that has the source as a table.
+
+    Raises:
+        DefinitionError: the SQL isn't right.
+    """
     until = f"TIMESTAMPTZ {literal(format_time(floor_to(until_ns, MICROSECOND_NS)))}"
     sql = sql.replace(SOURCE_PLACE, quoted(source.name)).replace(UNTIL_PLACE, until).strip().rstrip(";")
     try:

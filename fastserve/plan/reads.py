@@ -11,6 +11,7 @@ Invariants
    largest group.
 3. Tables of one group share their key attributes, so that one key text serves all of them.
 4. Stream tables share groups only with others whose blocks are as long: the same blocks are read of all.
+   Tables that are pushed to share groups only with others such, for theirs are read anew after each push.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ class ReadGroup:
 
     ``index`` numbers the groups of a workspace from 0. ``own_items`` is true where the tables hold packed
     rows written by fastserve, false where they hold ordinary items (the attributes format). ``block_ns`` is
-    how long the blocks in stream tables are, 0 for all other tables.
+    how long the blocks in stream tables are, 0 for all other tables. ``pushed`` tells that a push may write
+    to the tables at any moment, and that whoever asks after its answer is to find it.
     """
 
     index: int
@@ -42,6 +44,7 @@ class ReadGroup:
     key_attributes: KeyAttributes = PACKED_KEY
     own_items: bool = True
     block_ns: int = 0
+    pushed: bool = False
 
     @property
     def size(self) -> int:
@@ -58,6 +61,7 @@ class TableUse:
     key_attributes: KeyAttributes
     own_items: bool
     block_ns: int = 0
+    pushed: bool = False
 
 
 def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[ReadGroup]:
@@ -74,14 +78,16 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
     cells: dict[Hashable, list[str]] = {}
     for table, signature in signatures.items():
         use = facts[table]
-        cell = (frozenset(signature), use.key_attributes, use.own_items, use.block_ns)
+        cell = (frozenset(signature), use.key_attributes, use.own_items, use.block_ns, use.pushed)
         cells.setdefault(cell, []).append(table)
     groups: list[ReadGroup] = []
     for tables in cells.values():
         use = facts[tables[0]]
         for part in _even_parts(sorted(tables)):
             groups.append(
-                ReadGroup(len(groups), tuple(part), use.key_attributes, use.own_items, use.block_ns)
+                ReadGroup(
+                    len(groups), tuple(part), use.key_attributes, use.own_items, use.block_ns, use.pushed
+                )
             )
     return groups
 

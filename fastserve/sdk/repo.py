@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import difflib
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final, TypeVar
 
-from fastserve.errors import DefinitionError, DefinitionErrors, Location
+from fastserve.config import TOP_LEVEL_KEYS
+from fastserve.errors import DefinitionError, DefinitionErrors, Location, shown
 from fastserve.sdk.checks import NAME_UNKNOWN, Collector, Definition, collecting, described
 from fastserve.sdk.entity import Entity
 from fastserve.sdk.failures import described_failure
@@ -91,20 +93,34 @@ def _read_workspace(folder: Path, collector: Collector) -> str:
         return WORKSPACE_DEFAULT
     try:
         text = file.read_text(encoding="utf-8")
-        workspace: object = tomllib.loads(text).get("workspace", WORKSPACE_DEFAULT)
+        document = tomllib.loads(text)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as failure:
         line = re.search(r"at line (\d+)", str(failure))
         place = Location(str(file), int(line[1]) if line else 1)
         collector.fault(f"not readable as TOML: {failure}", place)
         return WORKSPACE_DEFAULT
+    for key in (key for key in document if key not in TOP_LEVEL_KEYS):
+        collector.fault(_unknown_key(key), _place_of(key, text, file))
+    workspace: object = document.get("workspace", WORKSPACE_DEFAULT)
     if isinstance(workspace, str) and WORKSPACE.fullmatch(workspace):
         return workspace
-    lines = text.splitlines()
-    line_number = next((n for n, line in enumerate(lines, 1) if line.lstrip().startswith("workspace")), 1)
     expected = "a letter, then letters, digits and _ . -, at most 100 characters"
     message = f"workspace (expected {expected}, got {described(workspace)})"
-    collector.fault(message, Location(str(file), line_number))
+    collector.fault(message, _place_of("workspace", text, file))
     return WORKSPACE_DEFAULT
+
+
+def _unknown_key(key: str) -> str:
+    """Return what is wrong with a key that nobody reads; a misspelled ``workspace`` means another one."""
+    meant = difflib.get_close_matches(key.lower(), TOP_LEVEL_KEYS, 1)
+    hint = f"; did you mean {meant[0]}?" if meant else ""
+    return f"{shown(key)} (expected one of {', '.join(TOP_LEVEL_KEYS)}{hint})"
+
+
+def _place_of(key: str, text: str, file: Path) -> Location:
+    """Return the line that a top-level key of a TOML file begins."""
+    found = re.search(rf"""^[ \t]*\[*[ \t]*["']?{re.escape(key)}\b""", text, re.MULTILINE)
+    return Location(str(file), text.count("\n", 0, found.start()) + 1 if found else 1)
 
 
 def _run_all(modules: RepoModules, collector: Collector) -> Iterator[Definition]:

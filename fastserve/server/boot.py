@@ -32,6 +32,7 @@ from fastserve.server.memory import keep_freed_memory
 from fastserve.server.on_demand_memory import OnDemandMemory
 from fastserve.server.udf_pool import UdfPool
 from fastserve.server.udf_process import Nursery, start_nursery
+from fastserve.server.watermarks import WatermarkPoll
 from fastserve.server.worker import WorkerContext
 from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.serving.engine import Engine
@@ -40,6 +41,7 @@ from fastserve.serving.on_demand import Surroundings
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.store.interface import OnlineStore
 from fastserve.store.url import LocalSettings, open_store, parse_store_url
+from fastserve.tiles.blocks import BlockShape
 from fastserve.tiles.layout import RowLayout
 
 EXPIRE_EVERY_S = 0.02
@@ -119,6 +121,7 @@ class WorkerService:
         self._expiry: asyncio.TimerHandle | None = None
         self._keys: KeyFile | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._watermarks: WatermarkPoll | None = None
 
     @property
     def application(self) -> Application:
@@ -141,7 +144,7 @@ class WorkerService:
             connections=self._settings.store_connections,
         )
         transport = row_transport(self._settings.store)
-        layouts = await _known_layouts(self._store, self._plan)
+        layouts, shapes = await _known_layouts(self._store, self._plan)
         engine = Engine(
             self._plan,
             transport,
@@ -150,7 +153,11 @@ class WorkerService:
             old_layouts=layouts,
             transcode_item=item_row,
             surroundings=self._surroundings(loop),
+            old_shapes=shapes,
         )
+        registry = Registry(self._store, self._plan.workspace)
+        self._watermarks = WatermarkPoll(registry, self._plan, engine.watermarks)
+        await self._watermarks.start()
         store = self._store
 
         def make_reader(settle: Callable[[Sequence[KeyRead]], None]) -> Reader:
@@ -211,6 +218,8 @@ class WorkerService:
             if timer is not None:
                 timer.cancel()
         self._expiry = self._watch = None
+        if self._watermarks is not None:
+            await self._watermarks.stop()
         if self._pool is not None:
             await self._pool.close()
         if self._ingest is not None:
@@ -219,10 +228,18 @@ class WorkerService:
             await self._store.close()
 
 
-async def _known_layouts(store: OnlineStore, plan: WorkspacePlan) -> Mapping[str, Mapping[int, RowLayout]]:
-    """Return the layouts that older rows may have; none where the store doesn't know the workspace."""
+async def _known_layouts(
+    store: OnlineStore, plan: WorkspacePlan
+) -> tuple[Mapping[str, Mapping[int, RowLayout]], Mapping[str, Mapping[int, BlockShape]]]:
+    """Return layouts and shapes that older rows and blocks may have, by view.
+
+    There are none where the store doesn't know the workspace.
+    """
     registry = Registry(store, plan.workspace)
-    return await registry.layouts(list(plan.views)) if await registry.exists() else {}
+    if not await registry.exists():
+        return {}, {}
+    streamed = [view.name for view in plan.views.values() if view.stream is not None]
+    return await registry.layouts(list(plan.views)), await registry.shapes(streamed)
 
 
 def _clock(fixed_ns: int | None) -> Callable[[], int]:

@@ -54,10 +54,12 @@ class ServiceHandler:
         self.encode = VectorEncoder(plan).encode
         self.metadata = MetadataEncoder(plan)
         self.metadata_answer = service_metadata(plan)
-        # Without variable-width columns every row has its static length, and most services can't come near
-        # the limit.
-        self.may_be_large = plan.row_bytes > MAX_STORE_BYTES or any(
-            place.view.layout.json_columns or not place.view.packed for place in plan.places
+        # Without variable-width columns and blocks every row has its static length, and most services can't
+        # come near the limit.
+        self.may_be_large = (
+            plan.row_bytes > MAX_STORE_BYTES
+            or bool(plan.streams)
+            or any(place.view.layout.variable_columns or not place.view.packed for place in plan.places)
         )
         self._bytes_per_unit = transport.bytes_per_unit
         self._has_items = any(not place.view.packed for place in plan.places)

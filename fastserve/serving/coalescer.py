@@ -5,7 +5,9 @@ wire and hands full or end-of-turn batches to a store's ``fetch``. It knows no s
 when to flush is decided by the ``schedule`` it is given.
 
 Invariants
-1. At most one unsettled `KeyRead` exists for a (read group, key) pair; later askers wait for that one.
+1. At most one unsettled `KeyRead` exists for a (read group, key) pair; later askers wait for that one. Of a
+   group that is pushed to, that holds until it is sent: whoever asks after a push was answered, by whatever
+   process, must not be told what was read before it.
 2. A batch costs at most ``max_keys`` keys, and no (table, key) pair stands in a batch twice.
 3. Every read is settled once. A second settle of the same read changes nothing, so that a late answer never
    reaches a later request.
@@ -63,11 +65,14 @@ class Coalescer:
     """Collects reads, hands them to ``fetch`` in batches, wakes waiters.
 
     ``schedule(flush)`` must call ``flush`` soon, typically at the end of the loop's turn; it must not call it
-    at once. ``on_ready(waiters)`` is called with the waiters whose last read was just settled.
+    at once. ``on_ready(waiters)`` is called with the waiters whose last read was just settled. ``has_pushed``
+    tells that some groups are pushed to.
     """
 
     __slots__ = (
+        "_apart",
         "_fetch",
+        "_has_pushed",
         "_in_flight",
         "_max_keys",
         "_on_ready",
@@ -87,12 +92,16 @@ class Coalescer:
         fetch: Callable[[Sequence[KeyRead]], None],
         schedule: Callable[[Callable[[], None]], object],
         on_ready: Callable[[list[Any]], None],
+        *,
+        has_pushed: bool = False,
     ) -> None:
         self._in_flight: list[dict[str, KeyRead]] = [{} for _ in range(groups)]
         self._max_keys = max_keys
         self._fetch = fetch
         self._schedule = schedule
         self._on_ready = on_ready
+        self._has_pushed = has_pushed
+        self._apart = 0
         self._pending: list[KeyRead] = []
         self._pending_keys = 0
         self._waited = False
@@ -152,7 +161,16 @@ class Coalescer:
         self._pending = []
         self._pending_keys = 0
         self._waited = False
+        if self._has_pushed:
+            self._part_with(batch)
         self._fetch(batch)
+
+    def _part_with(self, batch: Sequence[KeyRead]) -> None:
+        """Let nobody join reads of groups that are pushed to from here on."""
+        for read in batch:
+            if read.group.pushed:
+                del self._in_flight[read.group.index][read.key]
+                self._apart += 1
 
     def settle(self, reads: Sequence[KeyRead]) -> None:
         """Take in reads that the store is done with: rows or an error are in them."""
@@ -165,6 +183,8 @@ class Coalescer:
             by_key = in_flight[read.group.index]
             if by_key.get(read.key) is read:  # not where `forget` let a newer read take its place
                 del by_key[read.key]
+            elif read.group.pushed:
+                self._apart -= 1
             # Let go, lest read and waiter hold each other, and all rows, until the garbage collector comes.
             waiter, read.waiter = read.waiter, None
             if waiter is not None:
@@ -191,4 +211,4 @@ class Coalescer:
 
     def in_flight(self) -> int:
         """Return how many reads are not settled."""
-        return sum(map(len, self._in_flight))
+        return self._apart + sum(map(len, self._in_flight))

@@ -67,7 +67,7 @@ class Engine:
         self._unread: list[VectorRequest] = []
         self._computing = 0
         self._group_count = len(plan.groups)
-        self._groups = {table: group for group in plan.groups for table in group.tables}
+        self._has_pushed = any(group.pushed for group in plan.groups)
         self._schedule = schedule
         self._clock_ns = clock_ns
         self._in_flight: dict[VectorRequest, None] = {}
@@ -81,14 +81,13 @@ class Engine:
 
         reader = make_reader(settle)
         self.coalescer = Coalescer(
-            self._group_count, reader.max_keys, reader.fetch, self._schedule, self._on_ready
+            self._group_count,
+            reader.max_keys,
+            reader.fetch,
+            self._schedule,
+            self._on_ready,
+            has_pushed=self._has_pushed,
         )
-
-    def forget(self, table: str, key: str) -> None:
-        """Let no later request join a read of ``key`` that is under way: it has just been written."""
-        group = self._groups.get(table)
-        if group is not None:
-            self.coalescer.forget(group, key)
 
     @property
     def in_flight(self) -> int:

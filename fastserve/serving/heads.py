@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,9 @@ from fastserve.plan.streams import BLOCKS_READ
 from fastserve.serving.columns import RowReport
 from fastserve.serving.transport import RowTransport
 from fastserve.serving.wide import NO_TILES, TileIRs
-from fastserve.serving.wide_heads import WideHeads, WideTiles
+from fastserve.serving.wide_heads import END_BYTES, WideHeads, WideTiles
 from fastserve.tiles.blocks import BLOCK_FORMAT, HEADER_BYTES, BlockShape, decode, encode
-from fastserve.tiles.heads import Tiles
+from fastserve.tiles.heads import Tiles, first_of_each
 from fastserve.tiles.layout import FIXED_MULTIPLE_BYTES, NULL_INT64, WORD_BYTES
 from fastserve.tiles.merge import Words
 from fastserve.tiles.rows import RowError
@@ -48,6 +49,7 @@ OldShapes = Mapping[str, Mapping[int, BlockShape]]
 
 NEVER = np.iinfo(np.int64).max
 HEADER_WORDS = HEADER_BYTES // WORD_BYTES
+WHOLE_WORDS = FIXED_MULTIPLE_BYTES // WORD_BYTES
 COUNT_BITS = 32
 COUNT_MASK = (1 << COUNT_BITS) - 1
 
@@ -98,18 +100,17 @@ class StreamHeads:
         self._horizons_ns = np.array([stream.schema.horizon_ns for stream in plan.streams], np.int64)
         self._intervals_ns = np.array([stream.blocks.interval_ns for stream in plan.streams], np.int64)
         self._position_of = {stream.place.number: n for n, stream in enumerate(plan.streams)}
-        self._order = (
-            np.array([i for stream in plan.streams for i in stream.items], np.intp) - self._place_count
-        )
+        self._pick = itemgetter(*[item for stream in plan.streams for item in stream.items])
         per_block = [stream for stream in plan.streams for _ in stream.items]
         self._widths = np.array([1 + stream.blocks.words for stream in per_block], np.intp)
-        self._wide_counts = np.array([len(stream.blocks.wide) for stream in per_block], np.intp)
+        wide = np.array([len(stream.blocks.wide) for stream in per_block], np.intp)
+        self._tile_bytes = self._widths * WORD_BYTES + wide * END_BYTES
         self._headers = np.array([_header_word(stream.blocks.schema_id) for stream in per_block], np.int64)
         self._span = slice(plan.heads_word, plan.heads_word + plan.heads.words)
         self._empty_tiles = transport.wrap(plan.heads.empty_tiles.tobytes())
         self._nothing = transport.wrap(b"")
         self._wide = WideHeads(plan.streams)
-        self._unit_bytes = transport.bytes_per_unit
+        self._whole_units = int(FIXED_MULTIPLE_BYTES / transport.bytes_per_unit)
 
     # --- blocks -----------------------------------------------------------------------------------------
 
@@ -117,12 +118,12 @@ class StreamHeads:
         self, lines: Sequence[Sequence[Any]], report: RowReport
     ) -> tuple[list[Sequence[Any]], StreamBatch]:
         """Return the rows of lines, and their blocks read; unreadable ones are reported."""
-        count = self._place_count
+        count, pick = self._place_count, self._pick
         blocks: list[Any] = []
         rows = []
         for line in lines:
             rows.append(line[:count])
-            blocks += line[count:]
+            blocks += pick(line)
         return rows, StreamBatch(self, self._read(blocks, report))
 
     def _read(self, blocks: Sequence[Any], report: RowReport) -> _Blocks | None:
@@ -145,40 +146,31 @@ class StreamHeads:
         try:
             sizes = np.fromiter(map(len, texts), np.intp, len(texts))
             texts.append(self._empty_tiles)
-            buffer = self._transport.join(texts)
+            words = np.frombuffer(self._transport.join(texts), "<i8")
         except (TypeError, ValueError):
             return None
-        lengths = (sizes * self._unit_bytes).astype(np.intp)
-        if np.count_nonzero(lengths) + absent != len(blocks) or (lengths % FIXED_MULTIPLE_BYTES).any():
+        wholes, rest = np.divmod(sizes.reshape(-1, len(self._headers)), self._whole_units)
+        if np.count_nonzero(wholes) + absent != len(blocks) or rest.any():
             return None
-        lengths //= WORD_BYTES
-        at = np.cumsum(lengths) - lengths
-        words = np.frombuffer(buffer, "<i8")
-        shape = (-1, len(self._order))
-        lengths = lengths.reshape(shape).take(self._order, axis=1)
-        at = at.reshape(shape).take(self._order, axis=1)
-        there = lengths > 0
-        if (words.take(at)[there] != np.broadcast_to(self._headers, at.shape)[there]).any():
+        lengths = wholes * WHOLE_WORDS
+        at = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
+        there = wholes > 0
+        if ((words.take(at) != self._headers) & there).any():
             return None
         sizes = words.take(at + 1)
-        counts = np.where(there, sizes & COUNT_MASK, 0)
-        words_used = HEADER_WORDS + counts * self._widths
-        bytes_used = (
-            words_used * WORD_BYTES + counts * self._wide_counts * 4 + (sizes >> COUNT_BITS & COUNT_MASK)
-        )
-        expected = -(-bytes_used // FIXED_MULTIPLE_BYTES) * (FIXED_MULTIPLE_BYTES // WORD_BYTES)
-        if (lengths != expected)[there].any():
+        counts = (sizes & COUNT_MASK) * there
+        bytes_used = counts * self._tile_bytes + ((sizes >> COUNT_BITS & COUNT_MASK) + HEADER_BYTES)
+        if ((-(-bytes_used // FIXED_MULTIPLE_BYTES) != wholes) & there).any():
             return None
         return _Blocks(words, at, counts)
 
     def _repaired(self, blocks: Sequence[Any], report: RowReport) -> list[Any]:
         """Return blocks in their views' present shape; report unreadable ones and leave them out."""
-        per_line = len(self._order)
-        stream_of = {int(item): number // BLOCKS_READ for number, item in enumerate(self._order)}
+        per_line = len(self._headers)
         repaired: list[Any] = []
         for number, block in enumerate(blocks):
             line, item = divmod(number, per_line)
-            stream = self._plan.streams[stream_of[item]]
+            stream = self._plan.streams[item // BLOCKS_READ]
             if block is None:
                 repaired.append(None)
                 continue
@@ -196,20 +188,21 @@ class StreamHeads:
 
     # --- heads ------------------------------------------------------------------------------------------
 
-    def floors(self, effective: Words, now_ns: int, dead: Pairs) -> Words:
-        """Return from which start on tiles count, shape (lines, positions).
+    def floors(self, effective: Words, now_ns: int, dead: Pairs) -> tuple[Words, bool]:
+        """Return from which start on tiles count, shape (lines, positions), and whether a row is absent.
 
         ``effective`` is the smallest int64 where there is no row that answers; ``dead`` are those of them at
         which there is one that doesn't.
         """
         floors = effective.take(self._places, axis=1)
         absent = floors == NULL_INT64
-        if absent.any():
+        are_some_absent = bool(absent.any())
+        if are_some_absent:
             until_ns = self._watermarks.until_ns
             until = np.array([until_ns.get(view.name, NULL_INT64) for view in self._views], np.int64)
             floors[absent & (until < now_ns - self._horizons_ns)] = NEVER
             floors[self._at(dead)] = NEVER
-        return floors
+        return floors, are_some_absent
 
     def _at(self, dead: Pairs) -> tuple[list[int], list[int]]:
         """Return lines and positions of those pairs whose place has blocks."""
@@ -225,13 +218,13 @@ class StreamHeads:
     def live_tiles(self, blocks: _Blocks, floors: Words, now_ns: int) -> tuple[Tiles, Index] | None:
         """Return the tiles that count, and of each the number of its block; None if there are none."""
         counts = blocks.counts.ravel()
-        ends = np.cumsum(counts)
-        total = int(ends[-1])
-        widths = np.tile(self._widths, len(floors))
+        ends = np.cumsum(counts).reshape(blocks.counts.shape)
         # The word of each block's first tile, less as many widths as there are tiles before it.
-        first = blocks.at.ravel() + HEADER_WORDS - (ends - counts) * widths
-        at = np.repeat(first, counts) + np.arange(total) * np.repeat(widths, counts)
+        first = blocks.at + HEADER_WORDS - (ends - blocks.counts) * self._widths
         which = np.repeat(np.arange(len(counts)), counts)
+        if not len(which):
+            return None
+        at = np.arange(len(which)) * self._widths.take(which % len(self._widths)) + first.ravel().take(which)
         owners = which // BLOCKS_READ
         starts = blocks.words.take(at)
         live = starts >= floors.ravel().take(owners)
@@ -261,7 +254,7 @@ class StreamHeads:
 
     def newest(self, tiles: Tiles, effective: Words, now_ns: int) -> Words:
         """Return effective times with those of the newest tiles: their ends, or now while they are open."""
-        last = np.flatnonzero(np.diff(tiles.owners, append=-1))
+        last = np.append(first_of_each(tiles.owners)[1:], len(tiles.owners)) - 1
         lines, positions = np.divmod(tiles.owners.take(last), len(self._places))
         newest = np.minimum(tiles.starts.take(last) + self._intervals_ns.take(positions), now_ns)
         places = self._places.take(positions)
@@ -286,8 +279,9 @@ class StreamBatch:
         if self._blocks is None:
             return
         streams = self._streams
-        floors = streams.floors(effective, now_ns, dead)
-        report.expired += streams.passed_over(self._blocks, floors, dead)
+        floors, are_some_absent = streams.floors(effective, now_ns, dead)
+        if are_some_absent:
+            report.expired += streams.passed_over(self._blocks, floors, dead)
         self._now_ns = now_ns
         self._found = streams.live_tiles(self._blocks, floors, now_ns)
         if self._found is not None:

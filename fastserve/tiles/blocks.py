@@ -295,30 +295,39 @@ def _transcoded(schema: BlockSchema, shape: BlockShape, block: Block) -> Block:
 
 def merge(schema: BlockSchema, left: Block, right: Block) -> Block:
     """Return the block of the events of both."""
-    starts, places = np.unique(np.concatenate((left.starts, right.starts)), return_inverse=True)
-    of_left, of_right = places[: left.tiles], places[left.tiles :]
-    words = _merged(schema, len(starts), (left.words, of_left), (right.words, of_right))
-    wide: list[list[bytes]] = [[b""] * len(schema.wide) for _ in range(len(starts))]
+    starts = np.concatenate((left.starts, right.starts))
+    words = np.concatenate((left.words, right.words))
+    order = np.argsort(starts, kind="stable")
+    ordered = starts[order]
+    doubles = np.flatnonzero(ordered[1:] == ordered[:-1])
+    # Of a tile in both, the left one comes first: it is merged, and the right one left out.
+    firsts, seconds = order[doubles], order[doubles + 1]
+    if len(doubles):
+        words[firsts] = _merged(schema, words[firsts], words[seconds])
+        order = np.delete(order, doubles + 1)
+    wide: list[list[bytes]] = [[] for _ in range(len(order))]
     if schema.wide:
-        for irs, place in zip(left.wide, of_left.tolist(), strict=True):
-            wide[place] = irs
-        for irs, place in zip(right.wide, of_right.tolist(), strict=True):
-            wide[place] = [
-                part.function.merge([old, new]) if old and new else old or new
-                for part, old, new in zip(schema.wide, wide[place], irs, strict=True)
-            ]
-    return Block(starts, words, wide)
+        both = left.wide + right.wide
+        for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True):
+            both[first] = _merged_wide(schema, both[first], both[second])
+        wide = [both[place] for place in order.tolist()]
+    return Block(starts[order], words[order], wide)
 
 
-def _merged(schema: BlockSchema, count: int, *parts: tuple[Words, npt.NDArray[np.intp]]) -> Words:
-    """Merge words of two blocks at their places among ``count`` tiles."""
-    both = []
-    for words, places in parts:
-        rows = neutral_words(schema.tile_schema, count)
-        rows[places, ROW_HEADER_WORDS : ROW_HEADER_WORDS + schema.words] = words
-        both.append(rows)
-    merged = merge_words(schema.tile_schema, *both)
-    return merged[:, ROW_HEADER_WORDS : ROW_HEADER_WORDS + schema.words]
+def _merged(schema: BlockSchema, left: Words, right: Words) -> Words:
+    """Merge words of the same tiles of two blocks."""
+    place = slice(ROW_HEADER_WORDS, ROW_HEADER_WORDS + schema.words)
+    rows = np.zeros((2, len(left), schema.tile_schema.layout.fixed_words), np.int64)
+    rows[0, :, place] = left
+    rows[1, :, place] = right
+    return merge_words(schema.tile_schema, rows[0], rows[1])[:, place]
+
+
+def _merged_wide(schema: BlockSchema, left: list[bytes], right: list[bytes]) -> list[bytes]:
+    return [
+        part.function.merge([old, new]) if old and new else old or new
+        for part, old, new in zip(schema.wide, left, right, strict=True)
+    ]
 
 
 def _neutral(schema: BlockSchema, count: int) -> Words:

@@ -9,9 +9,9 @@ tiles count for which window is decided here, by their starts alone:
     a window                          [ start_ns            end_ns )  of these, s2 and s3
 
 Places whose components are alike in kind and number make a *class*, whose tiles are reduced together: a
-batch costs a few NumPy calls for each class and window, however many lines, views and tiles it has. Its
-tiles are spread out to an array of shape (keys, most tiles of a key, columns), filled up with an empty tile,
-because ``add.reduce`` over that takes 0.3 ns a number and ``add.reduceat`` over runs 2.8
+batch costs a few NumPy calls for each class, however many lines, views, windows and tiles it has. Its tiles
+are spread out to an array of shape (most tiles of a key, columns, windows, keys), filled up with an empty
+tile, because ``add.reduce`` over that takes 0.3 ns a number and ``add.reduceat`` over runs 2.8
 (`perf/micro/merge.py`).
 
 Invariants
@@ -41,10 +41,13 @@ Bools = npt.NDArray[np.bool_]
 
 WORDS_MULTIPLE = 3
 """Heads fill up a multiple of 24 bytes, as rows do."""
+WHOLE = -1
+"""Stands for all windows that hold all tiles."""
 MAX_SPREAD = 3
 """Keys of one batch are spread out together as long as this many times the tiles they have suffice for it."""
 MAX_TERMS = 1 << 16
-"""Numbers reduced at once: half a megabyte, which stays in the second-level cache."""
+"""Numbers reduced at once, in half a megabyte. With 36 tiles a key, 32 lines of 1,000 features take 107 us a
+line, 133 with a quarter of it and 134 with four times as much (`perf/micro/heads.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +151,7 @@ class _Class:
             count = max(2, *[len(member.columns[op]) for member in members])
             self._columns.append(_Columns(op, self._width, count))
             self._width = self._columns[-1].end
-        self._at = np.array([self._column_words(member) for member in members], np.intp)
+        self._at = np.array([self._column_words(member) for member in members], np.intp).T.copy()
         self._windows = max(len(member.windows) for member in members)
         self._number = np.full(len(places), -1, np.intp)
         self._number[self.positions] = np.arange(len(members))
@@ -209,9 +212,11 @@ class _Class:
         self._bounds(now_ns)
         within: Bools = starts >= self._starts.take(numbers, axis=1)
         within &= starts < self._ends.take(numbers, axis=1)
-        first = np.flatnonzero(np.diff(owners, prepend=-1))
-        counts = np.diff(first, append=len(owners))
-        keys = _Keys(tiles.words, owners[first] // places, numbers[first], first, counts)
+        first = first_of_each(owners)
+        counts = np.empty_like(first)
+        np.subtract(first[1:], first[:-1], out=counts[:-1])
+        counts[-1] = len(owners) - first[-1]
+        keys = _Keys(len(first), tiles.words, owners[first] // places, numbers[first], first, counts)
         region = heads[:, self._first : self._first + self.words].reshape(
             len(heads), len(self.positions), self._windows, self._width
         )
@@ -219,46 +224,79 @@ class _Class:
             self._merge_keys(part, at, within, empty_from, region)
 
     def _merge_keys(self, keys: _Keys, at: Index, within: Bools, empty_from: int, region: Words) -> None:
-        chosen = keys.tiles()
-        longest = int(keys.counts.max())
-        row = np.repeat(np.arange(len(keys.counts)), keys.counts)
-        column = np.arange(len(chosen)) - np.repeat(np.cumsum(keys.counts) - keys.counts, keys.counts)
-        places = row * longest + column
-        own_at = at.take(chosen)
-        own_within = within.take(chosen, axis=1)
-        nothing = np.repeat(self._empty_at.take(keys.numbers) + empty_from, longest)
-        columns = self._at.take(keys.numbers, axis=0)[:, None, :]
-        whole: Words | None = None
-        everything = set(np.flatnonzero(own_within.all(axis=1)).tolist())
-        for window in np.flatnonzero(own_within.any(axis=1)).tolist():
-            if window in everything and whole is not None:
-                region[keys.lines, keys.numbers, window] = whole
-                continue
-            spread = nothing.copy()
-            if window in everything:
-                spread[places] = own_at
+        if len(keys.counts) < keys.of:
+            chosen = keys.tiles()
+            at, within = at.take(chosen), within.take(chosen, axis=1)
+        layers, layer_of = _layers(within)
+        if not layers:
+            return
+        spread = self._spread(keys, at, within, layers, empty_from)
+        columns = self._at.take(keys.numbers, axis=1)
+        merged = self._reduce(keys.words.take(spread[:, None] + columns[:, None]))
+        for window, layer in layer_of:
+            region[keys.lines, keys.numbers, window] = merged[:, layer].T
+
+    def _spread(self, keys: _Keys, at: Index, within: Bools, layers: Sequence[int], empty_from: int) -> Index:
+        """Return the tiles' words in shape (most tiles of a key, layers, keys), empty tiles where none is."""
+        longest, count = int(keys.counts.max()), len(keys.counts)
+        size = len(layers) * count
+        spread = np.empty((longest, len(layers), count), np.intp)
+        spread[:] = self._empty_at.take(keys.numbers) + empty_from
+        # A tile's place is its number among its key's, times the size of a row, and its key.
+        ends = np.cumsum(keys.counts)
+        shift = np.arange(count) - (ends - keys.counts) * size
+        places = np.arange(len(at)) * size + np.repeat(shift, keys.counts)
+        flat = spread.reshape(-1)
+        for layer, window in enumerate(layers):
+            if window == WHOLE:
+                flat[places + layer * count] = at
             else:
-                inside = own_within[window]
-                spread[places[inside]] = own_at[inside]
-            index = spread.reshape(len(keys.counts), longest, 1) + columns
-            merged = self._reduce(keys.words.take(index))
-            if window in everything:
-                whole = merged
-            region[keys.lines, keys.numbers, window] = merged
+                inside = within[window]
+                flat[places[inside] + layer * count] = at[inside]
+        return spread
 
     def _reduce(self, terms: Words) -> Words:
-        """Merge terms of shape (keys, tiles, columns) over the tiles."""
-        merged = np.empty((len(terms), self._width), INT64)
+        """Merge terms of shape (tiles, columns, layers, keys) over the tiles.
+
+        Keys stand last, so that NumPy's inner loops are long: with columns last they took ten times as long.
+        """
+        longest, _, layers, count = terms.shape
+        merged = np.empty((self._width, layers, count), INT64)
         for columns in self._columns:
             parts = [
-                terms[:, :, first : first + columns.count]
+                terms[:, first : first + columns.count].reshape(1, longest, columns.count * layers * count)
                 for first in range(columns.first, columns.end, columns.count)
             ]
             place = columns.first
             for part in _reduced(columns.op, parts):
-                merged[:, place : place + columns.count] = part
+                merged[place : place + columns.count] = part.reshape(columns.count, layers, count)
                 place += columns.count
         return merged
+
+
+def _layers(within: Bools) -> tuple[list[int], list[tuple[int, int]]]:
+    """Return the different heads to be made, windows or `WHOLE`, and (window, number of its head) pairs.
+
+    Windows that hold all tiles, as most do, have one head.
+    """
+    layers: list[int] = []
+    layer_of: list[tuple[int, int]] = []
+    everything = np.flatnonzero(within.all(axis=1)).tolist()
+    for window in np.flatnonzero(within.any(axis=1)).tolist():
+        head = WHOLE if window in everything else window
+        if head not in layers:
+            layers.append(head)
+        layer_of.append((window, layers.index(head)))
+    return layers, layer_of
+
+
+def first_of_each(owners: Index) -> Index:
+    """Return where each owner's run begins in ``owners``, which ascend and aren't empty."""
+    changes = np.flatnonzero(owners[1:] != owners[:-1])
+    first = np.empty(len(changes) + 1, np.intp)
+    first[0] = 0
+    np.add(changes, 1, out=first[1:])
+    return first
 
 
 class _Member:
@@ -286,8 +324,9 @@ class _Member:
 
 @dataclass(frozen=True, slots=True)
 class _Keys:
-    """Entity keys that have tiles: line, number of the place in its class, first tile and how many."""
+    """Some of ``of`` entity keys with tiles: line, number of the place in its class, first tile, tiles."""
 
+    of: int
     words: Words
     lines: Index
     numbers: Index
@@ -302,7 +341,12 @@ class _Keys:
 
     def at(self, chosen: Index) -> _Keys:
         return _Keys(
-            self.words, self.lines[chosen], self.numbers[chosen], self.first[chosen], self.counts[chosen]
+            self.of,
+            self.words,
+            self.lines[chosen],
+            self.numbers[chosen],
+            self.first[chosen],
+            self.counts[chosen],
         )
 
 
@@ -323,7 +367,7 @@ def _even_parts(keys: _Keys, width: int) -> list[_Keys]:
 
 
 def _reduced(op: Op, parts: Sequence[Words]) -> list[Words]:
-    """Merge the parts of components, each of shape (keys, tiles, columns), over the tiles."""
+    """Merge the parts of components, each of shape (1, tiles, columns and keys), over the tiles."""
     if op.parts > 1:
         return reduce_parts(op, parts, over_axis(parts[0].shape[1]))
     terms = parts[0].view(FLOAT64) if op.is_float else parts[0]

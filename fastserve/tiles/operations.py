@@ -126,13 +126,14 @@ def merge_moments(
     """Merge moments; where nothing was counted the mean is NaN."""
     empty = counts == 0
     reference = over.reduce(np.fmax, means)  # any slot's would do: the largest is it in every order
-    apart = np.where(empty, 0.0, means - over.spread(reference))
+    apart = means - over.spread(reference)
+    np.copyto(apart, 0.0, where=empty)
     count = over.reduce(np.add, counts)
     mean_apart = over.reduce(np.add, counts * apart) / np.where(count == 0, 1.0, count)
     apart -= over.spread(mean_apart)
     apart *= apart
     apart *= counts
-    apart[empty] = 0.0  # and not 0 * infinity
+    np.copyto(apart, 0.0, where=empty)  # and not 0 * infinity
     apart += squares
     return count, reference + mean_apart, over.reduce(np.add, apart)
 

@@ -19,6 +19,9 @@ _TIME = re.compile(
     re.ASCII,
 )
 _MINUTE_S = 60
+_HOUR_MINUTES = 60
+ZONE_MAX = timedelta(hours=18)
+"""As wide as ISO 8601's readers go (Java's ZoneOffset, say); the widest in use are -12:00 and +14:00."""
 INT64_MAX = 2**63 - 1
 
 
@@ -26,8 +29,8 @@ def parse_time_ns(text: str) -> int:
     """Return an ISO-8601 time or date as nanoseconds since the epoch.
 
     Raises:
-        ValueError: not such a time, no such date, or outside what int64 nanoseconds hold (years 1677 to
-        2262).
+        ValueError: not such a time, no such date, a zone beyond 18 hours, or outside what int64 nanoseconds
+        hold (years 1677 to 2262).
     """
     match = _TIME.fullmatch(text)
     if match is None:
@@ -36,6 +39,8 @@ def parse_time_ns(text: str) -> int:
     moment = datetime.fromisoformat(f"{day}T{clock or '00:00'}:{second or '00'}+00:00")
     if sign:
         zone = timedelta(hours=int(zone_hours), minutes=int(zone_minutes))
+        if int(zone_minutes) >= _HOUR_MINUTES or zone > ZONE_MAX:
+            raise ValueError("expected a zone from -18:00 to +18:00")
         try:
             moment = moment - zone if sign == "+" else moment + zone
         except OverflowError:

@@ -47,6 +47,27 @@ def test_a_folder_that_is_none_is_told(run: Run) -> None:
     assert ran.err.startswith("fastserve: error: feature repo 'nowhere' (expected a folder, found none)")
 
 
+def test_files_are_opened_when_that_is_asked_for(run: Run, shop: str) -> None:
+    ran = run("check", "--repo", shop, "--files")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == SUMMARY + (
+        "view      source    files  columns\n"
+        "profile   people        1  fit\n"
+        "spending  payments      1  fit\n"
+        "pair      payments      1  fit\n"
+        "shop      people        1  fit\n"
+    )
+    (Path(shop) / "payments.csv").unlink()
+    (Path(shop) / "people.csv").write_text("user_id,merchant_id,age,town,vip,rating,at\n")
+    ran = run("check", "--repo", shop, "--files")
+    assert ran.code == 2
+    assert ran.err.startswith("fastserve: error: 3 errors in the feature repo:\n")
+    assert (
+        "column 'city': expected one of that name, people.csv has user_id, merchant_id, age, town" in ran.err
+    )
+    assert ran.err.count("path (expected at least one file, found none at ") == 2
+
+
 def test_a_store_that_lacks_tables_does_not_fit(run: Run, shop: str) -> None:
     ran = run("check", "--repo", shop, "--store", "local:store")
     assert ran.code == 2

@@ -75,6 +75,10 @@ def test_views_are_compacted_until_a_minute_ago(run: Run) -> None:
         (["spend", "--all"], "compact: expected names of views or --all, got both"),
         (["newest"], "FeatureView 'newest': expected aggregates of pushed events to compact, got none"),
         (["other"], "view: expected one of spend, newest, got 'other'"),
+        (
+            ["spend", "--until", "9999-01-01"],
+            "--until: expected a time 60 s ago or more, as what is pushed",
+        ),
     ],
 )
 def test_what_cannot_be_compacted_is_refused(run: Run, argv: list[str], message: str) -> None:

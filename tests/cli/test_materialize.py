@@ -159,3 +159,22 @@ def test_a_report_tells_what_was_left_out() -> None:
         "v: 2 keys have a sum beyond int64, which is null: u1",
         "v: 1 partition had been written by an earlier run",
     ]
+
+
+def test_rows_of_a_pushed_view_do_not_hold_the_future(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "defs.py").write_text(
+        "from datetime import timedelta\n"
+        "from fastserve import *\n"
+        "files = FileSource('files', 'events.csv', timestamp_field='at')\n"
+        "schema = [Field('user_id', String), Field('amount', Float64), Field('at', Timestamp)]\n"
+        "both = PushSource('both', schema, batch_source=files, timestamp_field='at')\n"
+        "spend = FeatureView('spend', Entity('user', Field('user_id', String)), both,\n"
+        "    [Aggregate(Field('amount', Float64), 'sum', TimeWindow(timedelta(days=1)))],\n"
+        "    aggregation_interval=timedelta(hours=1))\n"
+    )
+
+    ran = run("materialize", "--all", "--repo", "repo", "--store", "local:store", "--until", "9999-01-01")
+
+    assert ran.code == 2
+    assert "--until: expected a time that is past for 'spend', which is pushed to, got 9999-01-01" in ran.err

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -91,8 +92,8 @@ def wanted(draw: st.DrawFn, rules: Rules, *, may_have_secondary: bool = True, lo
     period = draw(periods(rules.interval_ns, longest))
     hop_ns = None
     # Series and lifetimes take the hop that their length asks for.
-    if isinstance(period, Span) and not rules.last_complete_tile and draw(st.booleans()):
-        hop_ns = draw(st.sampled_from([1, 2, 3])) * rules.interval_ns
+    if isinstance(period, Span) and draw(st.booleans()):
+        hop_ns = min(draw(st.sampled_from([1, 2, 3])) * rules.interval_ns, period.size_ns)
     secondary = "shop" if may_have_secondary and draw(st.integers(0, 3)) == 0 else None
     column, function, params = draw(functions())
     return Wanted(function, column, period, params, hop_ns, secondary)
@@ -120,6 +121,11 @@ def functions(draw: st.DrawFn) -> tuple[str, str, dict[str, float]]:
     if family == "ordered":
         return column, draw(st.sampled_from(ORDERED)), {}
     return column, draw(st.sampled_from(FUNCTIONS_OF[column])), {}
+
+
+def with_secondary(wanted: Wanted) -> Wanted:
+    """Return the same by secondary key."""
+    return replace(wanted, secondary="shop")
 
 
 def rules() -> st.SearchStrategy[Rules]:

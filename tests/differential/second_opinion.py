@@ -73,7 +73,7 @@ def ask_window(
     else:
         value = _function_sql(wanted, f"{where} AND {name} = keys.s")
     rows = connection.execute(f"SELECT {value} FROM ({keys}) AS keys ORDER BY s", given).fetchall()
-    return [row[0] for row in rows]
+    return [row[0] for row in rows] or None
 
 
 def _window_sql(rules: Rules, wanted: Wanted, period: Span | Lifetime) -> str:
@@ -86,10 +86,10 @@ def _window_sql(rules: Rules, wanted: Wanted, period: Span | Lifetime) -> str:
     end = f"{tile} < {floor('$now', rules.interval_ns)}" if rules.last_complete_tile else f"{tile} < $now"
     if isinstance(period, Lifetime):
         return end
-    if rules.last_complete_tile:
-        hop = rules.interval_ns
-    elif wanted.hop_ns is not None:
+    if wanted.hop_ns is not None:
         hop = wanted.hop_ns
+    elif rules.last_complete_tile:
+        hop = rules.interval_ns
     else:
         days = period.size_ns / DAY_NS
         usual = DAY_NS if days >= 12 else HOUR_NS if days >= 0.5 else HOUR_NS // 12

@@ -5,7 +5,8 @@ of windows and functions. Asked at t, a window of size w
 
     covers [floor(t - w, hop), t)                                 with the open tile as a whole, see below
     with an offset o < 0: [floor(t + o - w, hop), floor(t + o, hop))
-    with the leading edge at the last complete tile: hop is the interval, and the window ends at floor(t, hop)
+    with the leading edge at the last complete tile: hop is the interval unless one is named, and the window
+        ends at floor(t, interval)
     over a lifetime: everything before t
 
 Invariants
@@ -146,10 +147,10 @@ def _is_number(value: Any) -> bool:
 
 def hop_ns_of(rules: Rules, size_ns: int, tail_hop_ns: int | None) -> int:
     """Return the step of a window's far end."""
-    if rules.last_complete_tile:
-        return rules.interval_ns
     if tail_hop_ns is not None:
         return tail_hop_ns
+    if rules.last_complete_tile:
+        return rules.interval_ns
     hop_ns = 5 * MINUTE_NS
     if size_ns >= 12 * HOUR_NS:
         hop_ns = HOUR_NS
@@ -200,6 +201,8 @@ def over_window(events: Sequence[RawEvent], wanted: Wanted) -> Any:
     if wanted.secondary is None:
         return over_values(_timed(events, wanted.column), wanted)
     keys = secondary_keys(events, wanted.secondary)
+    if not keys:
+        return None  # an empty window is null for every function
     parts = [[event for event in events if event.values[wanted.secondary] == key] for key in keys]
     if wanted.function == "secondary_keys":
         return keys

@@ -60,6 +60,7 @@ class World:
         await push(self.store, self.plan, events, expires_s)
 
     async def compact(self, until_ns: int, store: OnlineStore | None = None, **options: Any) -> CompactReport:
+        self.clock.now_ns = max(self.clock.now_ns, until_ns)
         return await compact_view(
             self.plan,
             store or self.store,
@@ -142,12 +143,22 @@ def test_compacting_again_takes_in_what_came_late(play: Play) -> None:
     play(story)
 
 
-def test_rows_never_go_back(play: Play) -> None:
+def test_rows_go_neither_back_nor_ahead_of_the_clock(play: Play) -> None:
     async def story(world: World) -> None:
         await world.push(Pushed("u1", UNTIL_NS - DAY_NS, 1.0))
         await world.compact(UNTIL_NS)
         with pytest.raises(DefinitionError, match="expected a time from that of its last compaction on"):
             await world.compact(UNTIL_NS - 1)
+        with pytest.raises(DefinitionError, match="expected a time that is past to compact until"):
+            await compact_view(
+                world.plan,
+                world.store,
+                world.registry,
+                until_ns=UNTIL_NS + INTERVAL_NS,
+                now_ns=UNTIL_NS + INTERVAL_NS - 1,
+                guard=Unguarded(),
+                shows=Silent(),
+            )
         row = await world.row("u1")
         assert row is not None
         assert effective_ns_of(row) == UNTIL_NS

@@ -28,6 +28,7 @@ from fastserve.plan.reads import ReadGroup
 from fastserve.plan.views import plan_view
 from fastserve.sdk.repo import Repo
 from fastserve.store.dynamodb.admin import creation_parameters
+from fastserve.store.dynamodb.writer import packed_item
 from fastserve.store.interface import OnlineStore
 from tests.ingest.support import UNTIL_NS, Workbench
 from tests.ingest.test_materialize import AGGREGATES, BAD, PROFILE, PROFILES, events_csv, random_events
@@ -36,6 +37,7 @@ from tests.support.dynamodb_servers import aws_environment, dynoxide_of_import
 
 __all__ = ["aws_environment"]
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 PREFIX = "prod."
 USERS = [f"u{n}" for n in range(30)]
 ITEMS = PROFILE.replace("])", "], row_format=AttributesFormat(timestamp_attribute='updated'))")
@@ -241,6 +243,18 @@ def test_the_size_of_an_item_is_as_the_service_counts_it() -> None:
     assert item_bytes(item) == (1 + 2) + (1 + 4) + (1 + 3) + (1 + 1) + (1 + 1)
     nested = {"m": {"M": {"ab": {"S": "c"}}}, "l": {"L": [{"S": "d"}, {"NULL": True}]}}
     assert item_bytes(nested) == (1 + 3 + 1 + 2 + 1) + (1 + 3 + 1 + 1 + 1 + 1)
+
+
+def test_the_table_of_prices_is_of_these_prices() -> None:
+    page = (ROOT / "docs" / "batch-at-scale.md").read_text()
+    rows = re.findall(r"^\| ([\d,]+) bytes \| \$([\d.]+) \| \$([\d.]+) \|", page, re.MULTILINE)
+    assert len(rows) == 4
+    for length, puts, imported in rows:
+        row, key = bytes(int(length.replace(",", ""))), "k" * 24
+        text = len(b'{"Item":%b}\n' % packed_item("table", key, row))
+        units = -(-(len(row) + len(key) + 2) // 1024)
+        assert puts == f"{units * exporting.PRICE_PER_MILLION_WRITE_UNITS_USD + 1e-9:.2f}"
+        assert imported == f"{text * 1e6 / exporting.GB * exporting.PRICE_PER_GB_IMPORTED_USD:.2f}"
 
 
 # --- once it is imported ------------------------------------------------------------------------------------

@@ -122,6 +122,24 @@ def test_a_spoilt_record_is_an_error(bench: Workbench) -> None:
         with_registry(bench, lambda registry: registry.layouts(["v"]))
 
 
+def test_a_long_record_is_compressed_and_comes_back(bench: Workbench) -> None:
+    columns = [(f"amount:sum:604800000000000:3600000000000:{n}", {"type": "float64"}) for n in range(10_000)]
+
+    async def work(registry: Registry) -> object:
+        await registry.write({"long": {"columns": columns}, "short": {"columns": columns[:10]}})
+        long, short = await registry._store.get_rows(registry.table, ["long", "short"])
+        assert long is not None
+        assert short is not None
+        assert (len(long) < 200_000, len(long) % 3, short[:1]) == (True, 0, b"{")
+        await registry._store.put_rows(registry.table, [("broken", b"xyz")])
+        return await registry.read(["long", "short"])
+
+    as_json = [list(column) for column in columns]
+    assert with_registry(bench, work) == [{"columns": as_json}, {"columns": as_json[:10]}]
+    with pytest.raises(StoreError, match="broken: expected a record in JSON, got b'xyz'"):
+        with_registry(bench, lambda registry: registry.read_one("broken"))
+
+
 def test_a_record_is_swapped_for_the_next_version_of_itself_alone(bench: Workbench) -> None:
     async def work(registry: Registry) -> object:
         return [

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from fastserve.ingest.apply import rows_digest
+from fastserve.ingest.changes import has_rows_to_make
 from fastserve.ingest.registry import Materialized
-from fastserve.ingest.schedule import SETTLE_NS, Due, Gap, due, has_rows_to_make, newest_boundary_ns
+from fastserve.ingest.schedule import SETTLE_NS, Due, Gap, due, newest_boundary_ns
 from fastserve.plan.views import ViewPlan
 from tests.ingest.support import DAY_NS, HOUR_NS, UNTIL_NS, Workbench
 

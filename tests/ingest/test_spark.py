@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -26,7 +28,7 @@ from fastserve.sdk.repo import Repo
 from fastserve.store.url import parse_store_url
 from tests.ingest.support import DAY_NS, HOUR_NS, UNTIL_NS, Workbench
 from tests.ingest.test_materialize import AGGREGATES, BAD, PROFILE, PROFILES, events_csv, random_events
-from tests.support.spark import SPARK_WARNINGS, spark
+from tests.support.spark import ROOT, SPARK_WARNINGS, spark
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
@@ -390,6 +392,8 @@ def test_what_executors_or_the_job_cannot_use_is_refused(
     with pytest.raises(DefinitionError, match=r"table default\.fastserve: .*run `fastserve apply` first"):
         both.spark(repo, "spend", both.csv("events.csv"))
     both.apply(repo)
+    with pytest.raises(DefinitionError, match="partitions: expected at least 1, got 0"):
+        both.spark(repo, "spend", both.csv("events.csv"), partitions=0)
     with pytest.raises(DefinitionError, match="expected one that ends, got a streaming one"):
         both.spark(repo, "spend", spark.readStream.format("rate").load())
 
@@ -398,7 +402,7 @@ def test_a_folder_is_no_store_for_a_cluster() -> None:
     class Session:
         class conf:  # noqa: N801 - as Spark calls it
             @staticmethod
-            def get(name: str) -> str:
+            def get(name: str, default: str) -> str:
                 return "yarn"
 
     url = "local:./store"
@@ -451,6 +455,16 @@ def test_a_notebook_may_call_it_from_within_its_loop(bench: Workbench, both: Bot
         return both.spark(repo, "numbers", both.csv("numbers.csv"))
 
     assert asyncio.run(cell()).keys == 7
+
+
+def test_the_page_has_every_parameter() -> None:
+    text = (ROOT / "docs" / "batch-at-scale.md").read_text()
+    documented = re.findall(r"^\| `(\w+)` \| (?:`(\w+)`)? ?\|", text, re.MULTILINE)
+    expected = [
+        (parameter.name, "" if parameter.default is parameter.empty else str(parameter.default))
+        for parameter in inspect.signature(materialize_frame).parameters.values()
+    ]
+    assert documented == expected
 
 
 def test_importing_the_module_does_not_import_pyspark() -> None:

@@ -319,7 +319,7 @@ def test_a_store_that_stands_still_ends_the_request_in_time(
 
     async def story() -> None:
         monkeypatch.setattr(LocalStore, "replace_row", waiting)
-        async with world.writer(timeout_s=0.05) as writer:
+        async with world.writer(timeout_s=0.5) as writer:  # ample for all that comes before the write
             with pytest.raises(StoreError, match="weren't written in time") as late:
                 await _write(writer, [record()], "a")
             assert late.value.timed_out
@@ -349,3 +349,50 @@ def test_write_units_are_begun_kilobytes() -> None:
     assert units_of("k", VersionedRow(1, bytes(24))) == 1
     assert units_of("k", VersionedRow(1, bytes(1000))) == 1
     assert units_of("k", VersionedRow(1, bytes(1000), bytes(24))) == 2
+
+
+def test_nothing_is_pushed_to_ordinary_items(bench: Workbench) -> None:
+    items = REPO.replace(
+        'Attribute("shop", String)]', 'Attribute("shop", String)], row_format=AttributesFormat()'
+    )
+    world = StreamWorld(bench, items)
+
+    async def story(writer: StreamWriter) -> None:
+        with pytest.raises(RequestError, match="got the attributes format in latest"):
+            await _write(writer, [record()])
+
+    world.told(story)
+    assert world.tiles() == {}
+
+
+KEYED = """
+    pushes = PushSource(
+        "pushes",
+        [Field("user_id", String), Field("at", Timestamp), Field("cents", Int64), Field("shop", String)],
+        timestamp_field="at",
+    )
+    spend = FeatureView(
+        "spend", user, pushes,
+        [Aggregate(Field("cents", Int64), "sum", TimeWindow(days(7))),
+         Aggregate(Field("cents", Int64), last(2), TimeWindow(days(7)))],
+        aggregation_interval=timedelta(minutes=5), aggregation_secondary_key=Field("shop", String),
+    )
+"""
+
+
+def test_texts_too_long_for_wide_aggregates_are_refused(bench: Workbench) -> None:
+    world = StreamWorld(bench, KEYED)
+
+    def sent(shop: str | None) -> dict[str, Any]:
+        whole = record(shop=shop)
+        del whole["amount"]
+        return whole
+
+    async def story(writer: StreamWriter) -> None:
+        await _write(writer, [sent("s" * 1024), sent(None), sent("é")])
+        for wrong in ("s" * 1025, "é" * 513):
+            with pytest.raises(BadRecordsError, match="`shop`: expected text of at most 1024 bytes"):
+                await _write(writer, [sent(wrong)])
+
+    world.told(story)
+    assert len(world.tiles()) == 1

@@ -235,7 +235,7 @@ def test_a_library_with_faults_is_an_error_in_later_loads_too(
 
 def test_the_workspace_comes_from_the_settings_file(write: Write) -> None:
     assert load_repo(write(entities=ENTITIES)).workspace == "default"
-    folder = write(**{"fastserve.toml": 'workspace = "prod"\n[serve]\nport = 1\n'})
+    folder = write(**{"fastserve.toml": 'workspace = "prod"\n[server]\nport = 1\n'})
     assert load_repo(folder).workspace == "prod"
 
 
@@ -243,7 +243,7 @@ def test_the_workspace_comes_from_the_settings_file(write: Write) -> None:
     "text, error",
     [
         (
-            "port = 1\nworkspace = 5\n",
+            "# of the shop\nworkspace = 5\n",
             (
                 "fastserve.toml:2: workspace (expected a letter, then letters, digits and _ . -, "
                 "at most 100 characters, got 5)"
@@ -258,6 +258,15 @@ def test_the_workspace_comes_from_the_settings_file(write: Write) -> None:
 )
 def test_a_wrong_workspace_is_told_with_its_line(write: Write, text: str, error: str) -> None:
     assert errors_of(write(entities=ENTITIES, **{"fastserve.toml": text})) == [error]
+
+
+def test_keys_of_the_settings_file_that_nobody_reads_are_told_with_what_was_meant(write: Write) -> None:
+    text = 'worksapce = "prod"\n"port" = 1\n\n  [servers]\n'
+    assert errors_of(write(entities=ENTITIES, **{"fastserve.toml": text})) == [
+        "fastserve.toml:1: 'worksapce' (expected one of server, workspace; did you mean workspace?)",
+        "fastserve.toml:2: 'port' (expected one of server, workspace)",
+        "fastserve.toml:4: 'servers' (expected one of server, workspace; did you mean server?)",
+    ]
 
 
 def test_a_settings_file_that_is_no_text_is_told(write: Write) -> None:

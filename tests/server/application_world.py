@@ -95,16 +95,22 @@ class Readiness:
 class ApplicationWorld:
     """Everything between an exchange and the store, turned by hand."""
 
-    def __init__(self, limits: ApplicationLimits | None = None, keys: KeyFile | None = None) -> None:
-        self.plan = application_plan()
+    def __init__(
+        self,
+        limits: ApplicationLimits | None = None,
+        plan: WorkspacePlan | None = None,
+        keys: KeyFile | None = None,
+    ) -> None:
+        self.plan = plan or application_plan()
         self.now_s = 100.0
+        self.clock_ns = NOW_NS
         self.scheduled: list[Callable[[], None]] = []
         self.timers: list[tuple[float, Callable[..., None], tuple[Any, ...]]] = []
         self.engine = Engine(
             self.plan,
             BASE64_ROWS,
             schedule=self.scheduled.append,
-            clock_ns=lambda: NOW_NS,
+            clock_ns=lambda: self.clock_ns,
             transcode_item=item_row,
         )
         self.store = FakeStore(self.plan)

@@ -24,7 +24,7 @@ def number_of(key: str) -> int:
 
 
 class FakeStore:
-    """Rows for every key: texts hold the key, numbers `number_of` it. ``rows`` has exceptions to that."""
+    """Rows for every key: texts hold the key, numbers `number_of` it. ``rows`` has exceptions and blocks."""
 
     def __init__(
         self, plan: WorkspacePlan, transport: RowTransport = BASE64_ROWS, max_keys: int = 100
@@ -53,6 +53,8 @@ class FakeStore:
 
     def row(self, table: str, key: str) -> Any:
         if (table, key) not in self.rows:
+            if table not in self.views:
+                return None  # a block that nobody has put there
             self.rows[table, key] = self.transport.wrap(own_row(self.views[table], key))
         return self.rows[table, key]
 

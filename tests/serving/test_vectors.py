@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from fastserve.api.encode import FeaturesEncoder
 from fastserve.plan.service import ServicePlan
-from fastserve.sdk.durations import format_duration
 from fastserve.serving.columns import Columns
 from fastserve.serving.transport import BASE64_ROWS
 from fastserve.serving.vectors import VectorEvaluator
@@ -288,7 +287,7 @@ def test_warnings_of_numpy_do_not_reach_the_server_s_log(recwarn: pytest.Warning
 def test_a_float_sum_has_the_same_last_digit_whichever_way_it_is_merged(functions: set[str]) -> None:
     windows = {"1d", "28d"} if len(functions) > 1 else {"1d"}
     named = [a for a in all_aggregates() if a.input_column.name == "amount" and a.function.name in functions]
-    view = aggregate_view("v", [a for a in named if format_duration(a.time_window.window_size) in windows])
+    view = aggregate_view("v", [a for a in named if a.time_window.label in windows])
     plan = service(view)
     schema = plan.places[0].view.schema
     assert schema is not None

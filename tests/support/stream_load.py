@@ -16,6 +16,7 @@ import http.client
 import multiprocessing
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,11 +141,15 @@ class Ledger:
 
     def sent(self) -> Totals:
         """Return what may have arrived by now."""
-        return np.add.reduce(np.array(self._entries[0]), axis=0, dtype=np.int64)
+        return self._total(0)
 
     def acknowledged(self) -> Totals:
         """Return what must have arrived by now."""
-        return np.add.reduce(np.array(self._entries[1]), axis=0, dtype=np.int64)
+        return self._total(1)
+
+    def _total(self, column: int) -> Totals:
+        total: Totals = np.array(self._entries[column]).sum(axis=0)
+        return total
 
 
 @contextmanager
@@ -192,6 +197,7 @@ class _Client:
         self._load = load
         self._chance = chance
         self._connection: http.client.HTTPConnection | None = None
+        self._failures: Counter[str] = Counter()
 
     def push(self, identity: str, events: list[PushedEvent]) -> None:
         """Send a request until it is acknowledged, and now and then once more."""
@@ -203,8 +209,9 @@ class _Client:
         body = orjson.dumps(document)
         deadline_s = time.monotonic() + PATIENCE_S
         while not self._is_acknowledged(identity, body):
-            assert time.monotonic() < deadline_s, f"request {identity} was never acknowledged"
+            assert time.monotonic() < deadline_s, f"{identity} was never acknowledged: {self._failures}"
             time.sleep(self._chance.uniform(0, 0.1))
+        self._failures.clear()
         if self._chance.random() < AGAIN_SHARE:
             self._is_acknowledged(identity, body)
 
@@ -221,10 +228,12 @@ class _Client:
                 return False
             answer = connection.getresponse()
             content = answer.read()
-        except (OSError, http.client.HTTPException):
+        except (OSError, http.client.HTTPException) as error:
+            self._failures[repr(error)] += 1
             self._give_up()
             return False
         if answer.status in RETRIED:
+            self._failures[f"{answer.status} {content[:200]!r}"] += 1
             return False
         assert answer.status == http.HTTPStatus.OK, (answer.status, content[:500])
         return True

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+import subprocess
+import sys
 from collections import defaultdict
 from typing import Any
 
@@ -259,6 +261,21 @@ def test_values_that_are_all_the_same_have_no_variance_to_the_last_digit() -> No
     assert function.answer(irs) == b"[0.0]"
     function = wide_function("max", {}, Float64, Int64)
     assert function.answer([function.tile([0], [(1, -0.0)])]) == b"[0.0]"
+
+
+def test_the_library_is_loaded_by_the_first_distinct_count_and_by_nothing_before_it() -> None:
+    code = """
+import sys
+from fastserve.sdk.types import Int64
+from fastserve.tiles.wide import wide_function
+percentile = wide_function("approx_percentile", {"percentile": 0.5, "precision": 20}, Int64)
+count = wide_function("approx_count_distinct", {"precision": 8}, Int64)
+percentile.answer([percentile.tile([0] * 50, list(range(50)))])
+assert "datasketches" not in sys.modules
+count.tile([0], [1])
+assert "datasketches" in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_what_is_no_function_is_an_error_of_ours() -> None:

@@ -8,8 +8,8 @@ Invariants
 1. Items are matched to reads by their key alone, never by position: the service answers in any order.
 2. A key that is neither among the items nor unprocessed is absent. An item whose key nobody asked for makes
    the whole answer invalid.
-3. One ConsistentRead for the whole call. Of tables of blocks only key and row are asked for: what the writer
-   keeps beside them is for it alone.
+3. Tables that are pushed to are read consistently, all others as the call is told. Of tables of blocks only
+   key and row are asked for: what the writer keeps beside them is for it alone.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ NOT_A_ROW = ""
 
 
 PROJECTED = b',"ProjectionExpression":"k,v"'
+CONSISTENT = b',"ConsistentRead":true'
 
 
 def is_projected(group: ReadGroup, table: str) -> bool:
@@ -41,7 +42,7 @@ class BatchGetCodec:
     """Builds and reads BatchGetItem calls over the read groups of one workspace."""
 
     def __init__(self, *, consistent: bool = False) -> None:
-        self._end = b'],"ConsistentRead":true}' if consistent else b"]}"
+        self._consistent = consistent
         self._pieces: dict[int, list[bytes]] = {}
 
     def _pieces_of(self, group: ReadGroup) -> list[bytes]:
@@ -51,7 +52,12 @@ class BatchGetCodec:
         return [names[0], *between, ends[-1]]
 
     def _end_of(self, group: ReadGroup, table: str) -> bytes:
-        return b"]" + PROJECTED + self._end[1:] if is_projected(group, table) else self._end
+        end = b"]"
+        if is_projected(group, table):
+            end += PROJECTED
+        if self._consistent or group.pushed:
+            end += CONSISTENT
+        return end + b"}"
 
     def body(self, reads: Sequence[KeyRead]) -> bytes:
         """Return the request body that asks for all keys of ``reads``."""

@@ -39,11 +39,15 @@ class Rest:
         self.keys = 0
         try:
             for table, entry in unprocessed.items():
+                is_consistent = consistent
                 for key in entry["Keys"]:
                     read = by_key[table, key_identity(key)]
                     waiting[id(read)] = read
                     self.keys += 1
-                entries[table] = {"Keys": entry["Keys"], **({"ConsistentRead": True} if consistent else {})}
+                    is_consistent |= read.group.pushed
+                entries[table] = {"Keys": entry["Keys"]}
+                if is_consistent:
+                    entries[table]["ConsistentRead"] = True
                 if "ProjectionExpression" in entry:
                     entries[table]["ProjectionExpression"] = entry["ProjectionExpression"]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
