@@ -221,6 +221,7 @@ def test_the_import_command_is_one_that_the_service_knows(bench: Workbench, spen
         name = "".join(part.title() for part in flag.removeprefix("--").split("-"))
         parameters[name] = json.loads(text) if text.startswith("{") else text
     shape = Session().get_service_model("dynamodb").operation_model("ImportTable").input_shape
+    assert shape is not None
     assert not ParamValidator().validate(parameters, shape).has_errors()
 
 
