@@ -20,6 +20,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fastserve.plan.explain_streams import (
+    READ_UNIT_BYTES,
+    READ_UNITS_PER_STEP,
+    StreamCost,
+    stream_costs,
+)
 from fastserve.plan.explain_windows import WindowCost, duration_text, spec_text, window_costs
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan
 from fastserve.plan.reads import ReadGroup
@@ -30,9 +36,7 @@ from fastserve.sdk.durations import format_duration
 from fastserve.tiles.aggregates import AggregateFeature
 from fastserve.tiles.layout import Storage
 
-READ_UNIT_BYTES = 4096
 WRITE_UNIT_BYTES = 1024
-READ_UNITS_PER_STEP = 0.5  # eventually consistent, which the hot path is content with
 KEYS_PER_CALL = 100  # BatchGetItem's limit
 
 PRICE_PER_MILLION_READ_UNITS_USD = 0.125
@@ -41,15 +45,25 @@ PRICE_OF = "us-east-1, on demand, list price since November 2024"
 # Typical, for want of knowledge: a UUID has 36 bytes, a number as text rarely more than 20.
 ASSUMED_KEY_BYTES = 24
 ASSUMED_VARIABLE_BYTES = 24
+TOTALS = (
+    "keys",
+    "stream_keys",
+    "row_bytes",
+    "item_bytes",
+    "read_units",
+    "stream_read_units",
+    "price_per_million_vectors_usd",
+)
 ASSUMED_NUMBER_BYTES = 10  # DynamoDB packs two digits into a byte and adds one; a float64 has up to 17 digits
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
-    """One key text and the tables that it is looked up in."""
+    """One key text and the tables that it is looked up in; of stream tables, which ``block``."""
 
     join_keys: tuple[str, ...]
     tables: tuple[str, ...]
+    block: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +125,7 @@ class Explanation:
     reads: tuple[ReadCost, ...]
     calls: int
     rows: tuple[RowCost, ...]
+    streams: tuple[StreamCost, ...]
     windows: tuple[WindowCost, ...]
     outputs: tuple[OutputLine, ...]
     request_context: tuple[tuple[str, str], ...]
@@ -120,7 +135,17 @@ class Explanation:
     @property
     def keys(self) -> int:
         """How many store keys a vector costs."""
-        return len(self.rows)
+        return len(self.rows) + self.stream_keys
+
+    @property
+    def stream_keys(self) -> int:
+        """How many of the keys are those of blocks."""
+        return sum(stream.keys for stream in self.streams)
+
+    @property
+    def stream_read_units(self) -> float:
+        """How many of the read units are those of blocks, if each has one tile."""
+        return sum(stream.read_units for stream in self.streams)
 
     @property
     def row_bytes(self) -> int:
@@ -130,12 +155,12 @@ class Explanation:
     @property
     def item_bytes(self) -> int:
         """Bytes of all items of a vector, with what is assumed of them."""
-        return sum(row.item_bytes for row in self.rows)
+        return sum(row.item_bytes for row in self.rows) + sum(s.keys * s.item_bytes for s in self.streams)
 
     @property
     def read_units(self) -> float:
         """Read request units of a vector whose keys no other request shares."""
-        return sum(row.read_units for row in self.rows)
+        return sum(row.read_units for row in self.rows) + self.stream_read_units
 
     @property
     def price_per_million_vectors_usd(self) -> float:
@@ -147,7 +172,7 @@ class Explanation:
         document = asdict(self)
         for fields in ("join_keys", "request_context"):
             document[fields] = [{"name": name, "dtype": dtype} for name, dtype in getattr(self, fields)]
-        for total in ("keys", "row_bytes", "item_bytes", "read_units", "price_per_million_vectors_usd"):
+        for total in TOTALS:
             document[total] = getattr(self, total)
         document["assumed"] = {
             "key_bytes": ASSUMED_KEY_BYTES,
@@ -168,9 +193,10 @@ def explain(
         service=plan.name,
         description=plan.service.description,
         join_keys=tuple((field.name, str(field.dtype)) for field in plan.join_keys),
-        reads=tuple(ReadCost(_key_names(plan, read), read.group.tables) for read in plan.reads),
+        reads=tuple(ReadCost(_key_names(plan, read), read.group.tables, _block(read)) for read in plan.reads),
         calls=_calls([read.group for read in plan.reads]),
         rows=tuple(_row(plan, place) for place in plan.places),
+        streams=stream_costs(plan),
         windows=tuple(cost for view in views.values() for cost in window_costs(view)),
         outputs=tuple(
             OutputLine(output.name, str(output.dtype), _made_of(output, plan)) for output in plan.outputs
@@ -183,6 +209,12 @@ def explain(
 
 def _key_names(plan: ServicePlan, read: Read) -> tuple[str, ...]:
     return tuple(plan.join_keys[position].name for position in read.keys)
+
+
+def _block(read: Read) -> str | None:
+    if not read.group.block_ns:
+        return None
+    return "the previous" if read.blocks_back else "the current"
 
 
 def _calls(groups: Sequence[ReadGroup]) -> int:
