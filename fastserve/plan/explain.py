@@ -6,8 +6,9 @@ layout knows (how long a key's text is, or a string's) is an assumption, which `
 
 What DynamoDB charges, after "Amazon DynamoDB Developer Guide: Read and write operations": an item's size is
 that of its attribute names and values, a binary value counted as bytes and not as the base64 on the wire.
-BatchGetItem rounds each item up to 4 KB on its own, an eventually consistent read costs half a unit per 4 KB,
-and a key without an item costs as much as a small item. A put costs a unit per started 1 KB.
+BatchGetItem rounds each item up to 4 KB on its own, an eventually consistent read costs half a unit per 4 KB
+(a consistent one, as of tables that are pushed to, a whole one), and a key without an item costs as much as a
+small item. A put costs a unit per started 1 KB.
 
 Invariants
 1. An explanation is a function of the plan and the arguments: the same on every machine.
@@ -21,6 +22,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastserve.plan.explain_streams import (
+    CONSISTENT_UNITS_PER_STEP,
     READ_UNIT_BYTES,
     READ_UNITS_PER_STEP,
     StreamCost,
@@ -178,7 +180,7 @@ class Explanation:
             "key_bytes": ASSUMED_KEY_BYTES,
             "variable_value_bytes": ASSUMED_VARIABLE_BYTES,
             "number_bytes": ASSUMED_NUMBER_BYTES,
-            "consistency": "eventual",
+            "consistency": "eventual" if not self.streams else "strong where pushed to, else eventual",
         }
         return document
 
@@ -229,6 +231,8 @@ def _calls(groups: Sequence[ReadGroup]) -> int:
 def _row(plan: ServicePlan, place: Place) -> RowCost:
     view = place.view
     item_bytes = _item_bytes(view)
+    pushed = plan.reads[place.read].group.pushed
+    units_per_step = CONSISTENT_UNITS_PER_STEP if pushed else READ_UNITS_PER_STEP
     return RowCost(
         view=view.name,
         table=view.table,
@@ -238,7 +242,7 @@ def _row(plan: ServicePlan, place: Place) -> RowCost:
         row_bytes=view.layout.fixed_bytes if view.packed else 0,
         variable_values=len(view.layout.variable_columns),
         item_bytes=item_bytes,
-        read_units=-(-item_bytes // READ_UNIT_BYTES) * READ_UNITS_PER_STEP,
+        read_units=-(-item_bytes // READ_UNIT_BYTES) * units_per_step,
         write_units=-(-item_bytes // WRITE_UNIT_BYTES),
         horizon=duration_text(view.schema.horizon_ns) if view.schema else None,
         ttl=None if view.ttl_ns is None else duration_text(view.ttl_ns),

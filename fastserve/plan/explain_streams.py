@@ -1,7 +1,7 @@
 """What a stream adds to a vector and to its upkeep: the blocks of a view put into numbers.
 
 How long blocks get, no plan knows: figures are given for one tile, and for blocks that have a tile for every
-aggregation interval. Reads of keys without a block cost as much as those of small ones.
+aggregation interval. Reads of keys without a block cost as much as those of small ones; all are consistent.
 
 Invariants
 1. Every streamed place of a service is told once; one of attributes costs no key more, and a write an event.
@@ -18,6 +18,7 @@ from fastserve.plan.streams import BLOCKS_READ
 
 READ_UNIT_BYTES = 4096
 READ_UNITS_PER_STEP = 0.5  # eventually consistent, which the hot path is content with
+CONSISTENT_UNITS_PER_STEP = 1.0  # of tables that are pushed to: the next read finds what was pushed
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +71,4 @@ def _stream_cost(place: Place) -> StreamCost | None:
 
 
 def _read_units(item_bytes: int) -> float:
-    return -(-item_bytes // READ_UNIT_BYTES) * READ_UNITS_PER_STEP
+    return -(-item_bytes // READ_UNIT_BYTES) * CONSISTENT_UNITS_PER_STEP

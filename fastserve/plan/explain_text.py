@@ -63,10 +63,16 @@ def _totals(e: Explanation) -> str:
         "keys": f"{e.keys:,} in {_count(len(e.reads), 'read')}, {_count(e.calls, 'BatchGetItem call')}"
         + blocks,
         "bytes": f"{e.item_bytes:,} in items, of which {e.row_bytes:,} are fixed parts of rows",
-        "read units": f"{e.read_units:,g}, eventually consistent (consistent reads cost twice that)",
+        "read units": f"{e.read_units:,g}, {_consistency(e)}",
         "price": f"{e.price_per_million_vectors_usd:,.4g} USD per million vectors, {_unit_price(e)}",
     }
     return "\n".join(["One vector costs", *(f"  {name:<10}  {text}" for name, text in lines.items())])
+
+
+def _consistency(explanation: Explanation) -> str:
+    if explanation.streams:
+        return "consistent where a table is pushed to, else eventually consistent, for half as much"
+    return "eventually consistent (consistent reads cost twice that)"
 
 
 def _unit_price(explanation: Explanation) -> str:
@@ -150,7 +156,7 @@ def _rows_table(explanation: Explanation) -> str:
     table = text_table([*headings, "answers for"], rows, set(headings[3:]), "  ")
     assumed = (
         f"  Items are taken to have keys of {ASSUMED_KEY_BYTES} bytes, and texts, arrays, structs and maps "
-        f"of {ASSUMED_VARIABLE_BYTES}.\n  A key without a row costs 0.5 read units."
+        f"of {ASSUMED_VARIABLE_BYTES}.\n  A key without a row costs as much as a small one."
     )
     title = "Rows (reading an item takes 0.5 units per started 4 KB, writing it 1 per started 1 KB)"
     return f"{title}\n{table}\n{assumed}"

@@ -166,8 +166,9 @@ def streamed(tmp_path: Path) -> Explanation:
 
 def test_a_stream_costs_two_keys_more_whatever_the_windows(streamed: Explanation) -> None:
     assert (streamed.keys, streamed.stream_keys, streamed.calls) == (4, 2, 1)
-    assert (streamed.read_units, streamed.stream_read_units) == (2.0, 1.0)
-    assert streamed.price_per_million_vectors_usd == 2.0 * 0.125
+    assert (streamed.read_units, streamed.stream_read_units) == (3.5, 2.0)
+    assert [row.read_units for row in streamed.rows] == [0.5, 1.0]  # attributes that are pushed to
+    assert streamed.price_per_million_vectors_usd == 3.5 * 0.125
     assert [(read.tables, read.block) for read in streamed.reads if read.block] == [
         (("w.spending.stream",), "the previous"),
         (("w.spending.stream",), "the current"),
@@ -178,7 +179,7 @@ def test_a_pushed_event_s_cost_grows_with_its_block(streamed: Explanation) -> No
     spending, latest = streamed.streams
     assert (spending.block, spending.keys, spending.full_tiles) == ("2d", 2, 2 * 24 * 12)
     assert (spending.write_units, spending.full_write_units) == (1, 14)
-    assert spending.full_read_units == 2 * 0.5 * 4
+    assert spending.full_read_units == 2 * 4
     assert (latest.keys, latest.read_units, latest.write_units) == (0, 0, 1)
 
 
