@@ -35,10 +35,14 @@ WRITES_AT_ONCE = 32
 """Blocks that are merged and written at once: some 5 ms of work where all of them can go on in one turn of
 the loop, and as many as a store has connections by default.
 """
-FIRST_PAUSE_S = 0.002
-LONGEST_PAUSE_S = 0.1
 FREE_CONFLICTS = 1
 """A first conflict brings the newer block with it and is tried again at once."""
+PAUSE_WRITES = 2.0
+LONGEST_PAUSE_S = 0.1
+"""Later tries wait for up to so many times what a write takes, and never longer. Growing pauses would starve
+the loser: it holds the newest block, and whoever has just won comes back with it at once."""
+CONTENDED_S = 1.0
+"""For so long after a conflict whoever wins a block pauses, too, before it writes that block again."""
 
 Place = tuple[str, str]
 Shapes = dict[int, BlockShape]
@@ -80,6 +84,7 @@ class _Lane:
     """Deltas of one block that wait for the write in flight."""
 
     waiting: list[_Waiting] = field(default_factory=list)
+    contended_until_s: float = 0.0
 
 
 class BlockWriter:
@@ -106,6 +111,7 @@ class BlockWriter:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(WRITES_AT_ONCE)
         self._wanted: dict[str, dict[str, asyncio.Future[VersionedRow | None]]] = {}
+        self._write_s = 0.0  # what a write takes, a moving mean
         self.counts = WriteCounts()
 
     def add(self, delta: BlockDelta, request_id: bytes, deadline_s: float) -> asyncio.Future[None]:
@@ -133,9 +139,11 @@ class BlockWriter:
         while lane.waiting:
             batch: list[_Waiting] = []
             try:
+                if lane.contended_until_s > self._loop.time():
+                    await self._pause()
                 async with self._turns:
                     batch, lane.waiting = lane.waiting, []
-                    await self._write(place, batch)
+                    await self._write(place, lane, batch)
             except FastserveError as error:
                 self._forget(place)
                 _fail(batch, error)
@@ -146,7 +154,7 @@ class BlockWriter:
                 raise
         del self._lanes[place]
 
-    async def _write(self, place: Place, batch: list[_Waiting]) -> None:
+    async def _write(self, place: Place, lane: _Lane, batch: list[_Waiting]) -> None:
         table, key = place
         feed = batch[0].delta.feed
         known = self._known.get(place) or await self._found(place, await self._read(table, key), batch)
@@ -158,12 +166,14 @@ class BlockWriter:
             if not fresh:
                 break
             following = self._merged(feed.blocks, known, fresh, batch)
-            left_s = deadline_s - self._loop.time()
+            began_s = self._loop.time()
+            left_s = deadline_s - began_s
             if left_s <= 0:
                 why = f": {conflicts} other writers came first" if conflicts else ""
                 message = f"table {table}: a block wasn't written in time{why}"
                 raise StoreError(message, retryable=True, timed_out=True)
             there = await self._store.replace_row(table, key, following.row, timeout_s=left_s)
+            self._write_s += (self._loop.time() - began_s - self._write_s) / 8
             self.counts.units += units_of(key, following.row)
             if there is following.row:
                 self.counts.writes += 1
@@ -172,7 +182,9 @@ class BlockWriter:
             conflicts += 1
             self.counts.conflicts += 1
             known = await self._found(place, there, batch)
-            await self._pause(conflicts)
+            lane.contended_until_s = self._loop.time() + CONTENDED_S
+            if conflicts > FREE_CONFLICTS:
+                await self._pause()
         for one in batch:
             if not one.done.done():
                 one.done.set_result(None)
@@ -200,11 +212,9 @@ class BlockWriter:
         self.counts.deltas += len(fresh)
         return _Known(VersionedRow(version, value, id_bytes, expires_s), block, ids)
 
-    async def _pause(self, conflicts: int) -> None:
-        """Let others finish: full jitter, from the second conflict on."""
-        if conflicts > FREE_CONFLICTS:
-            ceiling_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2 ** (conflicts - FREE_CONFLICTS))
-            await asyncio.sleep(ceiling_s * self._uniform())
+    async def _pause(self) -> None:
+        """Let others come first: full jitter, as long as writes take."""
+        await asyncio.sleep(min(LONGEST_PAUSE_S, PAUSE_WRITES * self._write_s) * self._uniform())
 
     # --- what lies there ------------------------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ layout knows (how long a key's text is, or a string's) is an assumption, which `
 
 What DynamoDB charges, after "Amazon DynamoDB Developer Guide: Read and write operations": an item's size is
 that of its attribute names and values, a binary value counted as bytes and not as the base64 on the wire.
-BatchGetItem rounds each item up to 4 KB on its own, an eventually consistent read costs half a unit per 4 KB,
-and a key without an item costs as much as a small item. A put costs a unit per started 1 KB.
+BatchGetItem rounds each item up to 4 KB on its own, an eventually consistent read costs half a unit per 4 KB
+(a consistent one, as of tables that are pushed to, a whole one), and a key without an item costs as much as a
+small item. A put costs a unit per started 1 KB.
 
 Invariants
 1. An explanation is a function of the plan and the arguments: the same on every machine.
@@ -20,6 +21,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fastserve.plan.explain_streams import (
+    CONSISTENT_UNITS_PER_STEP,
+    READ_UNIT_BYTES,
+    READ_UNITS_PER_STEP,
+    StreamCost,
+    stream_costs,
+)
 from fastserve.plan.explain_windows import WindowCost, duration_text, spec_text, window_costs
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan
 from fastserve.plan.reads import ReadGroup
@@ -30,9 +38,7 @@ from fastserve.sdk.durations import format_duration
 from fastserve.tiles.aggregates import AggregateFeature
 from fastserve.tiles.layout import Storage
 
-READ_UNIT_BYTES = 4096
 WRITE_UNIT_BYTES = 1024
-READ_UNITS_PER_STEP = 0.5  # eventually consistent, which the hot path is content with
 KEYS_PER_CALL = 100  # BatchGetItem's limit
 
 PRICE_PER_MILLION_READ_UNITS_USD = 0.125
@@ -41,15 +47,25 @@ PRICE_OF = "us-east-1, on demand, list price since November 2024"
 # Typical, for want of knowledge: a UUID has 36 bytes, a number as text rarely more than 20.
 ASSUMED_KEY_BYTES = 24
 ASSUMED_VARIABLE_BYTES = 24
+TOTALS = (
+    "keys",
+    "stream_keys",
+    "row_bytes",
+    "item_bytes",
+    "read_units",
+    "stream_read_units",
+    "price_per_million_vectors_usd",
+)
 ASSUMED_NUMBER_BYTES = 10  # DynamoDB packs two digits into a byte and adds one; a float64 has up to 17 digits
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
-    """One key text and the tables that it is looked up in."""
+    """One key text and the tables that it is looked up in; of stream tables, which ``block``."""
 
     join_keys: tuple[str, ...]
     tables: tuple[str, ...]
+    block: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +127,7 @@ class Explanation:
     reads: tuple[ReadCost, ...]
     calls: int
     rows: tuple[RowCost, ...]
+    streams: tuple[StreamCost, ...]
     windows: tuple[WindowCost, ...]
     outputs: tuple[OutputLine, ...]
     request_context: tuple[tuple[str, str], ...]
@@ -120,7 +137,17 @@ class Explanation:
     @property
     def keys(self) -> int:
         """How many store keys a vector costs."""
-        return len(self.rows)
+        return len(self.rows) + self.stream_keys
+
+    @property
+    def stream_keys(self) -> int:
+        """How many of the keys are those of blocks."""
+        return sum(stream.keys for stream in self.streams)
+
+    @property
+    def stream_read_units(self) -> float:
+        """How many of the read units are those of blocks, if each has one tile."""
+        return sum(stream.read_units for stream in self.streams)
 
     @property
     def row_bytes(self) -> int:
@@ -130,12 +157,12 @@ class Explanation:
     @property
     def item_bytes(self) -> int:
         """Bytes of all items of a vector, with what is assumed of them."""
-        return sum(row.item_bytes for row in self.rows)
+        return sum(row.item_bytes for row in self.rows) + sum(s.keys * s.item_bytes for s in self.streams)
 
     @property
     def read_units(self) -> float:
         """Read request units of a vector whose keys no other request shares."""
-        return sum(row.read_units for row in self.rows)
+        return sum(row.read_units for row in self.rows) + self.stream_read_units
 
     @property
     def price_per_million_vectors_usd(self) -> float:
@@ -147,13 +174,13 @@ class Explanation:
         document = asdict(self)
         for fields in ("join_keys", "request_context"):
             document[fields] = [{"name": name, "dtype": dtype} for name, dtype in getattr(self, fields)]
-        for total in ("keys", "row_bytes", "item_bytes", "read_units", "price_per_million_vectors_usd"):
+        for total in TOTALS:
             document[total] = getattr(self, total)
         document["assumed"] = {
             "key_bytes": ASSUMED_KEY_BYTES,
             "variable_value_bytes": ASSUMED_VARIABLE_BYTES,
             "number_bytes": ASSUMED_NUMBER_BYTES,
-            "consistency": "eventual",
+            "consistency": "eventual" if not self.streams else "strong where pushed to, else eventual",
         }
         return document
 
@@ -168,9 +195,10 @@ def explain(
         service=plan.name,
         description=plan.service.description,
         join_keys=tuple((field.name, str(field.dtype)) for field in plan.join_keys),
-        reads=tuple(ReadCost(_key_names(plan, read), read.group.tables) for read in plan.reads),
+        reads=tuple(ReadCost(_key_names(plan, read), read.group.tables, _block(read)) for read in plan.reads),
         calls=_calls([read.group for read in plan.reads]),
         rows=tuple(_row(plan, place) for place in plan.places),
+        streams=stream_costs(plan),
         windows=tuple(cost for view in views.values() for cost in window_costs(view)),
         outputs=tuple(
             OutputLine(output.name, str(output.dtype), _made_of(output, plan)) for output in plan.outputs
@@ -185,6 +213,12 @@ def _key_names(plan: ServicePlan, read: Read) -> tuple[str, ...]:
     return tuple(plan.join_keys[position].name for position in read.keys)
 
 
+def _block(read: Read) -> str | None:
+    if not read.group.block_ns:
+        return None
+    return "the previous" if read.blocks_back else "the current"
+
+
 def _calls(groups: Sequence[ReadGroup]) -> int:
     calls, free = 0, 0
     for group in groups:
@@ -197,6 +231,8 @@ def _calls(groups: Sequence[ReadGroup]) -> int:
 def _row(plan: ServicePlan, place: Place) -> RowCost:
     view = place.view
     item_bytes = _item_bytes(view)
+    pushed = plan.reads[place.read].group.pushed
+    units_per_step = CONSISTENT_UNITS_PER_STEP if pushed else READ_UNITS_PER_STEP
     return RowCost(
         view=view.name,
         table=view.table,
@@ -206,7 +242,7 @@ def _row(plan: ServicePlan, place: Place) -> RowCost:
         row_bytes=view.layout.fixed_bytes if view.packed else 0,
         variable_values=len(view.layout.variable_columns),
         item_bytes=item_bytes,
-        read_units=-(-item_bytes // READ_UNIT_BYTES) * READ_UNITS_PER_STEP,
+        read_units=-(-item_bytes // READ_UNIT_BYTES) * units_per_step,
         write_units=-(-item_bytes // WRITE_UNIT_BYTES),
         horizon=duration_text(view.schema.horizon_ns) if view.schema else None,
         ttl=None if view.ttl_ns is None else duration_text(view.ttl_ns),

@@ -16,8 +16,10 @@ from fastserve.plan.explain import (
     PRICE_OF,
     PRICE_PER_MILLION_READ_UNITS_USD,
     Explanation,
+    ReadCost,
     RowCost,
 )
+from fastserve.plan.explain_streams import StreamCost
 from fastserve.plan.text_table import text_table
 
 
@@ -26,6 +28,8 @@ def explain_text(explanation: Explanation) -> str:
     parts = [_head(explanation), _totals(explanation)]
     if explanation.rows:
         parts += [_reads_table(explanation), _rows_table(explanation)]
+    if explanation.streams:
+        parts.append(_streams_table(explanation))
     if explanation.windows:
         parts.append(_windows_table(explanation))
     if explanation.computed:
@@ -50,14 +54,25 @@ def _fields(fields: Sequence[tuple[str, str]]) -> str:
 
 
 def _totals(e: Explanation) -> str:
+    blocks = ""
+    if e.stream_keys:
+        blocks = f"\n{'':14}without blocks {e.keys - e.stream_keys:,} keys"
+        blocks += f", {e.read_units - e.stream_read_units:,g} read units"
     lines = {
         "features": f"{len(e.outputs):,}",
-        "keys": f"{e.keys:,} in {_count(len(e.reads), 'read')}, {_count(e.calls, 'BatchGetItem call')}",
+        "keys": f"{e.keys:,} in {_count(len(e.reads), 'read')}, {_count(e.calls, 'BatchGetItem call')}"
+        + blocks,
         "bytes": f"{e.item_bytes:,} in items, of which {e.row_bytes:,} are fixed parts of rows",
-        "read units": f"{e.read_units:,g}, eventually consistent (consistent reads cost twice that)",
+        "read units": f"{e.read_units:,g}, {_consistency(e)}",
         "price": f"{e.price_per_million_vectors_usd:,.4g} USD per million vectors, {_unit_price(e)}",
     }
     return "\n".join(["One vector costs", *(f"  {name:<10}  {text}" for name, text in lines.items())])
+
+
+def _consistency(explanation: Explanation) -> str:
+    if explanation.streams:
+        return "consistent where a table is pushed to, else eventually consistent, for half as much"
+    return "eventually consistent (consistent reads cost twice that)"
 
 
 def _unit_price(explanation: Explanation) -> str:
@@ -74,11 +89,43 @@ def _count(number: int, noun: str) -> str:
 
 def _reads_table(explanation: Explanation) -> str:
     rows = [
-        [str(number), ", ".join(read.join_keys), str(len(read.tables)), ", ".join(read.tables)]
+        [str(number), ", ".join(read.join_keys), str(len(read.tables)), _tables(read)]
         for number, read in enumerate(explanation.reads)
     ]
     table = text_table(["read", "join keys", "keys", "tables"], rows, {"read", "keys"}, "  ")
     return f"Reads (a read is one key, looked up in all of its tables)\n{table}"
+
+
+def _tables(read: ReadCost) -> str:
+    tables = ", ".join(read.tables)
+    return tables if read.block is None else f"{tables} ({read.block} block)"
+
+
+def _streams_table(explanation: Explanation) -> str:
+    rows = []
+    for cost in explanation.streams:
+        few = "1 tile" if cost.keys else ""
+        rows.append([cost.view, cost.block, str(cost.keys), few, *_stream_figures(cost)])
+        if cost.keys:
+            many = f"{cost.full_tiles:,} tiles"
+            rows.append(["", "", "", many, *_full_stream_figures(cost)])
+    headings = ["view", "block", "keys", "blocks of", "item bytes", "read units", "write units an event"]
+    table = text_table(headings, rows, set(headings[1:]), "  ")
+    title = "Streams (blocks hold what was pushed after a row's as-of; a pushed event rewrites its block)"
+    notes = [
+        f"  Full blocks of {cost.view} are more than an item can have: few keys may have so many tiles."
+        for cost in explanation.streams
+        if not cost.fits
+    ]
+    return "\n".join([title, table, *notes])
+
+
+def _stream_figures(cost: StreamCost) -> list[str]:
+    return [f"{cost.item_bytes:,}", f"{cost.read_units:g}" if cost.keys else "", f"{cost.write_units:,}"]
+
+
+def _full_stream_figures(cost: StreamCost) -> list[str]:
+    return [f"{cost.full_item_bytes:,}", f"{cost.full_read_units:g}", f"{cost.full_write_units:,}"]
 
 
 def _rows_table(explanation: Explanation) -> str:
@@ -109,7 +156,7 @@ def _rows_table(explanation: Explanation) -> str:
     table = text_table([*headings, "answers for"], rows, set(headings[3:]), "  ")
     assumed = (
         f"  Items are taken to have keys of {ASSUMED_KEY_BYTES} bytes, and texts, arrays, structs and maps "
-        f"of {ASSUMED_VARIABLE_BYTES}.\n  A key without a row costs 0.5 read units."
+        f"of {ASSUMED_VARIABLE_BYTES}.\n  A key without a row costs as much as a small one."
     )
     title = "Rows (reading an item takes 0.5 units per started 4 KB, writing it 1 per started 1 KB)"
     return f"{title}\n{table}\n{assumed}"

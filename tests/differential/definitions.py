@@ -18,6 +18,7 @@ from fastserve import (
     FeatureView,
     Field,
     FileSource,
+    Float32,
     Float64,
     Int64,
     LifetimeWindow,
@@ -37,7 +38,9 @@ COLUMNS: Mapping[str, DataType] = {
     "kind": String,
     "flag": Bool,
     "seen": Timestamp,
+    "score": Float32,
     "shop": String,
+    "shelf": Int64,
 }
 TIME = "at"
 DEFAULTS: Mapping[str, Mapping[str, float]] = {

@@ -7,6 +7,7 @@ nanosecond around them, and anywhere.
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -27,32 +28,47 @@ from tests.differential.twin import (
 )
 
 T0_NS = 1_767_225_600 * 10**9  # 2026-01-01T00:00:00Z
+SECONDARY = st.sampled_from(["shop", "shelf"])
 NUMERIC = ("count", "sum", "mean", "min", "max", "var_pop", "var_samp", "stddev_pop", "stddev_samp")
 ORDERED = ("last", "first")
 LISTED = ("last", "first", "last_distinct", "first_distinct")
 FUNCTIONS_OF: dict[str, tuple[str, ...]] = {
     "amount": NUMERIC,
     "units": NUMERIC,
+    "score": NUMERIC,
     "kind": ("count", "min", "max"),
     "flag": ("count",),
     "seen": ("count", "min", "max"),
 }
 """The functions without parameters by the column they may have; `last` and `first` take every column."""
 SHOPS = ("", "a", "b", "é", "𝄞", "￮")
-"""Secondary keys, among them two whose order differs between UTF-16 and code points."""
+"""Secondary keys of text, among them two whose order differs between UTF-16 and code points."""
 
 
 def floats() -> st.SearchStrategy[float]:
     """Floats whose sums are exact in any order, tenths, the infinities and NaN."""
     exact = st.integers(-(2**20), 2**20).map(lambda number: number / 8)
     tenths = st.integers(-1000, 1000).map(lambda number: number / 10)
-    return st.one_of(exact, tenths, st.sampled_from([0.0, math.nan, math.inf, -math.inf, 1e100, -1e-100]))
+    return st.one_of(
+        exact, tenths, st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf, 1e100, -1e-100])
+    )
 
 
 def int64s() -> st.SearchStrategy[int]:
     """Integers from -2^63 + 1: what is below stands for null in rows and is refused as input."""
     extremes = st.sampled_from([2**63 - 1, -(2**63) + 1, 2**62, -(2**62), 2**53 + 1])
     return st.one_of(st.integers(-9, 9), st.integers(-(2**40), 2**40), extremes)
+
+
+def singles() -> st.SearchStrategy[float]:
+    """Floats that float32 has, most of them not short in decimal digits."""
+    tenths = st.integers(-1000, 1000).map(lambda number: single(number / 10))
+    return tenths | st.sampled_from([0.0, -0.0, math.nan, math.inf, -math.inf, single(1e20), single(1e-20)])
+
+
+def single(number: float) -> float:
+    """Return the float32 that is nearest."""
+    return float(struct.unpack("<f", struct.pack("<f", number))[0])
 
 
 def columns() -> st.SearchStrategy[dict[str, object]]:
@@ -65,7 +81,9 @@ def columns() -> st.SearchStrategy[dict[str, object]]:
             "kind": none | st.sampled_from(["", "a", "b", "B", "é", 'a,b|\t"\\', "𝄞", "￮", "x" * 300]),
             "flag": none | st.booleans(),
             "seen": none | st.integers(-3, 3).map(lambda n: T0_NS + n) | st.integers(0, 2**62),
+            "score": none | singles(),
             "shop": none | st.sampled_from(SHOPS),
+            "shelf": none | st.sampled_from([-(2**63) + 1, -10, -9, 0, 9, 10, 2**63 - 1]),
         }
     )
 
@@ -94,7 +112,7 @@ def wanted(draw: st.DrawFn, rules: Rules, *, may_have_secondary: bool = True, lo
     # Series and lifetimes take the hop that their length asks for.
     if isinstance(period, Span) and draw(st.booleans()):
         hop_ns = min(draw(st.sampled_from([1, 2, 3])) * rules.interval_ns, period.size_ns)
-    secondary = "shop" if may_have_secondary and draw(st.integers(0, 3)) == 0 else None
+    secondary = draw(SECONDARY) if may_have_secondary and draw(st.integers(0, 3)) == 0 else None
     column, function, params = draw(functions())
     return Wanted(function, column, period, params, hop_ns, secondary)
 
@@ -105,7 +123,7 @@ def functions(draw: st.DrawFn) -> tuple[str, str, dict[str, float]]:
     column = draw(st.sampled_from(sorted(FUNCTIONS_OF)))
     family = draw(st.sampled_from(["plain", "ordered", "listed", "distinct", "percentile"]))
     if family == "percentile":
-        column = draw(st.sampled_from(["amount", "units"]))
+        column = draw(st.sampled_from(["amount", "units", "score"]))
         percentile = draw(st.sampled_from([0.0, 0.01, 0.25, 0.5, 0.9, 0.99, 1.0]))
         return (
             column,
@@ -113,7 +131,7 @@ def functions(draw: st.DrawFn) -> tuple[str, str, dict[str, float]]:
             {"percentile": percentile, "precision": draw(st.sampled_from([20, 100, 500]))},
         )
     if family == "distinct":
-        column = draw(st.sampled_from(["amount", "units", "kind"]))
+        column = draw(st.sampled_from(["amount", "units", "kind", "score", "seen"]))
         return column, "approx_count_distinct", {"precision": draw(st.sampled_from([4, 8, 12, 16]))}
     if family == "listed":
         count = draw(st.sampled_from([1, 2, 3, 10, 1000]))
@@ -126,6 +144,16 @@ def functions(draw: st.DrawFn) -> tuple[str, str, dict[str, float]]:
 def with_secondary(wanted: Wanted) -> Wanted:
     """Return the same by secondary key."""
     return replace(wanted, secondary="shop")
+
+
+def by_secondary_key(asked: Sequence[Wanted], name: str) -> list[Wanted]:
+    """Return the same by secondary key: no series, and one hop for each window, as definitions have it."""
+    hops: dict[Period, int | None] = {}
+    plain = [each for each in asked if not isinstance(each.period, Series)]
+    keyed = [
+        replace(each, secondary=name, hop_ns=hops.setdefault(each.period, each.hop_ns)) for each in plain
+    ]
+    return keyed or [Wanted("count", "units", Lifetime(), secondary=name)]
 
 
 def rules() -> st.SearchStrategy[Rules]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +33,8 @@ def value_of(dtype: DataType, text: Any) -> Any:
             return NOT_FINITE[text]
         assert isinstance(text, (int, float)), text
         assert not isinstance(text, bool), text
-        return float(text)
+        number = float(text)
+        return number if dtype == Float64 else float(struct.unpack("<f", struct.pack("<f", number))[0])
     if dtype == Timestamp:
         return time_of(text)
     assert isinstance(text, bool if dtype == Bool else str), text

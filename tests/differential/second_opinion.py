@@ -26,9 +26,11 @@ COLUMNS: Mapping[str, str] = {
     "kind": "VARCHAR",
     "flag": "BOOLEAN",
     "seen": "BIGINT",
+    "score": "DOUBLE",
     "shop": "VARCHAR",
+    "shelf": "BIGINT",
 }
-FLOATS = frozenset({"amount"})
+FLOATS = frozenset({"amount", "score"})
 
 
 def take_events(connection: duckdb.DuckDBPyConnection, events: Iterable[RawEvent]) -> None:

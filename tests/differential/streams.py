@@ -144,7 +144,7 @@ def record_of(event: RawEvent) -> dict[str, Any]:
             record[name] = time_text(value)
         elif isinstance(value, float) and not math.isfinite(value):
             record[name] = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        elif name == "units" and abs(value) % 2:
+        elif name in {"units", "shelf"} and abs(value) % 2:
             record[name] = str(value)
         else:
             record[name] = value

@@ -18,7 +18,7 @@ from fastserve.ingest.materialize import materialize
 from fastserve.store.url import open_store
 from tests.differential import drawn
 from tests.differential.definitions import COLUMNS, Definition, define, file_source, repo_of
-from tests.differential.twin import DAY_NS, HOUR_NS, Lifetime, RawEvent, Series, Wanted, agrees, answer
+from tests.differential.twin import DAY_NS, HOUR_NS, RawEvent, agrees, answer
 from tests.support.served import Served, serving
 
 ARROW = {
@@ -27,7 +27,9 @@ ARROW = {
     "kind": pa.string(),
     "flag": pa.bool_(),
     "seen": pa.timestamp("ns", "UTC"),
+    "score": pa.float32(),
     "shop": pa.string(),
+    "shelf": pa.int64(),
 }
 KEYS = ("a", "b")
 LIMIT_NS = 60 * 10**9
@@ -82,8 +84,7 @@ def definitions(draw: st.DrawFn, folder: Path, longest: int = 60) -> Definition:
     one = drawn.wanted(rules, may_have_secondary=False, longest=longest)
     asked = draw(st.lists(one, min_size=1, max_size=8))
     if with_key:
-        asked = [drawn.with_secondary(each) for each in asked if not isinstance(each.period, Series)]
-        asked = asked or [Wanted("count", "units", Lifetime(), secondary="shop")]
+        asked = drawn.by_secondary_key(asked, draw(drawn.SECONDARY))
     horizon_ns = max(draw(st.sampled_from([HOUR_NS, 7 * HOUR_NS, DAY_NS, 2 * DAY_NS])), rules.interval_ns)
     return define("view", file_source(str(folder / "*.parquet")), rules, asked, horizon_ns)
 

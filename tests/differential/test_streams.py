@@ -27,10 +27,10 @@ from tests.differential import drawn
 from tests.differential.definitions import Definition, define, push_source, repo_of
 from tests.differential.streams import SKEW_NS, Expected, StreamModel, record_of, spans_of
 from tests.differential.test_batch import nothing, write_events
-from tests.differential.twin import DAY_NS, HOUR_NS, Lifetime, RawEvent, Series, Wanted, agrees, bounds_ns
+from tests.differential.twin import DAY_NS, HOUR_NS, RawEvent, agrees, bounds_ns
 from tests.support.served import Served, serving
 
-KEYS = ("a", "b")
+KEYS = ("a", "a\t20454")
 SETTLE_NS = 60 * 10**9
 
 
@@ -242,8 +242,7 @@ def definitions(draw: st.DrawFn, folder: Path) -> Definition:
     one = drawn.wanted(rules, may_have_secondary=False, longest=40)
     asked = draw(st.lists(one, min_size=1, max_size=7))
     if draw(st.integers(0, 2)) == 0:
-        asked = [drawn.with_secondary(each) for each in asked if not isinstance(each.period, Series)]
-        asked = asked or [Wanted("count", "units", Lifetime(), secondary="shop")]
+        asked = drawn.by_secondary_key(asked, draw(drawn.SECONDARY))
     horizon_ns = max(
         draw(st.sampled_from([HOUR_NS, 5 * HOUR_NS + 1000, DAY_NS, 2 * DAY_NS])), rules.interval_ns
     )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastserve.sdk.types import Array, Bool, DataType, Float64, Int64, String, Timestamp
+from fastserve.sdk.types import Array, Bool, DataType, Float32, Float64, Int64, String, Timestamp
 from fastserve.tiles.wide import WideFunction, wide_function
 from tests.differential import drawn
 from tests.differential.readable import value_of
@@ -24,6 +24,9 @@ TYPES: dict[str, DataType] = {
     "kind": String,
     "flag": Bool,
     "seen": Timestamp,
+    "score": Float32,
+    "shelf": Int64,
+    "shop": String,
 }
 WIDE = ("last", "first", "last_distinct", "first_distinct", "approx_count_distinct", "approx_percentile")
 KEYED = (*drawn.NUMERIC, *WIDE)
@@ -39,9 +42,9 @@ def is_wide(function: str, column: str, params: Any) -> bool:
 def function_of(wanted: Wanted) -> tuple[WideFunction, DataType]:
     """Return what is tested, and the type of what it answers."""
     dtype = TYPES[wanted.column]
-    key_type = None if wanted.secondary is None else String
+    key_type = None if wanted.secondary is None else TYPES[wanted.secondary]
     made = wide_function(wanted.function, tuple(wanted.params.items()), dtype, key_type)
-    output = dtype
+    output = Float64 if wanted.function == "sum" and dtype == Float32 else dtype
     if wanted.function in {"count", "approx_count_distinct"}:
         output = Int64
     elif wanted.function in {"mean", "approx_percentile", "var_pop", "var_samp", "stddev_pop", "stddev_samp"}:
@@ -88,7 +91,7 @@ def cases(draw: st.DrawFn, *, keyed: bool) -> tuple[Wanted, list[RawEvent]]:
     times = st.integers(drawn.T0_NS, drawn.T0_NS + 4)
     one = st.builds(RawEvent, st.just("a"), times, drawn.columns())
     events = draw(st.lists(one, max_size=30))
-    return Wanted(function, column, Span(1), params, None, "shop" if keyed else None), events
+    return Wanted(function, column, Span(1), params, None, draw(drawn.SECONDARY) if keyed else None), events
 
 
 @settings(deadline=None, max_examples=200)

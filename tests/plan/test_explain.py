@@ -129,3 +129,62 @@ def test_json_holds_all_of_it_and_the_totals(fraud: Explanation) -> None:
     assert len(document["outputs"]) == 12
     assert document["windows"][0]["window"] == "1d"
     assert document["assumed"]["consistency"] == "eventual"
+
+
+STREAMED = """
+from datetime import timedelta
+import fastserve as fs
+
+user = fs.Entity("user", join_keys=fs.Field("user_id", fs.String))
+pushed = fs.PushSource(
+    "pushed",
+    [fs.Field("user_id", fs.String), fs.Field("at", fs.Timestamp), fs.Field("amount", fs.Float64)],
+    timestamp_field="at",
+)
+spending = fs.FeatureView(
+    "spending",
+    entities=[user],
+    source=pushed,
+    features=[
+        fs.Aggregate(fs.Field("amount", fs.Float64), function, timedelta(days=days))
+        for function in ("sum", "count") for days in (1, 7, 28, 356)
+    ],
+    aggregation_interval=timedelta(minutes=5),
+)
+amount = fs.Attribute("amount", fs.Float64)
+latest = fs.FeatureView("latest", entities=[user], source=pushed, features=[amount])
+service = fs.FeatureService("s", features=[spending, latest])
+"""
+
+
+@pytest.fixture
+def streamed(tmp_path: Path) -> Explanation:
+    (tmp_path / "features.py").write_text(STREAMED)
+    (tmp_path / "fastserve.toml").write_text('workspace = "w"\n')
+    return explain(plan_workspace(load_repo(tmp_path)).services["s"])
+
+
+def test_a_stream_costs_two_keys_more_whatever_the_windows(streamed: Explanation) -> None:
+    assert (streamed.keys, streamed.stream_keys, streamed.calls) == (4, 2, 1)
+    assert (streamed.read_units, streamed.stream_read_units) == (3.5, 2.0)
+    assert [row.read_units for row in streamed.rows] == [0.5, 1.0]  # attributes that are pushed to
+    assert streamed.price_per_million_vectors_usd == 3.5 * 0.125
+    assert [(read.tables, read.block) for read in streamed.reads if read.block] == [
+        (("w.spending.stream",), "the previous"),
+        (("w.spending.stream",), "the current"),
+    ]
+
+
+def test_a_pushed_event_s_cost_grows_with_its_block(streamed: Explanation) -> None:
+    spending, latest = streamed.streams
+    assert (spending.block, spending.keys, spending.full_tiles) == ("2d", 2, 2 * 24 * 12)
+    assert (spending.write_units, spending.full_write_units) == (1, 14)
+    assert spending.full_read_units == 2 * 4
+    assert (latest.keys, latest.read_units, latest.write_units) == (0, 0, 1)
+
+
+def test_the_text_tells_keys_with_and_without_blocks(streamed: Explanation) -> None:
+    text = explain_text(streamed)
+    assert text == (GOLDEN / "streamed.txt").read_text(encoding="utf-8")
+    document = json.loads(json.dumps(streamed.to_json()))
+    assert (document["keys"], document["stream_keys"], document["streams"][0]["block"]) == (4, 2, "2d")

@@ -1,0 +1,74 @@
+"""What a stream adds to a vector and to its upkeep: the blocks of a view put into numbers.
+
+How long blocks get, no plan knows: figures are given for one tile, and for blocks that have a tile for every
+aggregation interval. Reads of keys without a block cost as much as those of small ones; all are consistent.
+
+Invariants
+1. Every streamed place of a service is told once; one of attributes costs no key more, and a write an event.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastserve.plan.explain_windows import duration_text
+from fastserve.plan.service import Place, ServicePlan
+from fastserve.plan.stream_costs import most_tiles, write_cost
+from fastserve.plan.streams import BLOCKS_READ
+
+READ_UNIT_BYTES = 4096
+READ_UNITS_PER_STEP = 0.5  # eventually consistent, which the hot path is content with
+CONSISTENT_UNITS_PER_STEP = 1.0  # of tables that are pushed to: the next read finds what was pushed
+
+
+@dataclass(frozen=True, slots=True)
+class StreamCost:
+    """What one streamed row of a vector costs beside the row itself.
+
+    ``keys`` and ``read_units`` are those of its blocks, if each has one tile; ``full_…`` is for blocks of
+    ``full_tiles``. ``write_units`` are for each pushed event. A view of attributes has no blocks.
+    """
+
+    view: str
+    table: str
+    block: str
+    keys: int
+    item_bytes: int
+    read_units: float
+    write_units: int
+    full_tiles: int
+    full_item_bytes: int
+    full_read_units: float
+    full_write_units: int
+    fits: bool
+
+
+def stream_costs(plan: ServicePlan) -> tuple[StreamCost, ...]:
+    """Return the costs of all places of a service that are pushed to."""
+    return tuple(cost for place in plan.places if (cost := _stream_cost(place)) is not None)
+
+
+def _stream_cost(place: Place) -> StreamCost | None:
+    view = place.view
+    first, full = write_cost(view, 1), write_cost(view, max(1, most_tiles(view)))
+    if first is None or full is None:
+        return None
+    keys = 0 if view.stream is None else BLOCKS_READ
+    return StreamCost(
+        view=view.name,
+        table=view.table if view.stream is None else view.stream.table,
+        block="" if view.stream is None else duration_text(view.stream.block_ns),
+        keys=keys,
+        item_bytes=first.item_bytes,
+        read_units=keys * _read_units(first.item_bytes),
+        write_units=first.units,
+        full_tiles=full.tiles,
+        full_item_bytes=full.item_bytes,
+        full_read_units=keys * _read_units(full.item_bytes),
+        full_write_units=full.units,
+        fits=full.fits,
+    )
+
+
+def _read_units(item_bytes: int) -> float:
+    return -(-item_bytes // READ_UNIT_BYTES) * CONSISTENT_UNITS_PER_STEP
