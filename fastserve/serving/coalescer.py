@@ -137,7 +137,7 @@ class Coalescer:
         return read
 
     def _on_turn_end(self) -> None:
-        """Send what is pending, or wait for one turn more (docs/decisions/0006-one-turn-more.md).
+        """Send what is pending, or wait for one turn more (docs/decisions/0007-one-turn-more.md).
 
         Where one turn brought several requests, more have come while it was worked off: taking them along
         makes calls twice as large. A lone request doesn't wait.
