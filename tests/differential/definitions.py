@@ -108,18 +108,21 @@ def define(
     name: str,
     source: PushSource | FileSource,
     rules: Rules,
-    asked: Sequence[Wanted],
+    asked: Sequence[Wanted] | Mapping[str, Wanted],
     horizon_ns: int,
 ) -> Definition:
     """Return a view with these aggregates; those of a view have one secondary key, or none.
 
     With a key all aggregates over one window have the first one's hop: others are refused.
     """
-    (secondary,) = {wanted.secondary for wanted in asked}
+    if not isinstance(asked, Mapping):
+        asked = {f"f{number}": wanted for number, wanted in enumerate(asked)}
+    named = dict(asked)
+    (secondary,) = {wanted.secondary for wanted in named.values()}
     if secondary is not None:
         hops: dict[object, int | None] = {}
-        asked = [replace(w, hop_ns=hops.setdefault(window_of(w.period), w.hop_ns)) for w in asked]
-    named = {f"f{number}": wanted for number, wanted in enumerate(asked)}
+        for feature, w in named.items():
+            named[feature] = replace(w, hop_ns=hops.setdefault(window_of(w.period), w.hop_ns))
     view = FeatureView(
         name,
         entities=[USER],
@@ -130,11 +133,10 @@ def define(
         horizon=duration(horizon_ns),
         aggregation_secondary_key=None if secondary is None else Field(secondary, COLUMNS[secondary]),
     )
-    for feature in view.aggregates[len(asked) :]:  # the secondary keys that views add
-        period = next(w.period for w in asked if window_of(w.period) == feature.time_window)
-        assert feature.name is not None
-        hop_ns = next(w.hop_ns for w in reversed(asked) if window_of(w.period) == feature.time_window)
-        named[feature.name] = Wanted("secondary_keys", str(secondary), period, {}, hop_ns, secondary)
+    for added in view.aggregates[len(asked) :]:  # the secondary keys
+        like = next(w for w in named.values() if window_of(w.period) == added.time_window)
+        assert added.name is not None
+        named[added.name] = replace(like, function="secondary_keys", column=str(secondary), params={})
     return Definition(view, rules, named, horizon_ns)
 
 

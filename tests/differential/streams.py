@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.differential.definitions import Definition
@@ -49,6 +49,10 @@ class StreamModel:
     complete_until_ns: int | None
     pushed: list[RawEvent] = field(default_factory=list)
     rows: dict[str, Row] = field(default_factory=dict)
+
+    def copied(self) -> StreamModel:
+        """Return a model that goes its own way from here."""
+        return replace(self, pushed=list(self.pushed), rows=dict(self.rows))
 
     @property
     def interval_ns(self) -> int:

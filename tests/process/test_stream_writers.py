@@ -20,7 +20,6 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
-import pytest
 
 from perf.load import standin_client
 from tests.support.feature_server import (
@@ -30,12 +29,21 @@ from tests.support.feature_server import (
     serving_features,
 )
 from tests.support.server_process import Connection, Server, eventually, kill
-from tests.support.stream_load import Ledger, Load, Totals, key_name, writing
+from tests.support.stream_load import RETRIED, Ledger, Load, Totals, key_name, writing
 
 MINUTE_NS = 60 * 10**9
 KILL_EVERY_S = 1.5
-READ_EVERY_S = 0.03
+READ_EVERY_S = 0.1
 READERS = 2
+TRIES = 20
+LATENCY_MS = {"1": 3, "99": 15}
+FAULTS = {
+    "operations": ["PutItem", "BatchGetItem", "GetItem"],
+    **{
+        f"{fault}_share": 0.02
+        for fault in ("throttle", "server_error", "drop_connection", "cut_answer", "wrong_crc")
+    },
+}
 REPO = """
 from datetime import timedelta
 from fastserve import *
@@ -100,8 +108,11 @@ class World:
             }
         )
         pq.write_table(table, self.repo / "history" / f"{phases}.parquet")
-        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(load.phase_start_ns(phases) // 10**9))
-        self.run("materialize", "spend", "--until", until)
+        self.run("materialize", "spend", "--until", self.until(load, phases))
+
+    def until(self, load: Load, phases: int) -> str:
+        """Return the time at which the first phases end."""
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(load.phase_start_ns(phases) // 10**9))
 
 
 @contextmanager
@@ -183,10 +194,17 @@ class Reader:
         assert np.array_equal(found["recent"], found["ever"])
         self.reads += 1
 
+    def read_for_certain(self, connection: Connection) -> dict[str, Totals]:
+        """Read until the store doesn't fail."""
+        for _ in range(TRIES):
+            if found := self.read(connection):
+                return found
+        raise AssertionError(f"the store failed {TRIES} times")
+
     def read(self, connection: Connection) -> dict[str, Totals] | None:
-        """Return what all keys have, by window; None when the server is on its way out."""
+        """Return what all keys have, by window; None when the store fails or the server is on its way out."""
         answer = connection.ask(GET_FEATURES_BATCH, self._body)
-        if answer.status in {503, 504}:
+        if answer.status in RETRIED:
             return None
         assert answer.status == 200, answer.body[:500]
         document = orjson.loads(answer.body)
@@ -235,9 +253,7 @@ def run_load(
         totals = load.totals()
         assert np.array_equal(ledger.acknowledged(), totals)
         for _ in range(4):  # of either worker
-            connection = server.connect()
-            found = reader.read(connection)
-            assert found is not None
+            found = reader.read_for_certain(server.connect())
             assert np.array_equal(found["recent"], totals)
             assert np.array_equal(found["ever"], totals)
     print(f"{load.events:,} events, {len(killed)} workers killed, {reader.reads} reads of {load.keys} keys")
@@ -258,23 +274,36 @@ def test_nothing_is_lost_or_doubled_while_workers_die_and_rows_land(tmp_path: Pa
 
         run_load(server, load, "spend", land)
         world.land(load, load.phases)
-        found = Reader(server, load, Ledger(load), "spend").read(server.connect())
-        assert found is not None
+        found = Reader(server, load, Ledger(load), "spend").read_for_certain(server.connect())
         assert np.array_equal(found["ever"], load.totals())
 
 
-@pytest.mark.parametrize("service, source", [("spend", "both"), ("pushed", "alone")])
-def test_nothing_is_lost_or_doubled_on_dynamodb(tmp_path: Path, service: str, source: str) -> None:
+def test_nothing_is_lost_or_doubled_on_dynamodb_while_rows_land(tmp_path: Path) -> None:
     with standin_client.running() as stand_in:
         world = World(tmp_path, stand_in.store_url())
-        load = make_load(tmp_path, source, phases=3, requests=25, batch=20, keys=12)
-        if service == "spend":
-            world.land(load, 0)
-        stand_in.control(latency_ms={"1": 3, "99": 15})
+        load = make_load(tmp_path, "both", phases=3, requests=20, batch=20, keys=12)
+        world.land(load, 0)
+        stand_in.control(latency_ms=LATENCY_MS)
         with serving_features(world.repo, world.url, "--workers", "2") as server:
 
             def land(phase: int) -> None:
-                if phase and service == "spend":
+                if phase:
                     world.land(load, phase)
 
-            run_load(server, load, service, land, readers=8)
+            run_load(server, load, "spend", land, readers=8)
+
+
+def test_nothing_is_lost_or_doubled_on_a_failing_dynamodb_that_is_compacted(tmp_path: Path) -> None:
+    with standin_client.running() as stand_in:
+        world = World(tmp_path, stand_in.store_url())
+        load = make_load(tmp_path, "alone", phases=3, requests=20, batch=20, keys=12)
+        with serving_features(world.repo, world.url, "--workers", "2") as server:
+            stand_in.control(latency_ms=LATENCY_MS, faults=FAULTS)
+
+            def compact(phase: int) -> None:
+                if phase:
+                    world.run("compact", "pushed", "--until", world.until(load, phase))
+
+            run_load(server, load, "pushed", compact, readers=4)
+            counters = stand_in.counters()
+            assert counters["errors"] > 10, counters

@@ -364,3 +364,25 @@ class AgainstModel(RuleBasedStateMachine):
 
 TestAgainstModel = AgainstModel.TestCase
 TestAgainstModel.settings = settings(max_examples=80, stateful_step_count=30)
+
+
+def test_a_read_of_a_group_that_is_pushed_to_is_joined_until_it_is_sent_and_not_after() -> None:
+    batches: list[list[KeyRead]] = []
+    flushes: list[Callable[[], None]] = []
+    coalescer = Coalescer(
+        1, 100, lambda reads: batches.append(list(reads)), flushes.append, lambda _: None, has_pushed=True
+    )
+    group = ReadGroup(0, ("t",), pushed=True)
+    askers = [Asker() for _ in range(3)]
+    first = coalescer.read(group, "k", askers[0], 1.0)
+    assert coalescer.read(group, "k", askers[1], 1.0) is first
+    flushes.pop()()
+    later = coalescer.read(group, "k", askers[2], 1.0)
+    assert later is not first
+    assert coalescer.in_flight() == 2
+    flushes.pop()()
+    assert [[read.key for read in batch] for batch in batches] == [["k"], ["k"]]
+    coalescer.settle(batches[1])
+    coalescer.settle(batches[0])
+    coalescer.settle(batches[0])
+    assert coalescer.in_flight() == 0

@@ -1,0 +1,161 @@
+"""Heads of many places at once against each by itself, and against tiles merged one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastserve.tiles.heads as heads_module
+from fastserve.tiles.aggregates import AggregateSpec, make_schema
+from fastserve.tiles.blocks import Block, block_schema, from_events
+from fastserve.tiles.heads import HeadPlace, HeadPlan, Tiles, narrow_components
+from fastserve.tiles.operations import over_axis, reduce_parts
+from fastserve.tiles.windows import DAY_NS, HOUR_NS, LIFETIME_NS, MINUTE_NS, Window
+from tests.differential.tiling import COLUMNS, FUNCTIONS, spec
+
+Words = npt.NDArray[np.int64]
+NOW_NS = 20_000 * DAY_NS + 10 * HOUR_NS + 1
+INTERVALS_NS = (MINUTE_NS, 5 * MINUTE_NS, HOUR_NS)
+
+
+@st.composite
+def specs(draw: st.DrawFn, interval_ns: int) -> list[AggregateSpec]:
+    made = []
+    for _ in range(draw(st.integers(1, 12))):
+        column = draw(st.sampled_from(["amount", "units", "flag"]))
+        window = draw(
+            st.sampled_from(
+                [
+                    Window(interval_ns, interval_ns, interval_ns, DAY_NS),
+                    Window(3 * interval_ns, interval_ns, interval_ns, DAY_NS),
+                    Window(3 * interval_ns, interval_ns, interval_ns, DAY_NS, -2 * interval_ns),
+                    Window(30 * DAY_NS, DAY_NS, interval_ns, DAY_NS),
+                    Window(LIFETIME_NS, interval_ns, interval_ns, DAY_NS),
+                ]
+            )
+        )
+        made.append(spec(column, draw(st.sampled_from(FUNCTIONS[column])), window))
+    return list({each.name: each for each in made}.values())
+
+
+@st.composite
+def places(draw: st.DrawFn) -> HeadPlace:
+    schema = make_schema(draw(specs(draw(st.sampled_from(INTERVALS_NS)))), DAY_NS)
+    return HeadPlace(schema, block_schema(schema), tuple(sorted(narrow_components(schema.features))))
+
+
+def block_of(place: HeadPlace, count: int, seed: int) -> Block:
+    """Return the tiles of so many events of the last hours."""
+    chance = np.random.default_rng(seed)
+    interval_ns = place.blocks.interval_ns
+    back = chance.choice(max(count, 40), count, replace=False) * interval_ns
+    values: dict[str, list[Any]] = {
+        "amount": [
+            None if n % 5 == 0 else float(v) / 8 for n, v in enumerate(chance.integers(-99, 99, count))
+        ],
+        "units": chance.integers(-(2**56), 2**56, count).tolist(),
+        "flag": [None if v == 2 else bool(v) for v in chance.integers(0, 3, count).tolist()],
+        "kind": [None] * count,
+    }
+    assert set(values) == set(COLUMNS)
+    made = from_events(place.blocks, ["k"] * count, (NOW_NS - 1 - back).tolist(), values)
+    parts = [made[key] for key in sorted(made)]
+    return Block(
+        np.concatenate([part.starts for part in parts]),
+        np.concatenate([part.words for part in parts]),
+        [irs for part in parts for irs in part.wide],
+    )
+
+
+def heads_of(plan: HeadPlan, blocks: Sequence[Sequence[Block | None]]) -> Words:
+    """Return the heads of lines, whose blocks stand by position."""
+    buffer: list[Words] = []
+    at, starts, owners, word = [], [], [], 0
+    for line, by_position in enumerate(blocks):
+        for position, block in enumerate(by_position):
+            for start, words in zip(block.starts, block.words, strict=True) if block else ():
+                buffer.append(np.concatenate([[start], words]))
+                at.append(word)
+                starts.append(start)
+                owners.append(line * len(plan.places) + position)
+                word += len(buffer[-1])
+    heads = np.tile(plan.neutral, (len(blocks), 1))
+    if at:
+        everything = np.concatenate([*buffer, plan.empty_tiles])
+        tiles = Tiles(everything, np.array(at), np.array(starts, np.int64), np.array(owners))
+        plan.merge(tiles, NOW_NS, heads)
+    return heads
+
+
+def slow_head(place: HeadPlace, number: int, block: Block | None) -> list[int] | None:
+    """Return a component's head, tile by tile; None where no tile counts."""
+    component = place.schema.components[number]
+    window, first = component.window, place.blocks.component_words[number]
+    low, high = window.start_ns(NOW_NS), window.end_ns(NOW_NS)
+    merged: list[Words] | None = None
+    for start, words in zip(block.starts, block.words, strict=True) if block else ():
+        if low <= start < high:
+            parts = [words[None, None, first + part : first + part + 1] for part in range(component.op.parts)]
+            if merged is not None:
+                parts = [np.stack([m, p[0]], axis=1) for m, p in zip(merged, parts, strict=True)]
+            merged = reduce_parts(component.op, parts, over_axis(parts[0].shape[1]))
+    return None if merged is None else [int(part[0, 0]) for part in merged]
+
+
+def own_words(plan: HeadPlan, heads: Words, position: int, number: int) -> list[int]:
+    return [int(heads[0, word]) for word in plan.words_of(position, number)]
+
+
+def agree(place: HeadPlace, number: int, got: Sequence[int], want: Sequence[int] | None) -> bool:
+    component = place.schema.components[number]
+    if want is None:
+        want = [bits[0] for bits in np.array_split(component.neutral_bits, component.op.parts)]
+    if not component.op.is_float:
+        return list(got) == [int(value) for value in want]
+    one, other = (np.array(values, np.int64).view(np.float64) for values in (got, want))
+    return np.allclose(one, other, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.data(), st.lists(places(), min_size=1, max_size=4), st.integers(0, 2**32), st.sampled_from([64, 2**16])
+)
+def test_heads_are_those_of_each_key_alone_and_of_its_tiles_one_by_one(
+    data: st.DataObject, made: list[HeadPlace], seed: int, max_terms: int
+) -> None:
+    plan = HeadPlan(made)
+    counts = st.sampled_from([0, 0, 1, 2, 5, 40])
+    lines: list[list[Block | None]] = []
+    for line in range(data.draw(st.integers(1, 5))):
+        row: list[Block | None] = []
+        for position, place in enumerate(made):
+            count = data.draw(counts)
+            row.append(block_of(place, count, seed + 10 * line + position) if count else None)
+        lines.append(row)
+    before, heads_module.MAX_TERMS = heads_module.MAX_TERMS, max_terms
+    try:
+        together = heads_of(plan, lines)
+    finally:
+        heads_module.MAX_TERMS = before
+    for number, row in enumerate(lines):
+        alone = heads_of(plan, [row])
+        assert (alone[0] == together[number]).all()
+        for position, place in enumerate(made):
+            single = heads_of(plan, [[b if p == position else None for p, b in enumerate(row)]])
+            for component in place.components:
+                got = own_words(plan, alone, position, component)
+                assert got == own_words(plan, single, position, component)
+                assert agree(place, component, got, slow_head(place, component, row[position]))
+
+
+def test_heads_have_a_length_that_rows_can_be_joined_with() -> None:
+    window = Window(HOUR_NS, 5 * MINUTE_NS, MINUTE_NS, DAY_NS)
+    schema = make_schema([spec("amount", "sum", window)], DAY_NS)
+    plan = HeadPlan([HeadPlace(schema, block_schema(schema), (0,))])
+    assert plan.words % 3 == len(plan.empty_tiles) % 3 == 0
+    assert plan.words_of(0, 0)[0] < plan.words
