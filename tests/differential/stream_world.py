@@ -34,7 +34,9 @@ SETTLE_NS = 60 * 10**9
 class World:
     """A view in a store with two workers over it, and the model of what it must answer."""
 
-    def __init__(self, definition: Definition, folder: Path, now_ns: int, data: st.DataObject) -> None:
+    def __init__(
+        self, definition: Definition, folder: Path, url: str, now_ns: int, data: st.DataObject
+    ) -> None:
         self.definition = definition
         self.pool = dict(definition.asked)
         self.lasting = set(definition.asked)
@@ -43,7 +45,7 @@ class World:
         self.data = data
         self.has_files = definition.view.batch_source is not None
         self.repo = repo_of(folder, definition)
-        self.url = f"local:{folder / 'store'}?sync=off"
+        self.url = url
         self.model = StreamModel(definition, None if self.has_files else now_ns)
         self.store: OnlineStore
         self.workers: list[tuple[AsyncExitStack, Served, int | None]] = []

@@ -15,6 +15,7 @@ from tests.differential import drawn
 from tests.differential.definitions import Definition, define, push_source
 from tests.differential.stream_world import World
 from tests.differential.twin import DAY_NS, HOUR_NS
+from tests.support.served import dynamodb_url
 
 KEYS = ("a", "a\t20454")
 SETTLE_NS = 60 * 10**9
@@ -51,13 +52,25 @@ STEPS = (
 )
 
 
+def live_through(folder: Path, url: str, data: st.DataObject) -> None:
+    """Draw a view and steps, and take them."""
+    definition = data.draw(definitions(folder))
+    now_ns = data.draw(drawn.request_times(definition.rules))
+    steps = data.draw(st.lists(st.sampled_from(STEPS), min_size=3, max_size=12), label="steps")
+    world = World(definition, folder, url, now_ns, data)
+    asyncio.run(live(world, steps))
+    note(f"{min(world.reads, 10)} reads that weren't missing")
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_reads_are_the_twins_whatever_happens_in_whatever_order(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:
-        definition = data.draw(definitions(Path(name)))
-        now_ns = data.draw(drawn.request_times(definition.rules))
-        steps = data.draw(st.lists(st.sampled_from(STEPS), min_size=3, max_size=12), label="steps")
-        world = World(definition, Path(name), now_ns, data)
-        asyncio.run(live(world, steps))
-        note(f"{min(world.reads, 10)} reads that weren't missing")
+        live_through(Path(name), f"local:{name}/store?sync=off", data)
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.data())
+def test_reads_are_the_twins_on_dynamodb(data: st.DataObject) -> None:
+    with tempfile.TemporaryDirectory() as name, dynamodb_url() as url:
+        live_through(Path(name), url, data)

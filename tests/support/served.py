@@ -9,8 +9,9 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import os
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
@@ -26,8 +27,9 @@ from fastserve.server.exchange import Application, Exchange, Headers
 from fastserve.server.options import ServerOptions
 from fastserve.server.worker import WorkerContext
 from fastserve.wire.http1 import RequestHead
+from perf.load import standin_client
 from tests.differential.readable import value_of
-from tests.support.feature_server import GET_FEATURES_BATCH
+from tests.support.feature_server import GET_FEATURES_BATCH, clean_environ
 
 WAIT_S = 30.0
 ROWS_AT_ONCE = 1_000
@@ -126,6 +128,13 @@ class Served:
         status, document = await self.post(GET_FEATURES_BATCH, {"params": params}, now_ns)
         assert status == 200, document
         return document
+
+
+@contextmanager
+def dynamodb_url() -> Iterator[str]:
+    """Give the URL of an empty stand-in, with made-up credentials in this process's environment."""
+    with patch.dict(os.environ, clean_environ(), clear=True), standin_client.running() as stand_in:
+        yield stand_in.store_url()
 
 
 @asynccontextmanager
