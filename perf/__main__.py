@@ -26,6 +26,8 @@ from perf.load import standin_client
 from perf.reference import hold_against_reference
 from perf.report import format_floors, format_footnotes, format_table, has_failed, over_budget
 from perf.run import RunOptions, measure_floors_alone, measure_service, measure_services
+from perf.scenario import command as scenario_command
+from perf.scenario.definition import SCENARIOS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +54,8 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _floor(options: argparse.Namespace) -> int:
-    services = list(SHAPES) if options.lookups else [shape.service for shape in ARTICLE]
+    more = [shape for shape in SHAPES.values() if shape.repo == "lookups"] if options.lookups else []
+    services = [shape.service for shape in (*ARTICLE, *more)]
     print(format_floors([measure_floors_alone(service, _run_options(options)) for service in services]))
     return 0
 
@@ -149,6 +152,8 @@ def _parser() -> argparse.ArgumentParser:
     floor.set_defaults(run=_floor)
     for command in (run, table, floor):
         _add_load_options(command)
+    for name in SCENARIOS:
+        scenario_command.add_command(commands, name)
     commands.add_parser("smoke", help="see in seconds that figures come out").set_defaults(run=_smoke)
     stand = commands.add_parser("stand", help="keep a stand-in with a service's rows up")
     stand.add_argument("--service", required=True, choices=list(SHAPES))
