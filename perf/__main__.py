@@ -28,6 +28,7 @@ from perf.report import format_floors, format_footnotes, format_table, has_faile
 from perf.run import RunOptions, measure_floors_alone, measure_service, measure_services
 from perf.scenario import command as scenario_command
 from perf.scenario.definition import SCENARIOS
+from perf.sweep import command as sweep_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_load_options(command)
     for name in SCENARIOS:
         scenario_command.add_command(commands, name)
+    sweep_command.add_command(commands)
     commands.add_parser("smoke", help="see in seconds that figures come out").set_defaults(run=_smoke)
     stand = commands.add_parser("stand", help="keep a stand-in with a service's rows up")
     stand.add_argument("--service", required=True, choices=list(SHAPES))

@@ -36,6 +36,7 @@ from perf.load.histogram import Histogram
 from perf.load.latency_law import DYNAMODB_MS, LatencyLaw
 from perf.load.operations import Store
 from perf.load.precise_timer import PreciseTimer
+from perf.load.prepared_items import PreparedItems
 from perf.load.signature import SignatureCheck
 from perf.load.tables import PreparedTable
 
@@ -105,7 +106,12 @@ class StandIn:
         if unknown:
             raise validation(f"unknown controls: {sorted(unknown)}")
         for table in wanted.get("prepare", ()):
-            self.store.tables[table["table"]] = PreparedTable(table["table"], table["rows"])
+            name = table["table"]
+            if "items" in table:
+                self.store.tables[name] = PreparedItems(name, table["key"], table["items"])
+                self.store.whole_items.add(name)
+            else:
+                self.store.tables[name] = PreparedTable(name, table["rows"])
         if "faults" in wanted:
             self.store.faults = Faults(FaultPlan.from_json(wanted["faults"]))
         if "latency_ms" in wanted:

@@ -81,6 +81,14 @@ class StandInAddress:
         """
         self.control(prepare=[{"table": table, "rows": list(rows)}])
 
+    def prepare_items(self, table: str, key: str, items: Sequence[str]) -> None:
+        """Have a table answer from a pool of items, each the JSON of its attributes without the key's.
+
+        Raises:
+            ControlError: the items are no texts.
+        """
+        self.control(prepare=[{"table": table, "key": key, "items": list(items)}])
+
     def _exchange(self, method: str, body: bytes | None) -> dict[str, Any]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
         with contextlib.closing(connection):

@@ -43,7 +43,7 @@ class ScenarioOptions:
     """How long a scenario is measured; all of it together stays under five minutes."""
 
     # At the rates that are quoted.
-    duration_s: float = 15.0
+    duration_s: float = 12.0
     # At the rates that only make the curve.
     curve_s: float = 4.0
     saturation_s: float = 6.0
@@ -59,7 +59,7 @@ class ScenarioOptions:
     open_connections: int = 128
     # No point that only makes the curve is begun later, and no further round of a service alone: on a machine
     # that is slow to start processes the run has to end, too.
-    curve_until_s: float = 265.0
+    curve_until_s: float = 240.0
     alone_until_s: float = 80.0
     loads: tuple[float, ...] = (0.5, 0.8)
     curve: tuple[float, ...] = (0.2, 0.65, 0.95)

@@ -38,9 +38,9 @@ img { max-width: 100% }
 """
 _HOW = """All at once, open loop, at half of saturation, store with its latency law. CPU: each alone, store at
 once, 16 clients. Above: what a request takes longer than the store's own call, percentile by percentile."""
-_STALLS = f"""Stalls: probes of /healthz, one each 5 ms, that took over {STALL_MS} ms. On a machine without a CPU
-to spare they hold the time in which the server was ready and something else ran, too: the last column is its
-share of the time. Server, stand-in, generator: how much of a core each took."""
+_STALLS = f"""Stalls: probes of /healthz, one each 5 ms, that took over {STALL_MS} ms. On a machine without a
+CPU to spare they hold the time in which the server was ready and something else ran, too: the last column is
+its share of the time. Server, stand-in, generator: how much of a core each took."""
 
 
 def render_page(document: dict[str, Any], picture: bytes) -> str:
@@ -72,8 +72,8 @@ def _scaled(document: dict[str, Any]) -> str:
     return (
         "<div class=scaled><b>Scaled, an extrapolation and not a measurement:</b> at "
         f"{document['mix_cpu_us']:.0f} µs of CPU per request of the mix, {scaled['fs_qps']:,} FS-QPS and "
-        f"{scaled['ddb_qps']:,.0f} store keys per second would take <b>{scaled['cores']:.1f} cores</b> of "
-        "the server, if cores added up. No network, no store and no balancer are in it.</div>"
+        f"{scaled['ddb_qps']:,.0f} store keys per second would take <b>{scaled['cores']:.1f} cores</b> "
+        "of the server, if cores added up. No network, no store and no balancer are in it.</div>"
     )
 
 
