@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from perf import server
+from perf.compare import command as compare_command
 from perf.compare.feast.server import SERVICE as FEAST_SERVICE
 from perf.data import ARTICLE, ON_DEMAND, SHAPES, prepare_service
 from perf.environment import describe_environment
@@ -156,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     for name in SCENARIOS:
         scenario_command.add_command(commands, name)
     sweep_command.add_command(commands)
+    compare_command.add_command(commands)
     commands.add_parser("smoke", help="see in seconds that figures come out").set_defaults(run=_smoke)
     stand = commands.add_parser("stand", help="keep a stand-in with a service's rows up")
     stand.add_argument("--service", required=True, choices=list(SHAPES))

@@ -1,7 +1,8 @@
 """The bare server with the store read through aiobotocore: `python -m perf.compare.sdk_server`.
 
-What `perf.bare` is but for its store client: one BatchGetItem of the SDK per request, whose rows come decoded.
-So the difference to `perf.bare` is the SDK and a task per request. Like `perf.bare` it must not import fastserve, answers look-ups of one service and validates nothing.
+What `perf.bare` is but for its store client: one BatchGetItem of the SDK per request, whose rows come
+decoded. So the difference to `perf.bare` is the SDK and a task per request. Like `perf.bare` it must not
+import fastserve, answers look-ups of one service and validates nothing.
 
 Invariants:
 1. Values are right: a request is answered from the rows of its own call.

@@ -63,6 +63,7 @@ def _draw_axis(panel: Axes, axis: Axis, entries: Sequence[dict[str, Any]]) -> No
     panel.set_ylim(0, max(cost + more for cost, more in zip(costs, above, strict=True)) * 1.2)
     if axis.is_logarithmic:
         panel.set_xscale("log")
+        panel.minorticks_off()
         plain_ticks(panel.xaxis, [float(place) for place in places])
     elif axis.name == "workers":
         panel.set_xticks(places)

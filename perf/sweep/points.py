@@ -47,7 +47,7 @@ AXES = (
     Axis("window", "window of 100 sums (days)", "one view, one key", is_logarithmic=True),
     Axis("clients", "clients", "5 views of 100 look-ups", is_logarithmic=True),
     Axis("workers", "workers", "5 views of 100 look-ups, 32 clients"),
-    Axis("distinct", "share of keys read that were asked for", "5 views of 100 look-ups, 16 clients"),
+    Axis("distinct", "keys read for each key asked for", "5 views of 100 look-ups, 16 clients"),
 )
 POINTS = (
     *(Point(axis, value, f"sweep_{axis}_{value}") for axis, values in SWEPT.items() for value in values),
