@@ -1,4 +1,4 @@
-"""`python -m perf`: measure one service, all of them, or look whether measuring works at all.
+"""`python -m perf`: measure one service, all, the scenarios, the peers, or see whether measuring works.
 
 Reads argv, prints tables, writes JSON; knows no load and no server itself.
 
@@ -28,6 +28,7 @@ from perf.reference import hold_against_reference
 from perf.report import format_floors, format_footnotes, format_table, has_failed, over_budget
 from perf.run import RunOptions, measure_floors_alone, measure_service, measure_services
 from perf.scenario import command as scenario_command
+from perf.scenario import soak as soak_command
 from perf.scenario.definition import SCENARIOS
 from perf.sweep import command as sweep_command
 
@@ -156,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_load_options(command)
     for name in SCENARIOS:
         scenario_command.add_command(commands, name)
+    soak_command.add_command(commands)
     sweep_command.add_command(commands)
     compare_command.add_command(commands)
     commands.add_parser("smoke", help="see in seconds that figures come out").set_defaults(run=_smoke)

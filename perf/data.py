@@ -113,11 +113,12 @@ ARTICLE = tuple(shape for shape in SHAPES.values() if shape.repo == "article" an
 @cache
 def service_plan(service: str) -> ServicePlan:
     """Compile a measured service from its feature repo."""
-    return _workspace_plan(SHAPES[service].repo_path).services[service]
+    return workspace_plan(SHAPES[service].repo_path).services[service]
 
 
 @cache
-def _workspace_plan(repo: Path) -> WorkspacePlan:
+def workspace_plan(repo: Path) -> WorkspacePlan:
+    """Compile all services of a feature repo, once."""
     return plan_workspace(load_repo(repo))
 
 

@@ -84,14 +84,20 @@ def run(options: argparse.Namespace) -> int:
     return 1 if failed or broken else 0
 
 
-def compare(kinds: Sequence[str], rounds: int, duration_s: float, warmup_s: float) -> list[dict[str, Any]]:
+def compare(
+    kinds: Sequence[str],
+    rounds: int,
+    duration_s: float,
+    warmup_s: float,
+    services: Sequence[str] = SERVICES,
+) -> list[dict[str, Any]]:
     """Measure kinds of servers over all shapes in turns; give the figures of each.
 
     Raises:
         ChildError: a process did not come up, or an environment can't be made.
     """
     with standin_client.running(tls=TLS in kinds) as stand_in, contextlib.ExitStack() as stack:
-        contenders = list(start(stand_in, SERVICES, kinds, stack))
+        contenders = list(start(stand_in, services, kinds, stack))
         reports: list[list[Report]] = [[] for _ in contenders]
         planned_s = rounds * sum(_turn_s(entry, duration_s, warmup_s) for entry in contenders)
         bar = stack.enter_context(Progress("compare", planned_s))

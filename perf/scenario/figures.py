@@ -32,7 +32,7 @@ def scenario_figures(scenario: Scenario, measured: dict[str, Any]) -> dict[str, 
     alone = {service: _alone_figures(kinds) for service, kinds in measured["alone"].items()}
     mix_cpu_us = sum(share * alone[service]["cpu_us"] for service, share in scenario.shares.items())
     loads = [
-        _load_figures(scenario, entry["law"], entry["share"], entry["report"]) for entry in measured["loads"]
+        load_figures(scenario, entry["law"], entry["share"], entry["report"]) for entry in measured["loads"]
     ]
     quoted = next(load for load in loads if load["law"] and load["share"] == QUOTED_SHARE)
     services = [
@@ -129,7 +129,8 @@ def _saturation_figures(report: Report) -> dict[str, Any]:
     }
 
 
-def _load_figures(scenario: Scenario, law: str | None, share: float, report: Report) -> dict[str, Any]:
+def load_figures(scenario: Scenario, law: str | None, share: float, report: Report) -> dict[str, Any]:
+    """Give the figures of the mix at one rate."""
     store, seconds = report["store"], report["measured_s"]
     overall = {
         "fs_qps": report["fs_qps"],

@@ -101,9 +101,9 @@ def run_scenario(scenario: Scenario, options: ScenarioOptions) -> dict[str, Any]
         ChildError: a process did not come up.
     """
     started_s = time.monotonic()
-    with _running(scenario, options) as setting, Progress(scenario.name, planned_s(scenario, options)) as bar:
+    with running(scenario, options) as setting, Progress(scenario.name, planned_s(scenario, options)) as bar:
         alone = _alone(setting, bar)
-        saturation = {law or "none": _saturate(setting, law, bar) for law in (None, LAW)}
+        saturation = {law or "none": saturate(setting, law, bar) for law in (None, LAW)}
         loads = []
         for share, is_quoted in [(share, True) for share in options.loads] + [
             (share, False) for share in options.curve
@@ -111,7 +111,7 @@ def run_scenario(scenario: Scenario, options: ScenarioOptions) -> dict[str, Any]
             for law in (None, LAW):
                 if is_quoted or time.monotonic() - started_s < options.curve_until_s:
                     rate_per_s = share * saturation[law or "none"]["fs_qps"]
-                    report = _load(setting, law, rate_per_s, share, bar)
+                    report = load_mix(setting, law, rate_per_s, share, bar)
                     loads.append({"law": law, "share": share, "report": report})
         loads.sort(key=lambda load: (load["law"] or "", load["share"]))
     return {"alone": alone, "saturation": saturation, "loads": loads}
@@ -130,7 +130,12 @@ def planned_s(scenario: Scenario, options: ScenarioOptions) -> float:
 
 
 @contextlib.contextmanager
-def _running(scenario: Scenario, options: ScenarioOptions) -> Iterator[Setting]:
+def running(scenario: Scenario, options: ScenarioOptions) -> Iterator[Setting]:
+    """Start stand-in, server and floors over a scenario's services.
+
+    Raises:
+        ChildError: a process did not come up.
+    """
     (repo,) = {SHAPES[service].repo_path for service in scenario.services}
     with standin_client.running() as stand_in, contextlib.ExitStack() as stack:
         for service in scenario.services:
@@ -143,8 +148,8 @@ def _running(scenario: Scenario, options: ScenarioOptions) -> Iterator[Setting]:
             for kind, more in ((CLIENT_FLOOR, []), (FLOOR, store)):
                 started = module_process("perf.floor", size + more)
                 floors[kind, service] = stack.enter_context(started)
-        running = server.running(repo, stand_in.store_url(), workers=options.workers)
-        pid, port = stack.enter_context(running)
+        started_server = server.running(repo, stand_in.store_url(), workers=options.workers)
+        pid, port = stack.enter_context(started_server)
         yield Setting(scenario, options, stand_in, pid, port, floors)
 
 
@@ -178,7 +183,7 @@ def _alone(setting: Setting, bar: Progress) -> dict[str, dict[str, list[Report]]
     return found
 
 
-def _saturate(setting: Setting, law: str | None, bar: Progress) -> Report:
+def saturate(setting: Setting, law: str | None, bar: Progress) -> Report:
     """Load the mix in a closed loop, as fast as it goes."""
     options = setting.options
     streams = tuple(
@@ -195,7 +200,7 @@ def _saturate(setting: Setting, law: str | None, bar: Progress) -> Report:
     return report
 
 
-def _load(setting: Setting, law: str | None, rate_per_s: float, share: float, bar: Progress) -> Report:
+def load_mix(setting: Setting, law: str | None, rate_per_s: float, share: float, bar: Progress) -> Report:
     """Load all services at once, each with its part of a rate, whatever the answers do."""
     options = setting.options
     duration_s = options.duration_s if share in options.loads else options.curve_s
