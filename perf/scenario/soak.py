@@ -1,4 +1,4 @@
-"""`python -m perf soak`: a mix at half of its saturation for ten minutes, for what is rare: stalls and growth.
+"""`python -m perf soak`: a mix at half of its saturation for ten minutes, for what is rare: stalls, growth.
 
 Invariants:
 1. Memory is told at the start and at the end; probes of /healthz run all the time.
@@ -68,16 +68,14 @@ def run(options: argparse.Namespace) -> int:
 def _summary(document: dict[str, Any]) -> str:
     stalls, overall = document["stalls"], document["overall"]
     before, after = document["rss_mib_before_and_after"]
-    return "\n".join(
-        [
-            f"{overall['fs_qps']:,.0f} FS-QPS for {document['seconds']:.0f} s: p50 {overall['p50_ms']:.2f} ms, "
-            f"p99 {overall['p99_ms']:.2f} ms, {overall['errors']} errors",
-            f"{stalls[f'over_{STALL_MS}_ms']} of {stalls['probes']} probes over {STALL_MS} ms, the longest "
-            f"{stalls['longest_ms']:.1f} ms; the generator itself was late "
-            f"{stalls[f'generator_over_{STALL_MS}_ms']} times",
-            f"the server waited for a CPU {stalls['server_waited_for_cpu_share']:.1%} of the time; memory "
-            f"{before:.0f} MiB before, {after:.0f} MiB after",
-        ]
+    return (
+        f"{overall['fs_qps']:,.0f} FS-QPS for {document['seconds']:.0f} s: p50 {overall['p50_ms']:.2f} ms, "
+        f"p99 {overall['p99_ms']:.2f} ms, {overall['errors']} errors\n"
+        f"{stalls[f'over_{STALL_MS}_ms']} of {stalls['probes']} probes over {STALL_MS} ms, the longest "
+        f"{stalls['longest_ms']:.1f} ms; the generator itself was late "
+        f"{stalls[f'generator_over_{STALL_MS}_ms']} times\n"
+        f"the server waited for a CPU {stalls['server_waited_for_cpu_share']:.1%} of the time; memory "
+        f"{before:.0f} MiB before, {after:.0f} MiB after"
     )
 
 
