@@ -1,6 +1,6 @@
 """DynamoDB operations of the stand-in: a request's JSON in, an answer's bytes out.
 
-Knows no sockets. Speaks BatchGetItem, GetItem, PutItem, BatchWriteItem, DeleteItem, DescribeTable,
+Knows no sockets. Speaks BatchGetItem, GetItem, PutItem, BatchWriteItem, DeleteItem, Query, DescribeTable,
 CreateTable, ListTables and DeleteTable, and refuses expressions rather than ignoring them.
 
 Invariants:
@@ -19,6 +19,7 @@ import orjson
 
 from perf.load import dynamo_error
 from perf.load.faults import Faults
+from perf.load.query import query
 from perf.load.tables import JsonObject, StoredTable, Table, check_size
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Store:
             "CreateTable": self.create_table,
             "DeleteTable": self.delete_table,
             "ListTables": self.list_tables,
+            "Query": self.query,
         }
 
     def perform(self, operation: str, body: bytes) -> bytes:
@@ -152,6 +154,13 @@ class Store:
         _refuse_expressions(request)
         self._table(request["TableName"]).delete(request["Key"])
         return b"{}"
+
+    def query(self, request: JsonObject) -> bytes:
+        """Read the items of one partition."""
+        table = self._table(request["TableName"])
+        if not isinstance(table, StoredTable):
+            raise dynamo_error.validation("a prepared table has no partitions")
+        return query(table.texts(), table.description["KeySchema"], request)
 
     def batch_write_item(self, request: JsonObject) -> bytes:
         """Put and delete up to 25 items across tables."""
