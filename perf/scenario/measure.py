@@ -56,7 +56,7 @@ class ScenarioOptions:
     mix_clients: int = 32
     mix_clients_with_law: int = 192
     # Of each service in an open loop: more than are ever under way at once.
-    open_connections: int = 128
+    open_connections: int = 256
     # No point that only makes the curve is begun later, and no further round of a service alone: on a machine
     # that is slow to start processes the run has to end, too.
     curve_until_s: float = 240.0
