@@ -25,7 +25,7 @@ from perf.load.child import ROOT, ChildError
 from perf.micro.instructions import count_instructions
 
 # Below it a difference is the layout of memory as often as the code.
-_NOTED_SHARE = 0.005
+_NOTED_SHARE = 0.01
 
 
 def unpack_base(base: str, folder: Path) -> None:

@@ -7,7 +7,7 @@ callgrind is told to write down and begin anew there, so that starting Python co
 
 Invariants:
 1. Counts are of user space, without the kernel; on one machine with one interpreter they repeat to a
-   thousandth.
+   hundredth, large cases to a thousandth.
 2. Counts of two machines, two interpreters or two versions of a library are not compared.
 """
 
