@@ -16,10 +16,11 @@ DYNOXIDE_SHA512 := sBHqlxJ9ANkLluFkYRfd5r8Y0ApFew4FhOrlhgRAgD4XzEoFOukEo1nuBTQ1+
 DYNOXIDE := .tools/dynoxide/dynoxide
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type check lock upgrade wheel docs perf perf-smoke tools clean
+.PHONY: help demo test lint format type check lock upgrade wheel docs perf perf-smoke perf-scenarios perf-compare \
+	perf-check tools clean
 
 help:  ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v >= (3, 11) or sys.exit("Python 3.11 or later is needed, this is %d.%d: make PYTHON=python3.11 ..." % v)'
@@ -99,6 +100,17 @@ perf: $(VENV)/.installed-dev  ## Measure a request's CPU beside the bare server,
 
 perf-smoke: $(VENV)/.installed-dev  ## A minute's look at the hot path
 	$(BIN)/python -m perf smoke
+
+perf-scenarios: $(VENV)/.installed-dev  ## Reproduce the article's two scenarios: figures, pages and pictures
+	$(BIN)/python -m perf scenario1 $(PERF_ARGS)
+	$(BIN)/python -m perf scenario2 $(PERF_ARGS)
+
+perf-compare: $(VENV)/.installed-dev  ## Measure the SDK, FastAPI and Feast beside us (installs them in .tools)
+	$(BIN)/python -m perf compare $(PERF_ARGS)
+
+perf-check: $(VENV)/.installed-dev  ## Say what got slower since BASE=commit, by instructions (needs valgrind)
+	@test -n "$(BASE)" || { echo "BASE: expected a commit, as in make perf-check BASE=main"; exit 2; }
+	$(BIN)/python -m perf.micro.check $(BASE) $(PERF_ARGS)
 
 clean:  ## Remove everything made here, the demo's store included
 	rm -rf $(VENV) .tools .fastserve build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

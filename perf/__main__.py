@@ -1,4 +1,4 @@
-"""`python -m perf`: measure one service, all of them, or look whether measuring works at all.
+"""`python -m perf`: measure one service, all, the scenarios, the peers, or see whether measuring works.
 
 Reads argv, prints tables, writes JSON; knows no load and no server itself.
 
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from perf import server
+from perf.compare import command as compare_command
 from perf.compare.feast.server import SERVICE as FEAST_SERVICE
 from perf.data import ARTICLE, ON_DEMAND, SHAPES, prepare_service
 from perf.environment import describe_environment
@@ -27,6 +28,10 @@ from perf.load import standin_client
 from perf.reference import hold_against_reference
 from perf.report import format_floors, format_footnotes, format_table, has_failed, over_budget
 from perf.run import RunOptions, measure_floors_alone, measure_service, measure_services
+from perf.scenario import command as scenario_command
+from perf.scenario import soak as soak_command
+from perf.scenario.definition import SCENARIOS
+from perf.sweep import command as sweep_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +58,8 @@ def _table(options: argparse.Namespace) -> int:
 
 
 def _floor(options: argparse.Namespace) -> int:
-    services = list(SHAPES) if options.lookups else [shape.service for shape in ARTICLE]
+    more = [shape for shape in SHAPES.values() if shape.repo == "lookups"] if options.lookups else []
+    services = [shape.service for shape in (*ARTICLE, *more)]
     print(format_floors([measure_floors_alone(service, _run_options(options)) for service in services]))
     return 0
 
@@ -173,6 +179,11 @@ def _parser() -> argparse.ArgumentParser:
     ingest.add_argument("--rounds", type=int, default=default.rounds, help="the median is given")
     ingest.add_argument("--clients", type=int, default=default.clients, help="keep-alive connections")
     ingest.set_defaults(run=_ingest)
+    for name in SCENARIOS:
+        scenario_command.add_command(commands, name)
+    soak_command.add_command(commands)
+    sweep_command.add_command(commands)
+    compare_command.add_command(commands)
     commands.add_parser("smoke", help="see in seconds that figures come out").set_defaults(run=_smoke)
     stand = commands.add_parser("stand", help="keep a stand-in with a service's rows up")
     stand.add_argument("--service", required=True, choices=list(SHAPES))

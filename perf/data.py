@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
-from fastserve.plan.service import ServicePlan, plan_workspace
+from fastserve.plan.service import ServicePlan, WorkspacePlan, plan_workspace
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.repo import load_repo
 from fastserve.tiles.rows import RowBuilder
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
     from perf.load.standin_client import StandInAddress
 
 ON_DEMAND = "on_demand"
+SWEEP = "sweep"
+# What is swept, and the values that have a service each (`repos/sweep`).
+SWEPT = {
+    "features": (10, 50, 100, 200, 500, 1_000),
+    "views": (1, 2, 5, 10, 20, 50),
+    "keys": (1, 2, 5, 10, 20, 50),
+    "window": (1, 7, 28, 356),
+}
 REPOS = Path(__file__).parent / "repos"
 # Distinct rows per table. Fifty tables of them are more than a core's cache holds, as a real table is.
 POOL_ROWS = 64
@@ -70,7 +78,7 @@ class Shape:
     def bare_service(self) -> str:
         """Name the look-ups that the bare server answers: as many views, else one, with 100 features each."""
         views = self.service.partition("_")[2].partition("x")[0]
-        return f"lookups_{views}x100" if views.isdigit() else "lookups_1x100"
+        return f"lookups_{views}x100" if views.isdigit() and self.repo != SWEEP else "lookups_1x100"
 
 
 SHAPES = {
@@ -86,20 +94,32 @@ SHAPES = {
         Shape("jaccard_sent_numpy", ON_DEMAND, budget_us=25),
         Shape("trivial_python", ON_DEMAND),
         Shape("trivial_numpy", ON_DEMAND),
+        Shape("fs1", "article"),
+        Shape("fs2", "article"),
+        Shape("fs3", "article"),
+        Shape("lookups_1x10", "lookups"),
         Shape("lookups_1x100", "lookups", trial_us=16),
         Shape("lookups_5x100", "lookups", trial_us=29),
         Shape("lookups_10x100", "lookups", trial_us=48),
         Shape("lookups_50x100", "lookups", trial_us=198),
+        Shape("sweep_base", SWEEP),
+        *(Shape(f"sweep_{what}_{value}", SWEEP) for what, values in SWEPT.items() for value in values),
     )
 }
-ARTICLE = tuple(shape for shape in SHAPES.values() if shape.repo == "article")
+# The article's shapes, rounded to 100 features a view, for which budgets were set.
+ARTICLE = tuple(shape for shape in SHAPES.values() if shape.repo == "article" and shape.budget_us)
 
 
 @cache
 def service_plan(service: str) -> ServicePlan:
     """Compile a measured service from its feature repo."""
-    plans = plan_workspace(load_repo(SHAPES[service].repo_path))
-    return plans.services[service]
+    return workspace_plan(SHAPES[service].repo_path).services[service]
+
+
+@cache
+def workspace_plan(repo: Path) -> WorkspacePlan:
+    """Compile all services of a feature repo, once."""
+    return plan_workspace(load_repo(repo))
 
 
 def view_values(view: ViewPlan) -> NDArray[np.float64]:

@@ -36,26 +36,30 @@ _ENVIRONMENT = {
 }
 
 
-def command(repo: Path, store_url: str, port: int, more: Sequence[str] = ()) -> list[str]:
+def command(
+    repo: Path, store_url: str, port: int, more: Sequence[str] = (), *, workers: int = 1
+) -> list[str]:
     """Give the command line that starts the server."""
     return [
         *(sys.executable, "-m", "fastserve", "serve"),
         *("--repo", str(repo), "--store", store_url),
-        *("--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--clock", CLOCK),
+        *("--host", "127.0.0.1", "--port", str(port), "--workers", str(workers), "--clock", CLOCK),
         *more,
     ]
 
 
 @contextlib.contextmanager
-def running(repo: Path, store_url: str, more: Sequence[str] = ()) -> Iterator[tuple[int, int]]:
-    """Run a server over a feature repo and a store; give its pid and port.
+def running(
+    repo: Path, store_url: str, more: Sequence[str] = (), *, workers: int = 1, ca_bundle: str | None = None
+) -> Iterator[tuple[int, int]]:
+    """Run a server over a feature repo and a store, trusting its certificate; give its pid and port.
 
     Raises:
         ChildError: it ended, or was not ready in time.
     """
     port = free_port()
-    environment = {**os.environ, **_ENVIRONMENT}
-    arguments = command(repo, store_url, port, more)
+    environment = {**os.environ, **_ENVIRONMENT, **({"AWS_CA_BUNDLE": ca_bundle} if ca_bundle else {})}
+    arguments = command(repo, store_url, port, more, workers=workers)
     with listening(arguments, port, "/readyz", cwd=ROOT, environment=environment) as pid:
         yield pid, port
 

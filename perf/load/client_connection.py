@@ -44,6 +44,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "busy",
         "intended_ns",
         "key",
+        "load",
         "sent_ns",
     )
 
@@ -56,6 +57,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._kept: list[bytes] | None = None
         self.busy = False
         self.key = ""
+        # Whose request is under way; the owner's business, for owners of several loads.
+        self.load: object = None
         self.intended_ns = 0
         self.sent_ns = 0
 

@@ -6,6 +6,7 @@ Invariants:
 1. A script comes first, one word per read call; shares are drawn when it is used up.
 2. A read call is never unprocessed as a whole: the service answers that with an exception.
 3. Only the operations named are touched, reads unless told otherwise.
+4. A call that names a slow key is late as a whole, as an answer of the service is.
 """
 
 from __future__ import annotations
@@ -14,13 +15,23 @@ import random
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from perf.load.dynamo_error import validation
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # What may happen to a call as a whole, in the order in which their shares are drawn.
-WHOLE_CALL = ("throttle", "server_error", "drop_connection", "cut_answer", "wrong_crc", "stall")
+WHOLE_CALL = (
+    "throttle",
+    "server_error",
+    "drop_connection",
+    "reset_connection",
+    "cut_answer",
+    "wrong_crc",
+    "stall",
+)
 _NO_FAULT = "ok"
 
 
@@ -33,10 +44,14 @@ class FaultPlan:
     throttle_share: float = 0.0
     server_error_share: float = 0.0
     drop_connection_share: float = 0.0
+    # Closed with RST, which the other end sees as an error and not as an end.
+    reset_connection_share: float = 0.0
     cut_answer_share: float = 0.0
     wrong_crc_share: float = 0.0
     stall_share: float = 0.0
     stall_ms: float = 1_000.0
+    slow_keys: tuple[str, ...] = ()
+    slow_ms: float = 100.0
     script: tuple[str, ...] = ()
     operations: tuple[str, ...] = ("BatchGetItem", "GetItem")
     seed: int = 1
@@ -69,7 +84,12 @@ class Faults:
         self._script = list(reversed(self.plan.script))
         shares = [getattr(self.plan, f"{name}_share") for name in WHOLE_CALL]
         self._shares = [(name, share) for name, share in zip(WHOLE_CALL, shares, strict=True) if share]
-        self.active = bool(self._shares or self._script or self.plan.unprocessed_share or self.plan.shuffle)
+        # As they stand in a request's JSON, so that no call is parsed twice.
+        self._slow = [orjson.dumps(key) for key in self.plan.slow_keys]
+        plan = self.plan
+        self.active = bool(
+            self._shares or self._script or plan.unprocessed_share or plan.shuffle or plan.slow_keys
+        )
 
     def fate(self, operation: str) -> str:
         """Draw what happens to this call as a whole."""
@@ -83,6 +103,12 @@ class Faults:
                 return name
             draw -= share
         return _NO_FAULT
+
+    def slow_s(self, operation: str, body: bytes) -> float:
+        """Give how much later a call is answered for the keys that it names."""
+        if operation not in self.plan.operations:
+            return 0.0
+        return self.plan.slow_ms / 1_000 if any(key in body for key in self._slow) else 0.0
 
     def unprocessed(self, operation: str, count: int) -> set[int]:
         """Draw which of a call's keys are handed back; never all of them."""

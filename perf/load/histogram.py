@@ -67,6 +67,11 @@ class Histogram:
         bucket = int(np.searchsorted(np.cumsum(self._counts), rank))
         return min(int(_upper_edge_ns(bucket)), self._max_ns)
 
+    def count_over(self, duration_ns: int) -> int:
+        """Give how many were longer than a duration, which is taken at its bucket's upper edge."""
+        self._settle()
+        return int(self._counts[_bucket(duration_ns) + 1 :].sum())
+
     def summary_ms(self) -> dict[str, float]:
         """Give the percentiles, the longest and the count."""
         named = {f"p{percent:g}": self.percentile_ns(percent) / 1e6 for percent in PERCENTILES}
@@ -88,6 +93,11 @@ class Histogram:
         buckets = np.minimum((exponents - 1) * _BUCKETS_PER_OCTAVE + places, len(self._counts) - 1)
         self._counts += np.bincount(buckets, minlength=len(self._counts))
         self._pending = array("q")
+
+
+def _bucket(duration_ns: int) -> int:
+    fraction, exponent = np.frexp(float(duration_ns))
+    return (int(exponent) - 1) * _BUCKETS_PER_OCTAVE + int((fraction * 2 - 1) * _BUCKETS_PER_OCTAVE)
 
 
 def _upper_edge_ns(bucket: int) -> float:

@@ -14,10 +14,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Stream:
-    """One service's load: closed when it has no rate, open otherwise.
+    """One service's load: closed when it has no rate, open otherwise; part of a mix when it has a share.
 
     `head` and `tail` are the body of a request before and after the entity key; with a `middle`, that and the
-    key's partner stand between key and tail.
+    key's partner stand between key and tail. A GET has none of them. A probe asks how soon the server answers
+    at all: it is told apart from the requests that are counted.
     """
 
     name: str
@@ -29,6 +30,10 @@ class Stream:
     key_law: str = "uniform"
     zipf_exponent: float = 1.0
     rate_per_s: float | None = None
+    # Of all requests of the plan's mix: streams with a share go over its connections, in one closed loop.
+    share: float | None = None
+    method: str = "POST"
+    is_probe: bool = False
     arrivals: str = "poisson"
     connections: int = 16
     headers: dict[str, str] = field(default_factory=dict)
@@ -49,6 +54,7 @@ class LoadPlan:
     warmup_s: float = 1.0
     duration_s: float = 5.0
     timeout_s: float = 10.0
+    mix_connections: int = 16
     seed: int = 1
     # Name -> pid: read with all below them at the start and the end of the measured time.
     watch: dict[str, int] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """DynamoDB operations of the stand-in: a request's JSON in, an answer's bytes out.
 
-Knows no sockets. Speaks BatchGetItem, GetItem, PutItem, UpdateItem, DeleteItem, BatchWriteItem, Scan,
-DescribeTable, CreateTable, ListTables, DeleteTable, UpdateTimeToLive and DescribeTimeToLive. Conditions,
+Knows no sockets. Speaks BatchGetItem, GetItem, PutItem, UpdateItem, DeleteItem, BatchWriteItem, Query,
+Scan, DescribeTable, CreateTable, ListTables, DeleteTable, UpdateTimeToLive and DescribeTimeToLive. Conditions,
 updates and projections are evaluated (`perf.load.expressions`); what else would change an answer is refused
 rather than ignored.
 
@@ -24,6 +24,7 @@ import orjson
 from perf.load import dynamo_error, expressions
 from perf.load.expressions import Names
 from perf.load.faults import Faults
+from perf.load.query import query
 from perf.load.tables import JsonObject, StoredTable, Table, check_size, item_size_bytes
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ class Store:
         self.write_units = 0
         # Table name -> what stands before its items in an answer.
         self._heads: dict[str, bytes] = {}
+        # Prepared tables whose items are given whole, whatever of them is asked for.
+        self.whole_items: set[str] = set()
         self._operations: dict[str, Callable[[JsonObject], bytes]] = {
             "BatchGetItem": self.batch_get_item,
             "GetItem": self.get_item,
@@ -65,6 +68,7 @@ class Store:
             "ListTables": self.list_tables,
             "UpdateTimeToLive": self.update_time_to_live,
             "DescribeTimeToLive": self.describe_time_to_live,
+            "Query": self.query,
         }
 
     def perform(self, operation: str, body: bytes) -> bytes:
@@ -93,8 +97,8 @@ class Store:
         wanted: JsonObject = request["RequestItems"]
         count = _count_keys(wanted)
         whole = not self.faults.active
-        for entry in wanted.values():
-            if len(entry) > 1:
+        for name, entry in wanted.items():
+            if len(entry) > 1 and name not in self.whole_items:
                 _refuse_expressions(entry)
                 whole = whole and "ProjectionExpression" not in entry
         answer = self._read_all(wanted) if whole else None
@@ -239,6 +243,13 @@ class Store:
         tail = b"" if last is None else b',"LastEvaluatedKey":' + orjson.dumps(last)
         count = b'"Count":%d,"ScannedCount":%d' % (len(items), len(items))
         return b'{"Items":[' + b",".join(items) + b"]," + count + tail + b"}"
+
+    def query(self, request: JsonObject) -> bytes:
+        """Read the items of one partition."""
+        table = self._table(request["TableName"])
+        if not isinstance(table, StoredTable):
+            raise dynamo_error.validation("a prepared table has no partitions")
+        return query(table.texts(), table.description["KeySchema"], request)
 
     def batch_write_item(self, request: JsonObject) -> bytes:
         """Put and delete up to 25 items across tables."""

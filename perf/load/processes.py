@@ -30,6 +30,7 @@ class Reading:
     system_ns: int
     rss_bytes: int
     context_switches: int
+    waited_ns: int
 
 
 def process_tree(root_pid: int) -> list[int]:
@@ -56,7 +57,7 @@ def read_process(pid: int) -> Reading:
     place = _PROC / str(pid)
     fields = _stat_fields(place)
     user_ns, system_ns = int(fields[11]) * _TICK_NS, int(fields[12]) * _TICK_NS
-    run_ns, switches = _scheduled_ns(place)
+    run_ns, waited_ns, switches = _scheduled_ns(place)
     return Reading(
         pid=pid,
         cpu_ns=run_ns or user_ns + system_ns,
@@ -64,6 +65,7 @@ def read_process(pid: int) -> Reading:
         system_ns=system_ns,
         rss_bytes=int(fields[21]) * _PAGE_BYTES,
         context_switches=switches,
+        waited_ns=waited_ns,
     )
 
 
@@ -90,13 +92,14 @@ def _parent_pid(place: Path) -> int:
         return -1
 
 
-def _scheduled_ns(place: Path) -> tuple[int, int]:
-    total = switches = 0
+def _scheduled_ns(place: Path) -> tuple[int, int, int]:
+    total = waited = switches = 0
     for task in (place / "task").iterdir():
         try:
-            run_ns, _, slices = (task / "schedstat").read_text().split()
+            run_ns, waited_ns, slices = (task / "schedstat").read_text().split()
         except OSError:
             continue
         total += int(run_ns)
+        waited += int(waited_ns)
         switches += int(slices)
-    return total, switches
+    return total, waited, switches

@@ -8,6 +8,8 @@ Invariants:
 1. Answers of one connection come in the order of its requests.
 2. Every answer of DynamoDB carries the CRC-32 of its body, right unless a fault was asked for.
 3. It ends when its standard input does, so it never outlives what started it.
+4. With a certificate it listens on a second port, with TLS; the counters name it. With a secret it refuses
+   requests whose signature isn't that secret's.
 """
 
 from __future__ import annotations
@@ -16,7 +18,9 @@ import argparse
 import asyncio
 import gc
 import logging
+import socket
 import ssl
+import struct
 import sys
 import time
 import zlib
@@ -32,6 +36,8 @@ from perf.load.histogram import Histogram
 from perf.load.latency_law import DYNAMODB_MS, LatencyLaw
 from perf.load.operations import Store
 from perf.load.precise_timer import PreciseTimer
+from perf.load.prepared_items import PreparedItems
+from perf.load.signature import SignatureCheck
 from perf.load.tables import PreparedTable
 
 try:  # ten times zlib's speed on answers of 100 KB, which keeps the stand-in out of the way
@@ -76,6 +82,8 @@ class StandIn:
         self.law: LatencyLaw | None = None
         self.timer = PreciseTimer(loop)
         self.calls = Histogram()
+        self.signatures: SignatureCheck | None = None
+        self.tls_port: int | None = None
 
     def answer(self, target: str, body: bytes) -> tuple[int, bytes]:
         """Answer one DynamoDB request with a status and a body."""
@@ -98,7 +106,12 @@ class StandIn:
         if unknown:
             raise validation(f"unknown controls: {sorted(unknown)}")
         for table in wanted.get("prepare", ()):
-            self.store.tables[table["table"]] = PreparedTable(table["table"], table["rows"])
+            name = table["table"]
+            if "items" in table:
+                self.store.tables[name] = PreparedItems(name, table["key"], table["items"])
+                self.store.whole_items.add(name)
+            else:
+                self.store.tables[name] = PreparedTable(name, table["rows"])
         if "faults" in wanted:
             self.store.faults = Faults(FaultPlan.from_json(wanted["faults"]))
         if "latency_ms" in wanted:
@@ -139,7 +152,9 @@ class StandIn:
             "connections": counters.connections,
             "connections_total": counters.connections_total,
             "connections_peak": counters.connections_peak,
+            "tls_port": self.tls_port,
             "call_ms": self.calls.summary_ms(),
+            "call_buckets_ms": self.calls.buckets_ms(),
         }
 
 
@@ -205,6 +220,8 @@ class Connection(asyncio.Protocol):
         if at < 0:
             self._control(head, body)
             return
+        if stand_in.signatures is not None and not self._is_signed(stand_in.signatures, head, body):
+            return
         end = lowered.find(b"\r", at)
         target = head[at + len(_TARGET) : end if end > 0 else None].strip().decode("latin-1")
         if stand_in.law is None and not stand_in.store.faults.active:
@@ -212,12 +229,21 @@ class Connection(asyncio.Protocol):
         else:
             self._take_with_faults(target, body, received_s)
 
+    def _is_signed(self, signatures: SignatureCheck, head: bytes, body: bytes) -> bool:
+        try:
+            signatures.check(head, body, time.time())
+        except DynamoError as error:
+            self._stand_in.counters.errors += 1
+            self._send(error.status, error.error_body())
+            return False
+        return True
+
     def _take_with_faults(self, target: str, body: bytes, received_s: float) -> None:
         stand_in = self._stand_in
         operation = target.partition(".")[2]
         fate = stand_in.store.faults.fate(operation)
-        if fate == "drop_connection":
-            self._drop()
+        if fate in {"drop_connection", "reset_connection"}:
+            self._drop(reset=fate == "reset_connection")
             return
         if fate == "throttle":
             status, answer = 400, throttled().error_body()
@@ -226,6 +252,7 @@ class Connection(asyncio.Protocol):
         else:
             status, answer = stand_in.answer(target, body)
         delay_s = stand_in.law.draw_s() if stand_in.law else 0.0
+        delay_s += stand_in.store.faults.slow_s(operation, body)
         if fate == "stall":
             delay_s += stand_in.store.faults.plan.stall_ms / 1_000
         self._later(received_s, delay_s, lambda: self._send(status, answer, fate))
@@ -274,10 +301,17 @@ class Connection(asyncio.Protocol):
             self._stand_in.counters.bytes_out += len(data)
             self._transport.write(data)
 
-    def _drop(self) -> None:
-        if self._transport is not None:
+    def _drop(self, *, reset: bool = False) -> None:
+        if self._transport is None:
+            return
+        if reset:
+            # Lingering for no time sends RST in place of FIN (socket(7)).
+            connection = self._transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._transport.abort()
+        else:
             self._transport.close()
-            self._buffer = b""
+        self._buffer = b""
 
 
 def _content_length(lowered_head: bytes) -> int:
@@ -302,13 +336,18 @@ def _http_date() -> bytes:
 async def _serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     stand_in = StandIn(loop)
-    context = None
+    if options.check_signature:
+        stand_in.signatures = SignatureCheck(*options.check_signature.split(":", 1))
+
+    def connection() -> Connection:
+        return Connection(stand_in)
+
+    server = await loop.create_server(connection, options.host, options.port, backlog=_BACKLOG)
     if options.tls_cert:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(options.tls_cert, options.tls_key)
-    server = await loop.create_server(
-        lambda: Connection(stand_in), options.host, options.port, backlog=_BACKLOG, ssl=context
-    )
+        with_tls = await loop.create_server(connection, options.host, 0, backlog=_BACKLOG, ssl=context)
+        stand_in.tls_port = with_tls.sockets[0].getsockname()[1]
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await end_of_input(loop)
@@ -321,8 +360,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m perf.load.standin", description=__doc__)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 picks a free one, printed on the first line")
-    parser.add_argument("--tls-cert")
+    parser.add_argument("--tls-cert", help="a second port, with TLS")
     parser.add_argument("--tls-key")
+    parser.add_argument(
+        "--check-signature",
+        metavar="KEY_ID:SECRET",
+        help="refuse what isn't signed with it",
+    )
     logging.basicConfig(level=logging.WARNING)
     # Requests are trees without cycles; collections would only add to the latencies that are measured.
     gc.disable()

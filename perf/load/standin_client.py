@@ -4,13 +4,17 @@ Knows nothing of loads. Blocking: for set-up and for reading counters, never ins
 
 Invariants:
 1. `running()` has a stand-in that accepts connections, and none is left behind.
+2. Control goes over the plain port, also where the store is read over TLS.
 """
 
 from __future__ import annotations
 
 import contextlib
 import http.client
-from dataclasses import dataclass
+import subprocess
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -32,16 +36,30 @@ class StandInAddress:
     port: int
     pid: int
     host: str = "127.0.0.1"
-    scheme: str = "http"
+    tls_port: int | None = None
+    # The certificate of the TLS port, to be trusted.
+    ca_bundle: str | None = None
 
     @property
     def endpoint(self) -> str:
         """Give the address as an endpoint URL."""
-        return f"{self.scheme}://{self.host}:{self.port}"
+        return f"http://{self.host}:{self.port}"
 
-    def store_url(self, prefix: str = "") -> str:
+    @property
+    def tls_endpoint(self) -> str:
+        """Give the TLS port's address; the certificate is for that name.
+
+        Raises:
+            ControlError: it was started without a certificate.
+        """
+        if self.tls_port is None:
+            raise ControlError("the stand-in was started without TLS")
+        return f"https://localhost:{self.tls_port}"
+
+    def store_url(self, prefix: str = "", *, tls: bool = False) -> str:
         """Give the address as fastserve's store URL."""
-        return f"dynamodb://local?endpoint={self.endpoint}" + (f"&prefix={prefix}" if prefix else "")
+        endpoint = self.tls_endpoint if tls else self.endpoint
+        return f"dynamodb://local?endpoint={endpoint}" + (f"&prefix={prefix}" if prefix else "")
 
     def counters(self) -> dict[str, Any]:
         """Read the counters."""
@@ -63,6 +81,14 @@ class StandInAddress:
         """
         self.control(prepare=[{"table": table, "rows": list(rows)}])
 
+    def prepare_items(self, table: str, key: str, items: Sequence[str]) -> None:
+        """Have a table answer from a pool of items, each the JSON of its attributes without the key's.
+
+        Raises:
+            ControlError: the items are no texts.
+        """
+        self.control(prepare=[{"table": table, "key": key, "items": list(items)}])
+
     def _exchange(self, method: str, body: bytes | None) -> dict[str, Any]:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=10)
         with contextlib.closing(connection):
@@ -75,7 +101,26 @@ class StandInAddress:
 
 
 @contextlib.contextmanager
-def running(arguments: Sequence[str] = ()) -> Iterator[StandInAddress]:
-    """Start a stand-in of its own process on a free port; stop it at the end."""
-    with module_process("perf.load.standin", arguments) as (pid, port):
-        yield StandInAddress(port, pid)
+def running(arguments: Sequence[str] = (), *, tls: bool = False) -> Iterator[StandInAddress]:
+    """Start a stand-in of its own process on a free port, and with TLS on another; stop it at the end."""
+    with contextlib.ExitStack() as stack:
+        more: list[str] = []
+        ca_bundle = None
+        if tls:
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            ca_bundle, key = _make_certificate(Path(folder))
+            more = ["--tls-cert", ca_bundle, "--tls-key", key]
+        started = module_process("perf.load.standin", [*arguments, *more])
+        pid, port = stack.enter_context(started)
+        address = StandInAddress(port, pid)
+        tls_port = address.counters()["tls_port"] if tls else None
+        yield replace(address, tls_port=tls_port, ca_bundle=ca_bundle)
+
+
+def _make_certificate(folder: Path) -> tuple[str, str]:
+    """Make a certificate for localhost that signs itself; give the files of it and of its key."""
+    certificate, key = str(folder / "certificate.pem"), str(folder / "key.pem")
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    made += ["-days", "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*made, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    return certificate, key

@@ -109,6 +109,10 @@ class StoredTable:
         self.keys_read += len(keys)
         return [self._items.get(identity) for identity in identities]
 
+    def texts(self) -> list[bytes]:
+        """Give the texts of all items."""
+        return list(self._items.values())
+
     def put(self, item: JsonObject) -> None:
         """Keep an item under its key. Raises DynamoError."""
         check_size(item)

@@ -20,7 +20,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
-import orjson
 import uvloop
 from aiobotocore.session import AioSession
 from isal import isal_zlib
@@ -33,10 +32,10 @@ from fastserve.store.dynamodb.reader import DynamoDBReader
 from fastserve.store.url import open_store
 from fastserve.wire.sigv4 import Credentials, RequestSigner
 from perf.load.standin_client import StandInAddress, running
+from perf.micro.client_wire import TABLE, answer_for
 
 COUNTS = (1, 16, 100)
 ROW_BYTES = 1023
-TABLE = "view"
 GROUP = ReadGroup(0, (TABLE,))
 CREDENTIALS = Credentials("AKIDEXAMPLE", "secret")
 IN_FLIGHT = 8
@@ -80,22 +79,6 @@ class FakeTransport:
 
     def maybe_resend(self, call: Call) -> bool:
         return False
-
-
-def answer_for(keys: Sequence[str], row: str) -> bytes:
-    body = orjson.dumps(
-        {
-            "Responses": {TABLE: [{"k": {"S": key}, "v": {"B": row}} for key in keys]},
-            "UnprocessedKeys": {},
-        }
-    )
-    head = (
-        "HTTP/1.1 200 OK\r\nServer: Server\r\nDate: Tue, 11 Mar 2025 10:00:00 GMT\r\n"
-        f"Content-Type: application/x-amz-json-1.0\r\nContent-Length: {len(body)}\r\n"
-        "Connection: keep-alive\r\nx-amzn-RequestId: 0123456789ABCDEF0123456789ABCDEF0123456789ABCDEFAAAA\r\n"
-        f"x-amz-crc32: {zlib.crc32(body)}\r\n\r\n"
-    )
-    return head.encode() + body
 
 
 def cpu_us(work: Callable[[], object], times: int) -> float:

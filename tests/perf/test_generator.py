@@ -160,3 +160,64 @@ def test_a_plan_survives_its_json() -> None:
     plan = LoadPlan(1, (stream(rate_per_s=5.0), stream()), watch={"server": 1})
 
     assert LoadPlan.from_json(orjson.loads(orjson.dumps(plan.to_json()))) == plan
+
+
+def run_streams(streams: tuple[Stream, ...], **plan: Any) -> dict[str, Any]:
+    def answer(_: int, transport: asyncio.Transport) -> None:
+        transport.write(ANSWER)
+
+    async def measure() -> dict[str, Any]:
+        server = await asyncio.get_running_loop().create_server(lambda: Answering(answer), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            return await run_plan(LoadPlan(port, streams, **{"warmup_s": 0.05, "duration_s": 0.4, **plan}))
+        finally:
+            server.close()
+
+    return uvloop.run(measure())
+
+
+class Answering(Server):
+    """Answers whatever comes, GET included."""
+
+    def data_received(self, data: bytes) -> None:
+        self._answer(0, self._transport)
+
+
+def test_a_mix_keeps_its_shares_in_a_closed_loop_over_common_connections() -> None:
+    streams = tuple(
+        Stream(name, "/v", '{"user_id":"', '"}', entities=10, share=share)
+        for name, share in (("often", 0.6), ("rare", 0.2), ("as_rare", 0.2))
+    )
+
+    report = run_streams(streams, mix_connections=4)
+
+    counts = {found["name"]: found["latency_ms"]["count"] for found in report["streams"]}
+    assert report["requests"] == sum(counts.values()) > 100
+    assert counts["often"] == pytest.approx(0.6 * report["requests"], rel=0.1)
+    assert counts["rare"] == pytest.approx(counts["as_rare"], rel=0.3)
+    assert [found["errors"] for found in report["streams"]] == [0, 0, 0]
+    assert report["all_latency_ms"]["count"] == report["requests"]
+
+
+def test_several_services_at_once_have_their_own_rates_and_probes_are_told_apart() -> None:
+    probe = Stream(
+        "probe",
+        "/healthz",
+        "",
+        "",
+        method="GET",
+        rate_per_s=100,
+        arrivals="fixed",
+        connections=1,
+        is_probe=True,
+    )
+    fast, slow = (stream(rate_per_s=rate, arrivals="fixed") for rate in (300.0, 50.0))
+
+    report = run_streams((fast, slow, probe))
+
+    assert [found["fs_qps"] for found in report["streams"]] == pytest.approx([300, 50], rel=0.3)
+    (probed,) = report["probes"]
+    assert probed["latency_ms"]["count"] == pytest.approx(40, rel=0.4)
+    assert probed["over_10_ms"] <= probed["latency_ms"]["count"]
+    assert report["requests"] == sum(found["latency_ms"]["count"] for found in report["streams"])

@@ -46,3 +46,12 @@ def test_a_percentile_never_exceeds_the_longest_duration() -> None:
     histogram.record(1_000_001)
 
     assert histogram.percentile_ns(99) == 1_000_001
+
+
+def test_durations_over_a_limit_are_counted() -> None:
+    histogram = Histogram()
+    for duration_ms in (1, 9, 11, 30):
+        histogram.record(duration_ms * 1_000_000)
+
+    assert histogram.count_over(10_000_000) == 2
+    assert Histogram().count_over(10_000_000) == 0

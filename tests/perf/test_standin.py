@@ -149,3 +149,22 @@ def test_the_process_ends_with_its_context() -> None:
     with standin_client.running() as address:
         assert Path(f"/proc/{address.pid}").exists()
     assert not Path(f"/proc/{address.pid}").exists()
+
+
+def test_a_connection_is_reset_and_the_next_one_is_answered(stand_in: StandInAddress) -> None:
+    stand_in.prepare("t", ["QUJD"])
+    stand_in.control(faults={"script": ["reset_connection"]})
+
+    with pytest.raises(ConnectionResetError):
+        exchange(stand_in)
+    assert exchange(stand_in)[0].status == 200
+
+
+def test_a_call_that_names_a_slow_key_is_late_and_others_are_not(stand_in: StandInAddress) -> None:
+    stand_in.prepare("t", ["QUJD"])
+    stand_in.control(faults={"slow_keys": ["user1"], "slow_ms": 300})
+
+    exchange(stand_in, REQUEST.replace(b"user1", b"user2"))
+    assert stand_in.counters()["call_ms"]["count"] == 0
+    exchange(stand_in)
+    assert stand_in.counters()["call_ms"]["max"] >= 300

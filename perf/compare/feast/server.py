@@ -60,17 +60,17 @@ def running() -> Iterator[tuple[int, int]]:
         place = Path(folder) / "repo"
         shutil.copytree(REPO, place, ignore=shutil.ignore_patterns("__pycache__"))
         applied = subprocess.run(
-            [str(feast), "apply"], cwd=place, check=False, capture_output=True, env=_environment()
+            [str(feast), "apply"], cwd=place, check=False, capture_output=True, env=environment()
         )
         if applied.returncode:
             raise ChildError(f"feast apply failed; it wrote:\n{applied.stderr.decode(errors='replace')}")
         port = free_port()
-        with listening(command(feast, port), port, "/health", cwd=place, environment=_environment()) as pid:
+        with listening(command(feast, port), port, "/health", cwd=place, environment=environment()) as pid:
             yield pid, port
 
 
-def _environment() -> dict[str, str]:
-    # What belongs to the project's interpreter must not lead Feast's astray.
+def environment() -> dict[str, str]:
+    """Give the environment without what is for the project's interpreter: it would lead Feast's astray."""
     return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 

@@ -25,6 +25,7 @@ def service_of(name: str, views: int, features: int) -> FeatureService:
     )
 
 
+lookups_1x10 = service_of("lookups_1x10", views=1, features=10)
 lookups_1x100 = service_of("lookups_1x100", views=1, features=100)
 lookups_5x100 = service_of("lookups_5x100", views=5, features=100)
 lookups_10x100 = service_of("lookups_10x100", views=10, features=100)

@@ -1,0 +1,1 @@
+"""The article's scenarios, shape for shape, at a rate that this machine holds."""
