@@ -1,7 +1,7 @@
 """DynamoDB operations of the stand-in: a request's JSON in, an answer's bytes out.
 
-Knows no sockets. Speaks BatchGetItem, GetItem, PutItem, UpdateItem, DeleteItem, BatchWriteItem, Query,
-Scan, DescribeTable, CreateTable, ListTables, DeleteTable, UpdateTimeToLive and DescribeTimeToLive. Conditions,
+Knows no sockets. Speaks BatchGetItem, GetItem, PutItem, UpdateItem, DeleteItem, BatchWriteItem, Query, Scan,
+DescribeTable, CreateTable, ListTables, DeleteTable, UpdateTimeToLive and DescribeTimeToLive. Conditions,
 updates and projections are evaluated (`perf.load.expressions`); what else would change an answer is refused
 rather than ignored.
 

@@ -241,7 +241,7 @@ def test_a_malformed_body_is_refused(store: Store, body: bytes) -> None:
 
 
 def test_an_unknown_operation_is_refused(store: Store) -> None:
-    assert refusal(store, "Query") == "UnknownOperationException: Unknown operation: Query"
+    assert refusal(store, "ExportTable") == "UnknownOperationException: Unknown operation: ExportTable"
 
 
 def test_unprocessed_keys_and_items_make_up_what_was_asked(store: Store) -> None:
