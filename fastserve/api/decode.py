@@ -265,6 +265,18 @@ def _take_request_options(taken: RequestOptions, options: dict[str, Any]) -> Non
         taken.latency_budget_ms = _milliseconds("requestOptions.latencyBudgetMs", budget)
 
 
+def decode_timeout_s(header: bytes) -> float:
+    """Return what the header X-Request-Timeout-Ms says, in seconds.
+
+    Raises:
+        RequestError: it isn't a number of milliseconds above 0.
+    """
+    text = header.decode("latin-1")
+    if not _DECIMAL.fullmatch(text) or not float(text) > 0:
+        raise bad_value("Header", "x-request-timeout-ms", "a number of milliseconds above 0", text)
+    return float(text) / 1000
+
+
 def _milliseconds(name: str, value: Any) -> float:
     number = value
     if type(value) is str and _DECIMAL.fullmatch(value):

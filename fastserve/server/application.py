@@ -13,7 +13,12 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from fastserve.api import api_keys
-from fastserve.api.decode import decode_get_features, decode_get_features_batch, decode_metadata
+from fastserve.api.decode import (
+    decode_get_features,
+    decode_get_features_batch,
+    decode_metadata,
+    decode_timeout_s,
+)
 from fastserve.errors import RequestError, shown
 from fastserve.server.exchange import Exchange
 from fastserve.server.key_file import KeyFile
@@ -176,6 +181,8 @@ class FeatureApplication:
         takes_context = context or handler.takes_context
         contexts = [handler.context_values(context, request)] if takes_context else NO_CONTEXTS
         timeout_s = self.limits.server_timeout_s
+        if exchange.head.request_timeout_ms is not None:
+            timeout_s = min(timeout_s, decode_timeout_s(exchange.head.request_timeout_ms))
         answer = VectorAnswer(
             exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=False
         )
@@ -195,12 +202,16 @@ class FeatureApplication:
             texts.append(handler.key_texts(keys, row))
             contexts.append(handler.context_values(context, request, row))
         timeout_s = self.limits.server_timeout_s
+        if exchange.head.request_timeout_ms is not None:
+            timeout_s = min(timeout_s, decode_timeout_s(exchange.head.request_timeout_ms))
         answer = VectorAnswer(exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=True)
         self._submit(answer, texts)
 
     def _submit(self, answer: VectorAnswer, texts: list[list[str]]) -> None:
         self.engine.submit(answer, texts, answer.exchange.received_s)
-        if answer.budget and not answer.exchange.is_answered:
+        # The server's own timeout needs no timer: the engine looks at the oldest requests from time to time.
+        is_own = answer.budget or answer.timeout_s < self.limits.server_timeout_s
+        if is_own and not answer.exchange.is_answered:
             self._call_later(max(0.0, answer.deadline_s - self.now_s()), self.engine.give_up, answer)
 
 

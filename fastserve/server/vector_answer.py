@@ -40,7 +40,8 @@ class _Taken:
 class VectorAnswer(VectorRequest):
     """One request for vectors on its way, and its own owner: takes columns in, puts the answer together.
 
-    ``timeout_s`` is the server's. The caller's latency budget, where it is shorter, sets the deadline.
+    ``timeout_s`` is the server's, or the one that the request's header names where that is shorter. The
+    caller's latency budget, where it is shorter still, sets the deadline.
     """
 
     __slots__ = ("batch", "exchange", "handler", "is_simple", "now_s", "options", "taken", "timeout_s")
@@ -78,12 +79,13 @@ class VectorAnswer(VectorRequest):
         self.taken: _Taken | None = None
 
     def on_timeout(self) -> None:
-        """Answer that the server's timeout has passed."""
+        """Answer that the timeout has passed."""
         refuse(self.exchange, self._timed_out())
 
     def _timed_out(self) -> RequestError:
+        whose = "server" if self.exchange.head.request_timeout_ms is None else "request's"
         return RequestError(
-            504, f"The store did not answer within the server timeout of {self.timeout_s:g} s"
+            504, f"The store did not answer within the {whose} timeout of {self.timeout_s:g} s"
         )
 
     def _is_late(self, error: StoreError) -> bool:
@@ -174,7 +176,7 @@ class VectorAnswer(VectorRequest):
         """Return the status of a place whose read has not come, or failed with ``error``.
 
         Raises:
-            RequestError: the server's timeout is over, or partial results aren't welcome.
+            RequestError: the timeout is over, or partial results aren't welcome.
         """
         if error is None:
             return TIME_OUT

@@ -288,7 +288,8 @@ class Engine:
     def expire(self, now_s: float) -> None:
         """Finish the requests whose server deadline has passed.
 
-        Requests are in flight in the order of their arrival, and all have the same server timeout.
+        Requests are in flight in the order of their arrival, and all have the same server timeout; one whose
+        caller set a shorter one is given up by a timer of its own.
         """
         late = []
         for request in self._in_flight:

@@ -125,11 +125,16 @@ class ApplicationWorld:
         self.timers.append((self.now_s + delay_s, function, arguments))
 
     def send(
-        self, method: str, path: str, body: bytes = b"", authorization: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        authorization: bytes | None = None,
+        timeout_ms: bytes | None = None,
     ) -> Connection:
         """Hand an exchange to the application; the answer may come later."""
         head = RequestHead(
-            method, path, "", len(body), False, True, False, False, authorization, None, None, None
+            method, path, "", len(body), False, True, False, False, authorization, None, None, timeout_ms
         )
         connection = Connection()
         self.application(Exchange(connection, head, body, self.now_s))
