@@ -38,8 +38,9 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]
 # What Kubernetes puts into every pod beside a service named `fastserve`; its `FASTSERVE_PORT=tcp://10.0.0.7:80`
 # would be taken for the port to listen on.
 _SERVICE_LINK = re.compile(
-    r"FASTSERVE_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+    r"FASTSERVE_(ADMIN_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
+LINKED = ("port", "admin_port")  # beside services named `fastserve` and `fastserve-admin`
 _SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
@@ -159,6 +160,17 @@ class Settings:
     host: str = _setting("127.0.0.1", _text(), "Address to listen on; 0.0.0.0 for all of IPv4, :: for IPv6.")
     port: int = _setting(
         8080, _whole(0, 65_535), "TCP port to listen on; 0 takes any free one and prints it."
+    )
+    admin_host: str = _setting(
+        "127.0.0.1",
+        _text(),
+        "Address of the admin listener. Whoever reaches it may read metrics and definitions without a key.",
+    )
+    admin_port: int | None = _setting(
+        None,
+        _whole(0, 65_535),
+        "TCP port of the admin listener: /metrics, /healthz, /readyz; 0 takes any free one and prints it.",
+        default_text="none, there is no admin listener",
     )
     workers: int | None = _setting(
         None,
@@ -306,7 +318,7 @@ SETTINGS: tuple[Setting, ...] = tuple(
 
 def _variable(setting: Setting, environ: Mapping[str, str]) -> str:
     text = environ.get(setting.variable, "")
-    return "" if setting.name == "port" and _SERVICE_LINK_PORT.match(text) else text
+    return "" if setting.name in LINKED and _SERVICE_LINK_PORT.match(text) else text
 
 
 def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:

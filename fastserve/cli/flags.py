@@ -134,6 +134,7 @@ def pairs(what: str, texts: Sequence[str]) -> dict[str, str]:
 def _metavar(setting: Setting) -> str:
     special = {
         "host": "ADDRESS",
+        "admin_host": "ADDRESS",
         "port": "N",
         "store": "URL",
         "repo": "DIR",

@@ -33,6 +33,9 @@ DESCRIBE_TIMEOUT_S = 5.0
 LISTED_AT_MOST = 20
 CANNOT_LISTEN = 1
 LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+ADMIN_HINT = (
+    "choose it by --admin-port N or FASTSERVE_ADMIN_PORT, --admin-host ADDRESS or FASTSERVE_ADMIN_HOST"
+)
 ADDRESS_HINT = "choose it by --port N or FASTSERVE_PORT, --host ADDRESS or FASTSERVE_HOST"
 
 
@@ -120,6 +123,8 @@ def server_options(settings: Settings) -> ServerOptions:
     return ServerOptions(
         host=settings.host,
         port=settings.port,
+        admin_host=settings.admin_host,
+        admin_port=settings.admin_port,
         workers=settings.workers or cpus(),
         limits=HttpLimits(body_bytes=settings.body_limit_bytes),
         idle_timeout_s=settings.idle_timeout_ms / 1000,
@@ -130,12 +135,18 @@ def server_options(settings: Settings) -> ServerOptions:
 
 def port_complaint(options: ServerOptions) -> str | None:
     """Return why the address can't be listened on, and how to choose another one; None if it can."""
-    from fastserve.server.listener import bind_listener
+    from fastserve.server.listener import bind_admin, bind_listener
 
     try:
         bind_listener(options).close()
     except DefinitionError as error:
         return f"{error.message} ({ADDRESS_HINT})"
+    try:
+        admin = bind_admin(options)
+    except DefinitionError as error:
+        return f"{error.message} ({ADMIN_HINT})"
+    if admin is not None:
+        admin.close()
     return None
 
 

@@ -23,6 +23,7 @@ from fastserve.ingest.registry import Registry
 from fastserve.ingest.stream import Ingestor, IngestSettings, source_feeds
 from fastserve.plan.service import WorkspacePlan
 from fastserve.sdk.on_demand import OnDemandFeatureView
+from fastserve.server.admin import AdminApplication
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
 from fastserve.server.exchange import Application
@@ -119,6 +120,7 @@ class WorkerService:
         self._expiry: asyncio.TimerHandle | None = None
         self._keys: KeyFile | None = None
         self._watch: asyncio.TimerHandle | None = None
+        self._admin: AdminApplication | None = None
 
     @property
     def application(self) -> Application:
@@ -126,6 +128,11 @@ class WorkerService:
         if self._application is None:
             raise InvariantError("the application was asked for before the service had started")
         return self._application
+
+    @property
+    def admin(self) -> Application | None:
+        """What answers the admin listener."""
+        return self._admin
 
     async def start(self) -> None:
         """Open the store, read what it knows of older rows, and connect the engine.
@@ -171,6 +178,8 @@ class WorkerService:
             await self._ingest_handler(self._store),
             self._watched_keys(loop),
         )
+        if self._context.options.admin_port is not None:
+            self._admin = AdminApplication(self._context.state)
         self._expire(loop)
 
     async def _ingest_handler(self, store: OnlineStore) -> IngestHandler:

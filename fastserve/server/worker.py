@@ -26,6 +26,7 @@ from typing import Protocol
 import uvloop
 
 from fastserve.errors import FastserveError
+from fastserve.server.admin_listener import AdminListener
 from fastserve.server.connections import TICK_S, Connections
 from fastserve.server.exchange import Application
 from fastserve.server.listener import Acceptor
@@ -78,6 +79,10 @@ class Service(Protocol):
     def application(self) -> Application:
         """What answers exchanges, from the end of `start` to the beginning of `stop`."""
 
+    @property
+    def admin(self) -> Application | None:
+        """What answers exchanges of the admin listener; as long as `application`."""
+
     async def start(self) -> None:
         """Open what the application needs; the worker is ready when this returns."""
 
@@ -103,11 +108,13 @@ class Inheritance:
     lifeline_fd: int  # reads as ended when the arbiter is gone
     wake_fd: int  # a byte written here wakes the arbiter
     before_loop: BeforeLoop | None = None
+    admin: socket.socket | None = None
 
     @property
     def fds(self) -> tuple[int, ...]:
         """The files that belong to the server alone."""
-        return (self.listener.fileno(), self.lifeline_fd, self.wake_fd)
+        admin = () if self.admin is None else (self.admin.fileno(),)
+        return (self.listener.fileno(), self.lifeline_fd, self.wake_fd, *admin)
 
 
 def run_worker(inheritance: Inheritance, index: int) -> int:
@@ -133,6 +140,7 @@ class Worker:
         self._loop = loop
         self._stopping = asyncio.Event()
         self._is_last_call = False  # whether all workers end, not only this one
+        self._admin: AdminListener | None = None
 
     async def run(self) -> int:
         """Start, serve, drain; return the exit code."""
@@ -143,6 +151,7 @@ class Worker:
             return 0 if self._stopping.is_set() else BOOT_FAILED
         connections = Connections(service.application, self._options, self._loop.time(), int(time()))
         acceptor = self._open(connections)
+        self._admin = open_admin(self._loop, self._inherited, service.admin)
         try:
             while not self._stopping.is_set():
                 await self._tick(connections, TICK_S)
@@ -204,6 +213,8 @@ class Worker:
         row = self._row
         row.beat()
         connections.on_tick(self._loop.time(), int(time()))
+        if self._admin is not None:
+            self._admin.on_tick(self._loop.time(), int(time()))
         row[Cell.ANSWERS] = connections.answers
         row[Cell.CLIENT_ERRORS] = connections.client_errors
         row[Cell.SERVER_ERRORS] = connections.server_errors
@@ -223,9 +234,22 @@ class Worker:
         acceptor.close(takes_queued=self._is_last_call)
         started_s = self._loop.time()
         connections.drain(started_s)
+        if self._admin is not None:
+            self._admin.drain(started_s, accepts=self._is_last_call)
         while connections.open or acceptor.is_opening:
             if self._loop.time() - started_s > self._options.shutdown_timeout_s:
                 connections.abort()
                 await asyncio.sleep(0)
                 break
             await self._tick(connections, DRAIN_TICK_S)
+        if self._admin is not None:
+            await self._admin.close()
+
+
+def open_admin(
+    loop: asyncio.AbstractEventLoop, inherited: Inheritance, application: Application | None
+) -> AdminListener | None:
+    """Return this worker's part of the admin listener, where there is one and something to answer with."""
+    if inherited.admin is None or application is None:
+        return None
+    return AdminListener(loop, inherited.admin, application, inherited.options)
