@@ -40,23 +40,26 @@ from fastserve.serving.items import item_row
 from fastserve.serving.on_demand import Surroundings
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.store.interface import OnlineStore
-from fastserve.store.url import LocalSettings, open_store, parse_store_url
+from fastserve.store.url import DynamoDBSettings, RedisSettings, open_store, parse_store_url
 from fastserve.tiles.layout import RowLayout
 
 EXPIRE_EVERY_S = 0.02
 """How exactly the server timeout is kept; one look at the oldest request in flight each time."""
 
+LIBRARIES: Mapping[type, str] = {DynamoDBSettings: "aiobotocore.session", RedisSettings: "redis.asyncio"}
+"""What stores need, once before the fork: aiobotocore is 25 MB of modules and a third of a second."""
+
 
 def row_transport(store_url: str) -> RowTransport:
     """Return the form in which a store's rows come."""
-    return RAW_ROWS if isinstance(parse_store_url(store_url), LocalSettings) else BASE64_ROWS
+    return BASE64_ROWS if isinstance(parse_store_url(store_url), DynamoDBSettings) else RAW_ROWS
 
 
 def make_boot(settings: Settings, plan: WorkspacePlan, rows: int) -> FeatureBoot:
     """Return what each of at most ``rows`` workers calls to get its service; made before the fork."""
-    if not isinstance(parse_store_url(settings.store), LocalSettings):
-        # 25 MB of modules and a third of a second, once before the fork instead of in every worker.
-        importlib.import_module("aiobotocore.session")
+    library = LIBRARIES.get(type(parse_store_url(settings.store)))
+    if library is not None:
+        importlib.import_module(library)
     times = OnDemandMemory(on_demand_views(plan), rows)
     return FeatureBoot(settings, plan, times, source_feeds(plan.views.values()))
 
