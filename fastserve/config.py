@@ -257,6 +257,19 @@ class Settings:
         "How far ahead of the server's clock a pushed record's time may be; then 400.",
         unit="s",
     )
+    max_in_flight: int = _setting(
+        10_000,
+        _whole(1, 1_000_000),
+        "Vectors that one worker may have in flight, a batch counting its rows; then 429.",
+        unit="vectors",
+    )
+    overload_wait_ms: int = _setting(
+        25,
+        _whole(1, 60_000),
+        "When requests have waited longer than this for a tenth of a second without a break, a worker "
+        "refuses what is too much for it with 503, until it keeps up again.",
+        unit="ms",
+    )
     api_keys: str | None = _setting(
         None,
         _text(),

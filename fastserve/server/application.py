@@ -23,14 +23,18 @@ from fastserve.errors import RequestError, shown
 from fastserve.server.exchange import Exchange
 from fastserve.server.key_file import KeyFile
 from fastserve.server.service_handler import ServiceHandler
-from fastserve.server.vector_answer import VectorAnswer, refuse, refuse_unforeseen
+from fastserve.server.vector_answer import VectorAnswer, WeighedAnswer, refuse, refuse_unforeseen
+from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
 from fastserve.serving.transport import RowTransport
+from fastserve.wire.http1_answer import JSON
 
 V1 = "/api/v1/feature-service/"
 V2 = "/api/v2/workspaces/"
 INGEST = "/ingest"
 NO_CONTEXTS = ((),)
+# A client that comes back sooner than the load has changed only adds to it; one value, known beforehand.
+RETRY_AFTER = ((b"Retry-After", b"1"),)
 
 
 class Readiness(Protocol):
@@ -67,6 +71,7 @@ class FeatureApplication:
         limits: ApplicationLimits | None = None,
         ingest: Callable[[Exchange], None] | None = None,
         keys: KeyFile | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self.workspace = workspace
         self.engine = engine
@@ -74,6 +79,10 @@ class FeatureApplication:
         self.now_s = now_s
         self._call_later = call_later
         self._keys = keys
+        self.admission = admission or Admission()
+        self._in_flight = engine.waiting
+        engine.on_computing = self.admission.hold
+        self._ingest = ingest
         self._readiness = readiness
         self._handlers: Mapping[str | None, ServiceHandler] = {
             name: ServiceHandler(runtime, transport) for name, runtime in engine.services.items()
@@ -82,7 +91,7 @@ class FeatureApplication:
             V1 + "get-features": self._get_features,
             V1 + "get-features-batch": self._get_features_batch,
             V1 + "metadata": self._metadata,
-            **({} if ingest is None else {INGEST: ingest}),
+            **({} if ingest is None else {INGEST: self._push}),
         }
         self._gets: dict[str, Callable[[Exchange], None]] = {
             "/healthz": self._healthz,
@@ -174,9 +183,28 @@ class FeatureApplication:
     ) -> None:
         request = decode_get_features(exchange.body)
         if service is None:  # the path's names, where it has any, count
+    def _is_shed(self, exchange: Exchange, scope: str) -> bool:
+        """Refuse ``exchange``, unless the limit that was reached isn't that of its key's priority."""
+        is_batch = False
+        if self._keys is not None:
+            is_batch = self._keys.admit(exchange.authorization, scope, self.workspace).is_batch
+        refusal = self.admission.refusal(len(self._in_flight), is_batch=is_batch)
+        if refusal is None:
+            return False
+        exchange.respond(refusal.status, refusal.body, JSON, RETRY_AFTER)
+        return True
+
+    def _push(self, exchange: Exchange) -> None:
+        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.INGEST):
+            return
+        if self._ingest is not None:
+            self._ingest(exchange)
+
             workspace, service = request.workspace, request.service
         handler = self._handler(workspace, service)
         keys, context = request.rows[0]
+        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
+            return
         texts = [handler.key_texts(keys)]
         takes_context = context or handler.takes_context
         contexts = [handler.context_values(context, request)] if takes_context else NO_CONTEXTS
@@ -197,6 +225,9 @@ class FeatureApplication:
         handler = self._handler(workspace, service)
         texts = []
         contexts = []
+        # Judged before its rows are known, since to know them costs more than a refusal may; they count then.
+        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
+            return
         for number, (keys, context) in enumerate(request.rows):
             row = f" (request_data[{number}])"
             texts.append(handler.key_texts(keys, row))
@@ -204,7 +235,10 @@ class FeatureApplication:
         timeout_s = self.limits.server_timeout_s
         if exchange.head.request_timeout_ms is not None:
             timeout_s = min(timeout_s, decode_timeout_s(exchange.head.request_timeout_ms))
-        answer = VectorAnswer(exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=True)
+        answer = WeighedAnswer(
+            exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=True
+        )
+        answer.weigh(len(texts), self.admission)
         self._submit(answer, texts)
 
     def _submit(self, answer: VectorAnswer, texts: list[list[str]]) -> None:

@@ -29,11 +29,13 @@ from fastserve.server.complaints import Complaints
 from fastserve.server.exchange import Application
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
+from fastserve.server.loop_probe import LoopProbe
 from fastserve.server.memory import keep_freed_memory
 from fastserve.server.on_demand_memory import OnDemandMemory
 from fastserve.server.udf_pool import UdfPool
 from fastserve.server.udf_process import Nursery, start_nursery
 from fastserve.server.worker import WorkerContext
+from fastserve.serving.admission import Admission
 from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
@@ -42,9 +44,6 @@ from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.store.interface import OnlineStore
 from fastserve.store.url import DynamoDBSettings, RedisSettings, open_store, parse_store_url
 from fastserve.tiles.layout import RowLayout
-
-EXPIRE_EVERY_S = 0.02
-"""How exactly the server timeout is kept; one look at the oldest request in flight each time."""
 
 LIBRARIES: Mapping[type, str] = {DynamoDBSettings: "aiobotocore.session", RedisSettings: "redis.asyncio"}
 """What stores need, once before the fork: aiobotocore is 25 MB of modules and a third of a second."""
@@ -120,7 +119,7 @@ class WorkerService:
         self._store: OnlineStore | None = None
         self._engine: Engine | None = None
         self._application: FeatureApplication | None = None
-        self._expiry: asyncio.TimerHandle | None = None
+        self._probe: LoopProbe | None = None
         self._keys: KeyFile | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._admin: AdminApplication | None = None
@@ -180,10 +179,12 @@ class WorkerService:
             limits,
             await self._ingest_handler(self._store),
             self._watched_keys(loop),
+            self._admission(loop),
         )
         if self._context.options.admin_port is not None:
             self._admin = AdminApplication(self._context.state)
-        self._expire(loop)
+        if self._probe is not None:
+            self._probe.start()
 
     async def _ingest_handler(self, store: OnlineStore) -> IngestHandler:
         settings = IngestSettings(self._settings.ingest_max_future_s, self._settings.ingest_timeout_ms / 1000)
@@ -212,17 +213,27 @@ class WorkerService:
         times = self._times.of_worker(self._context.index)
         return Surroundings(time.perf_counter_ns, Complaints(time.monotonic), self._pool, times)
 
+    def _admission(self, loop: asyncio.AbstractEventLoop) -> Admission:
+        settings = self._settings
+        admission = Admission(
+            settings.max_in_flight,
+            settings.overload_wait_ms / 1000,
+            has_priorities=settings.api_keys is not None,
+        )
+        self._probe = LoopProbe(loop, admission, self._store, lambda: self._expire(loop))
+        return admission
+
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._engine is not None:
             self._engine.expire(loop.time())
-            self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire, loop)
 
     async def stop(self) -> None:
         """Close the store, and end the helper processes."""
-        for timer in (self._expiry, self._watch):
-            if timer is not None:
-                timer.cancel()
-        self._expiry = self._watch = None
+        if self._probe is not None:
+            self._probe.stop()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         if self._pool is not None:
             await self._pool.close()
         if self._ingest is not None:

@@ -18,6 +18,7 @@ from fastserve.errors import RequestError, StoreError
 from fastserve.plan.service import MAX_STORE_BYTES
 from fastserve.server.exchange import Exchange
 from fastserve.server.service_handler import ServiceHandler
+from fastserve.serving.admission import Admission
 from fastserve.serving.columns import Columns
 from fastserve.serving.requests import VectorRequest
 
@@ -224,6 +225,23 @@ class VectorAnswer(VectorRequest):
             timing = Timing(server_s, max(0.0, reads_s), taken.sizes, taken.on_demand_s)
             parts.append(slo_part(timing, batch=self.batch))
         return b',"metadata":{' + b",".join(parts) + b"}" if parts else b""
+
+
+class WeighedAnswer(VectorAnswer):
+    """The answer of a batch, whose rows count for as long as it takes."""
+
+    __slots__ = ("_admission", "_weight")
+
+    def weigh(self, rows: int, admission: Admission) -> None:
+        """Count ``rows`` from now until the release; the request itself is counted as one."""
+        self._admission = admission
+        self._weight = rows - 1
+        admission.hold(self._weight)
+
+    def release(self) -> None:
+        """Let go of rows and owner; the rows don't count any more."""
+        super().release()
+        self._admission.hold(-self._weight)
 
 
 def store_refusal(error: StoreError) -> RequestError:

@@ -14,7 +14,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fastserve.errors import RequestError
 from fastserve.plan.service import WorkspacePlan
@@ -38,7 +38,8 @@ class Engine:
 
     ``clock_ns`` is the request clock (wall time or fixed), ``schedule`` calls a function at the end of the
     loop's turn. ``surroundings`` are what on-demand views need of the process. ``watermarks`` hold until when
-    each streamed view's events are in rows; whoever knows it sets it there.
+    each streamed view's events are in rows; whoever knows it sets it there. ``on_computing`` is told by how
+    many more or fewer requests on-demand views are being evaluated.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Engine:
         self._timer_ns = around.clock_ns
         self._unread: list[VectorRequest] = []
         self._computing = 0
+        self.on_computing: Callable[[int], None] = _ignore
         self._group_count = len(plan.groups)
         self._groups = {table: group for group in plan.groups for table in group.tables}
         self._schedule = schedule
@@ -89,6 +91,11 @@ class Engine:
         group = self._groups.get(table)
         if group is not None:
             self.coalescer.forget(group, key)
+
+    @property
+    def waiting(self) -> Collection[VectorRequest]:
+        """The requests that wait for their rows, as they are at any time; those being computed don't."""
+        return self._in_flight
 
     @property
     def in_flight(self) -> int:
@@ -271,9 +278,11 @@ class Engine:
         batch = make_batch(on_demand.count, columns, lines_of, now_ns)
         start_ns = self._timer_ns()
         self._computing += len(lines_of)
+        self.on_computing(len(lines_of))
 
         def on_done(error: Exception | None) -> None:
             self._computing -= len(lines_of)
+            self.on_computing(-len(lines_of))
             wait_s = (self._timer_ns() - start_ns) / 1e9
             columns.computed = Computed(batch.results, batch.errors, batch.late, wait_s)
             if error is None:
@@ -314,6 +323,10 @@ class Engine:
         else:
             request.owner.on_timeout()
             request.release()
+
+
+def _ignore(_requests: int) -> None:
+    pass
 
 
 REFUSED = RequestError(503, "a row that the caller can't do without couldn't be read")

@@ -16,6 +16,7 @@ from fastserve.sdk.types import Field, Float64
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.exchange import Exchange, Headers
 from fastserve.server.key_file import KeyFile
+from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
 from fastserve.serving.transport import BASE64_ROWS
@@ -95,7 +96,13 @@ class Readiness:
 class ApplicationWorld:
     """Everything between an exchange and the store, turned by hand."""
 
-    def __init__(self, limits: ApplicationLimits | None = None, keys: KeyFile | None = None) -> None:
+    def __init__(
+        self,
+        limits: ApplicationLimits | None = None,
+        keys: KeyFile | None = None,
+        admission: Admission | None = None,
+        ingest: Callable[[Exchange], None] | None = None,
+    ) -> None:
         self.plan = application_plan()
         self.now_s = 100.0
         self.scheduled: list[Callable[[], None]] = []
@@ -118,7 +125,9 @@ class ApplicationWorld:
             lambda: self.now_s,
             self._call_later,
             limits,
+            ingest,
             keys=keys,
+            admission=admission,
         )
 
     def _call_later(self, delay_s: float, function: Callable[..., None], *arguments: Any) -> None:
