@@ -54,10 +54,14 @@ def running(repo: Path, store_url: str, more: Sequence[str] = ()) -> Iterator[tu
         ChildError: it ended, or was not ready in time.
     """
     port = free_port()
-    environment = {**os.environ, **_ENVIRONMENT}
     arguments = command(repo, store_url, port, more)
-    with listening(arguments, port, "/readyz", cwd=ROOT, environment=environment) as pid:
+    with listening(arguments, port, "/readyz", cwd=ROOT, environment=environment()) as pid:
         yield pid, port
+
+
+def environment() -> dict[str, str]:
+    """Give the environment that the server runs in: this one, with made-up credentials."""
+    return {**os.environ, **_ENVIRONMENT}
 
 
 @contextlib.contextmanager
