@@ -233,6 +233,13 @@ class Settings:
     store_connections: int = _setting(
         32, _whole(1, 4096), "Connections to a networked store, per worker; each carries one call at a time."
     )
+    hedge_floor_ms: int = _setting(
+        5,
+        _whole(0, 10_000),
+        "Least age at which a slow read of DynamoDB gets a second copy on another connection; 0 for none. "
+        "Copies are at most 3 % of the calls.",
+        unit="ms",
+    )
     clock: datetime | None = _setting(  # noqa: RUF009 - None, which is immutable
         None,
         _instant(),

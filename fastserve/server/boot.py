@@ -148,6 +148,7 @@ class WorkerService:
             self._settings.store,
             read_timeout_s=self._settings.store_timeout_ms / 1000,
             connections=self._settings.store_connections,
+            hedge_floor_s=self._settings.hedge_floor_ms / 1000,
         )
         transport = row_transport(self._settings.store)
         layouts = await _known_layouts(self._store, self._plan)

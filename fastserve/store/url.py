@@ -88,12 +88,17 @@ READ_TIMEOUT_S = 0.5
 
 
 async def open_store(
-    url: str, *, read_timeout_s: float = READ_TIMEOUT_S, connections: int | None = None
+    url: str,
+    *,
+    read_timeout_s: float = READ_TIMEOUT_S,
+    connections: int | None = None,
+    hedge_floor_s: float = 0.0,
 ) -> OnlineStore:
     """Open the store that ``url`` names. Call it in the process and event loop that will use it.
 
     ``read_timeout_s`` is the time of one try of a read over a network. ``connections`` bounds the connections
-    to the store where the URL doesn't.
+    to the store where the URL doesn't. ``hedge_floor_s`` is the least age at which a slow read of DynamoDB
+    gets a second copy, 0 for none.
 
     Raises:
         DefinitionError: the URL can't be used as written.
@@ -104,15 +109,15 @@ async def open_store(
         from fastserve.store.local.store import open_local
 
         return await open_local(settings)
-    from fastserve.store.dynamodb.store import open_dynamodb
-
-    settings = replace(settings, connections=settings.connections or connections)
-    return await open_dynamodb(settings, call_timeout_s=read_timeout_s)
-
     if isinstance(settings, RedisSettings):
         from fastserve.store.redis.store import open_redis
 
         return await open_redis(settings, call_timeout_s=read_timeout_s)
+    from fastserve.store.dynamodb.store import open_dynamodb
+
+    settings = replace(settings, connections=settings.connections or connections)
+    return await open_dynamodb(settings, call_timeout_s=read_timeout_s, hedge_floor_s=hedge_floor_s)
+
 
 def parse_store_url(url: str) -> StoreSettings:
     """Return what a store's URL says.
@@ -169,11 +174,6 @@ def _parse_dynamodb(target: str, query: str) -> DynamoDBSettings:
     )
 
 
-_PARSERS: dict[str, Callable[[str, str], StoreSettings]] = {
-    "local": _parse_local,
-    "dynamodb": _parse_dynamodb,
-}
-
 def _parse_redis(target: str, query: str, *, tls: bool, cluster: bool) -> RedisSettings:
     if "@" in target:
         raise DefinitionError(
@@ -214,13 +214,18 @@ def _address(text: str) -> tuple[str, int]:
     return match[1] or match[2], port
 
 
-
-def _parameters(query: str, known: tuple[str, ...]) -> dict[str, str]:
-    """Split ``a=b&c=d``. Plus signs stay (a form would read them as spaces), %XX is decoded."""
+_PARSERS: dict[str, Callable[[str, str], StoreSettings]] = {
+    "local": _parse_local,
+    "dynamodb": _parse_dynamodb,
     "redis": partial(_parse_redis, tls=False, cluster=False),
     "rediss": partial(_parse_redis, tls=True, cluster=False),
     "redis+cluster": partial(_parse_redis, tls=False, cluster=True),
     "rediss+cluster": partial(_parse_redis, tls=True, cluster=True),
+}
+
+
+def _parameters(query: str, known: tuple[str, ...]) -> dict[str, str]:
+    """Split ``a=b&c=d``. Plus signs stay (a form would read them as spaces), %XX is decoded."""
     values: dict[str, str] = {}
     for part in query.split("&") if query else ():
         name, equals, value = part.partition("=")

@@ -17,6 +17,7 @@ import orjson
 from isal import isal_zlib
 
 from fastserve.errors import StoreError
+from fastserve.store.counts import StoreCounts
 from fastserve.store.dynamodb.connection import Call
 from fastserve.wire.client_http import Answer
 from fastserve.wire.ddb_errors import Failure, Kind, classify
@@ -25,6 +26,7 @@ from fastserve.wire.sigv4 import Credentials, RequestSigner, clock_offset_s
 
 # Below this a refusal isn't the clock's fault; the service allows five minutes.
 MIN_CLOCK_OFFSET_S = 5.0
+READ_OPERATION = "BatchGetItem"
 _CRC_HEADER = b"\r\nx-amz-crc32: "
 
 
@@ -67,6 +69,7 @@ class Caller:
         "uniform",
         "clock_offset_s",
         "budget",
+        "counts",
     )
 
     def __init__(
@@ -89,6 +92,7 @@ class Caller:
         self.uniform = uniform
         self.clock_offset_s = 0.0
         self.budget = RetryBudget()
+        self.counts = StoreCounts()
 
     def signer(self, operation: str) -> RequestSigner:
         """Return the signer of an operation, to be kept by who calls it often."""
@@ -189,6 +193,11 @@ class Try:
         self.timeout_s = timeout_s
         self.deadline_s = deadline_s
         self.resent = False
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it changes nothing, and may be on its way twice."""
+        return self._signer is self._caller.signer(READ_OPERATION)
 
     def send(self) -> None:
         """Sign and hand over."""

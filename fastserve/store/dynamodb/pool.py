@@ -16,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastserve.store.dynamodb.connection import CLOSED, TIMED_OUT, Call, Connection
 from fastserve.store.dynamodb.endpoint import Addresses, Endpoint
@@ -47,6 +48,16 @@ class PoolSettings:
     max_waiting: int = 16_384
 
 
+class Watcher(Protocol):
+    """Who looks at the calls under way from time to time."""
+
+    def watch(self) -> None:
+        """Be told that calls are under way again."""
+
+    def close(self) -> None:
+        """Be told that there will be none."""
+
+
 class Pool:
     """Lends connections; see the module's invariants. ``uniform`` draws from [0, 1)."""
 
@@ -74,7 +85,9 @@ class Pool:
         self._ticked_s = 0.0
         self._held_up = False
         self._closed = False
+        self._answered_before = 0
         self.opened = 0
+        self.watcher: Watcher | None = None
 
     def request(self, call: Call) -> None:
         """Send a call on a free connection, or as soon as there is one."""
@@ -88,9 +101,33 @@ class Pool:
         else:
             call.on_answer(Failure(Kind.THROTTLED, "too many calls", "all connections are busy"))
 
+    @property
+    def connections(self) -> Collection[Connection]:
+        """Those that are open."""
+        return self._open
+
+    @property
+    def answered(self) -> int:
+        """How many calls have had an answer. Added up when asked for: calls are many, questions few."""
+        return self._answered_before + sum([connection.answers for connection in self._open])
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a call more would find a connection, or have one opened for it alone."""
+        if self._waiting:
+            return False
+        return bool(self._idle) or len(self._open) + len(self._opening) < self._settings.max_connections
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the timer runs that looks at calls under way."""
+        return self._tick_timer is not None
+
     async def close(self) -> None:
         """Cut all connections; calls that have no answer yet fail."""
         self._closed = True
+        if self.watcher is not None:
+            self.watcher.close()
         for timer in (self._tick_timer, self._retire_timer):
             if timer is not None:
                 timer.cancel()
@@ -126,6 +163,7 @@ class Pool:
     def on_lost(self, connection: Connection) -> None:
         """Forget a connection."""
         self._open.discard(connection)
+        self._answered_before += connection.answers
         if connection in self._idle:
             self._idle.remove(connection)
         if self._waiting:
@@ -218,6 +256,8 @@ class Pool:
             return False
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
         self._ticked_s = self._loop.time()
+        if self.watcher is not None:
+            self.watcher.watch()
         if self._retire_timer is None:
             self._retire_timer = self._loop.call_later(RETIRE_EVERY_S, self._retire)
         return True

@@ -20,7 +20,7 @@ from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
 from fastserve.store.dynamodb.batch_get import BatchGetCodec
-from fastserve.store.dynamodb.call import LAWS, Caller
+from fastserve.store.dynamodb.call import LAWS, READ_OPERATION, Caller
 from fastserve.store.dynamodb.connection import TIMED_OUT
 from fastserve.store.dynamodb.rest import Rest
 from fastserve.store.interface import Settle
@@ -63,7 +63,7 @@ class DynamoDBReader:
         self.consistent = consistent
         self.loop = loop
         self.settle = settle
-        self.signer = caller.signer("BatchGetItem")
+        self.signer = caller.signer(READ_OPERATION)
         self.suspects: dict[ReadGroup, float] = {}
         self.timeout_s = timeout_s
 
@@ -137,6 +137,7 @@ class Batch:
         is for when it doesn't.
         """
         caller = self._reader.caller
+        caller.counts.unprocessed += rest.keys
         waiting = set(map(id, rest.reads))
         complete = [read for read in _unfailed(self._reads) if id(read) not in waiting]
         asked = self._rest.keys if self._rest is not None else sum(read.group.size for read in self._reads)
@@ -153,7 +154,10 @@ class Batch:
     # Failures.
 
     def _on_failure(self, failure: Failure) -> None:
+        counts = self._reader.caller.counts
+        counts.throttles += failure.kind is Kind.THROTTLED
         if failure is TIMED_OUT:
+            counts.timeouts += 1
             # Sixteen megabytes may take longer than a try is meant to, and would never come.
             self._timeout_s *= 2
         if failure.kind in LAWS:
@@ -179,6 +183,7 @@ class Batch:
         if delay_s is None or not (free or caller.budget.take()):
             self._fail(self._reads, self._cause)
         else:
+            caller.counts.retries += 1
             self._reader.loop.call_later(delay_s, self.send)
 
     def _next_delay(self, kind: Kind) -> float | None:
@@ -219,6 +224,7 @@ class Batch:
 
     def _fail(self, reads: Sequence[KeyRead], failure: Failure) -> None:
         reads = _unfailed(reads)
+        self._reader.caller.counts.failures += len(reads)
         errors: dict[int, StoreError] = {}
         for read in reads:
             group = read.group
