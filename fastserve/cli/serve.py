@@ -26,6 +26,7 @@ from fastserve.errors import DefinitionError, StoreError
 if TYPE_CHECKING:
     from fastserve.plan.service import WorkspacePlan
     from fastserve.server.generation import Definitions
+    from fastserve.server.metrics_memory import MetricsMemory
     from fastserve.server.options import ServerOptions
     from fastserve.store.interface import OnlineStore
 
@@ -61,6 +62,8 @@ def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) 
     """
     from fastserve.cli.workspace import load_workspace
     from fastserve.server import arbiter
+    from fastserve.server.generation import worker_rows
+    from fastserve.server.metrics_memory import MetricsMemory
 
     start_logging(settings.log_level)
     workspace = load_workspace(settings)
@@ -70,8 +73,10 @@ def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) 
         return CANNOT_LISTEN
     check_keys(settings)
     run_in_child(lambda: try_store(settings.store, served_tables(workspace.plan)))
+    metrics = MetricsMemory(worker_rows(server_options(settings)))
+    first = definitions(settings, workspace.plan, metrics)
     if load_again is None:
-        return arbiter.run(definitions(settings, workspace.plan))
+        return arbiter.run(first)
     load = load_again
 
     def reload() -> Definitions:
@@ -79,19 +84,19 @@ def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) 
         check_keys(again)
         # The number of workers stays what it was, and with it the rows of shared memory.
         return definitions(
-            replace(again, workers=server_options(settings).workers), load_workspace(again).plan
+            replace(again, workers=server_options(settings).workers), load_workspace(again).plan, metrics
         )
 
-    return arbiter.run(definitions(settings, workspace.plan), reload)
+    return arbiter.run(first, reload)
 
 
-def definitions(settings: Settings, plan: WorkspacePlan) -> Definitions:
-    """Return what workers are started with."""
+def definitions(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -> Definitions:
+    """Return what workers are started with; ``metrics`` is the same for all of one server."""
     from fastserve.server.boot import make_boot
-    from fastserve.server.generation import Definitions, worker_rows
+    from fastserve.server.generation import Definitions
 
     options = server_options(settings)
-    boot = make_boot(settings, plan, worker_rows(options))
+    boot = make_boot(settings, plan, metrics)
     return Definitions(options, boot, boot.before_loop)
 
 

@@ -20,7 +20,7 @@ from fastserve.api.decode import (
     decode_timeout_s,
 )
 from fastserve.errors import RequestError, shown
-from fastserve.server.exchange import Exchange
+from fastserve.server.exchange import Exchange, Meter
 from fastserve.server.key_file import KeyFile
 from fastserve.server.service_handler import ServiceHandler
 from fastserve.server.vector_answer import VectorAnswer, WeighedAnswer, refuse, refuse_unforeseen
@@ -97,6 +97,11 @@ class FeatureApplication:
             "/healthz": self._healthz,
             "/readyz": self._readyz,
         }
+
+    def measure(self, meters: Mapping[str, Meter]) -> None:
+        """Tell these meters, by service, of the answers to come."""
+        for name, meter in meters.items():
+            self._handlers[name].meter = meter
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer ``exchange``, now or when its rows have come."""
@@ -202,6 +207,7 @@ class FeatureApplication:
 
             workspace, service = request.workspace, request.service
         handler = self._handler(workspace, service)
+        exchange.meter = handler.meter
         keys, context = request.rows[0]
         if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
             return
@@ -223,6 +229,7 @@ class FeatureApplication:
         if service is None:
             workspace, service = request.workspace, request.service
         handler = self._handler(workspace, service)
+        exchange.meter = handler.meter
         texts = []
         contexts = []
         # Judged before its rows are known, since to know them costs more than a refusal may; they count then.

@@ -31,10 +31,11 @@ from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
 from fastserve.server.loop_probe import LoopProbe
 from fastserve.server.memory import keep_freed_memory
-from fastserve.server.on_demand_memory import OnDemandMemory
+from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.udf_pool import UdfPool
 from fastserve.server.udf_process import Nursery, start_nursery
 from fastserve.server.worker import WorkerContext
+from fastserve.server.worker_metrics import WorkerMetrics
 from fastserve.serving.admission import Admission
 from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.serving.engine import Engine
@@ -54,13 +55,16 @@ def row_transport(store_url: str) -> RowTransport:
     return BASE64_ROWS if isinstance(parse_store_url(store_url), DynamoDBSettings) else RAW_ROWS
 
 
-def make_boot(settings: Settings, plan: WorkspacePlan, rows: int) -> FeatureBoot:
-    """Return what each of at most ``rows`` workers calls to get its service; made before the fork."""
+def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -> FeatureBoot:
+    """Return what each worker calls to get its service; made before the fork.
+
+    ``metrics`` is the server's one, handed over again by every reload.
+    """
     library = LIBRARIES.get(type(parse_store_url(settings.store)))
     if library is not None:
         importlib.import_module(library)
-    times = OnDemandMemory(on_demand_views(plan), rows)
-    return FeatureBoot(settings, plan, times, source_feeds(plan.views.values()))
+    metrics.declare(plan.services, plan.views, on_demand_views(plan))
+    return FeatureBoot(settings, plan, metrics, source_feeds(plan.views.values()))
 
 
 def on_demand_views(plan: WorkspacePlan) -> dict[str, OnDemandFeatureView[..., Any]]:
@@ -75,12 +79,12 @@ class FeatureBoot:
         self,
         settings: Settings,
         plan: WorkspacePlan,
-        times: OnDemandMemory,
+        metrics: MetricsMemory,
         feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         self._plan = plan
-        self._times = times
+        self._metrics = metrics
         self._feeds = feeds
         self._nursery: Nursery | None = None
 
@@ -93,7 +97,7 @@ class FeatureBoot:
 
     def __call__(self, context: WorkerContext) -> WorkerService:
         """Return the service of one worker."""
-        return WorkerService(self._settings, self._plan, context, self._times, self._nursery, self._feeds)
+        return WorkerService(self._settings, self._plan, context, self._metrics, self._nursery, self._feeds)
 
 
 class WorkerService:
@@ -104,7 +108,7 @@ class WorkerService:
         settings: Settings,
         plan: WorkspacePlan,
         context: WorkerContext,
-        times: OnDemandMemory,
+        metrics: MetricsMemory,
         nursery: Nursery | None,
         feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
     ) -> None:
@@ -113,7 +117,8 @@ class WorkerService:
         self._feeds = feeds
         self._ingest: IngestHandler | None = None
         self._context = context
-        self._times = times
+        self._numbers = metrics
+        self._metrics: WorkerMetrics | None = None
         self._nursery = nursery
         self._pool: UdfPool | None = None
         self._store: OnlineStore | None = None
@@ -184,8 +189,23 @@ class WorkerService:
         )
         if self._context.options.admin_port is not None:
             self._admin = AdminApplication(self._context.state)
+            self._measure(loop, engine, self._application)
         if self._probe is not None:
             self._probe.start()
+
+    def _measure(
+        self, loop: asyncio.AbstractEventLoop, engine: Engine, application: FeatureApplication
+    ) -> None:
+        clock_ns = _clock(self._settings.clock_ns)
+        metrics = self._metrics = WorkerMetrics(self._numbers, self._context, self._plan, loop, clock_ns)
+        metrics.cover(engine, application)
+        if self._store is not None:
+            metrics.watch_store(self._store)
+        if self._ingest is not None:
+            metrics.watch_ingest(self._ingest)
+        if self._admin is not None:
+            self._admin.add("/metrics", metrics.page)
+        metrics.start()
 
     async def _ingest_handler(self, store: OnlineStore) -> IngestHandler:
         settings = IngestSettings(self._settings.ingest_max_future_s, self._settings.ingest_timeout_ms / 1000)
@@ -211,7 +231,7 @@ class WorkerService:
         if self._nursery is not None:
             self._pool = UdfPool(self._nursery, loop)
             self._pool.start()
-        times = self._times.of_worker(self._context.index)
+        times = self._numbers.on_demand.of_worker(self._context.index)
         return Surroundings(time.perf_counter_ns, Complaints(time.monotonic), self._pool, times)
 
     def _admission(self, loop: asyncio.AbstractEventLoop) -> Admission:
@@ -230,6 +250,8 @@ class WorkerService:
 
     async def stop(self) -> None:
         """Close the store, and end the helper processes."""
+        if self._metrics is not None:
+            self._metrics.stop()
         if self._probe is not None:
             self._probe.stop()
         if self._watch is not None:

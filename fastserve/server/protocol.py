@@ -351,6 +351,8 @@ class HttpProtocol(asyncio.Protocol):
         """
         shared = self._shared
         shared.answers += 1
+        if exchange.meter is not None:
+            exchange.meter(exchange, status)
         if (
             status == 200
             and content_type is JSON
@@ -375,6 +377,8 @@ class HttpProtocol(asyncio.Protocol):
             self.send_answer(exchange, 200, b"".join(parts), JSON, ())
             return
         shared.answers += 1
+        if exchange.meter is not None:
+            exchange.meter(exchange, 200)
         data = b"".join((shared.heads.json_ok, b"%d\r\n\r\n" % sum(map(len, parts)), *parts))
         if self._flags or len(self._pending) != 1:
             self._settle(exchange, data)

@@ -46,7 +46,8 @@ class WorkerState:
     """Whether this worker should get traffic, for `/readyz`; and the counters of the whole server."""
 
     def __init__(self, memory: SharedMemory, index: int) -> None:
-        self._memory = memory
+        self.memory = memory
+        self.index = index
 
     @property
     def is_ready(self) -> bool:
@@ -54,13 +55,13 @@ class WorkerState:
 
         A worker that drains because another takes its place is no reason to send traffic elsewhere.
         """
-        if self._memory.arbiter[Cell.STATE] == State.DRAINING:
+        if self.memory.arbiter[Cell.STATE] == State.DRAINING:
             return False
-        return any(row[Cell.STATE] == State.READY for row in self._memory.workers)
+        return any(row[Cell.STATE] == State.READY for row in self.memory.workers)
 
     def totals(self) -> dict[str, int]:
         """Return the counters of all workers together."""
-        return self._memory.totals()
+        return self.memory.totals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,7 @@ class Worker:
                 await self._tick(connections, TICK_S)
             await self._drain(connections, acceptor)
         finally:
+            self._publish(connections)
             await service.stop()
         return 0
 
@@ -210,14 +212,11 @@ class Worker:
 
     async def _tick(self, connections: Connections, wait_s: float) -> None:
         """Do what is done a few times a second, then wait for the next time or the signal to stop."""
-        row = self._row
-        row.beat()
+        self._row.beat()
         connections.on_tick(self._loop.time(), int(time()))
         if self._admin is not None:
             self._admin.on_tick(self._loop.time(), int(time()))
-        row[Cell.ANSWERS] = connections.answers
-        row[Cell.CLIENT_ERRORS] = connections.client_errors
-        row[Cell.SERVER_ERRORS] = connections.server_errors
+        self._publish(connections)
         if self._stopping.is_set():
             await asyncio.sleep(wait_s)
             return
@@ -226,6 +225,12 @@ class Worker:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+    def _publish(self, connections: Connections) -> None:
+        row = self._row
+        row[Cell.ANSWERS] = connections.answers
+        row[Cell.CLIENT_ERRORS] = connections.client_errors
+        row[Cell.SERVER_ERRORS] = connections.server_errors
 
     async def _drain(self, connections: Connections, acceptor: Acceptor) -> None:
         """Let the connections finish, at most for the shutdown timeout."""

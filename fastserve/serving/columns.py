@@ -45,12 +45,13 @@ NULL_FLOAT32 = np.array([NULL_FLOAT32_BITS], "<i4").view("<f4")[0]
 class RowReport:
     """What was unusual about a batch's rows: for metrics and statuses.
 
-    ``unreadable`` has the reason by (line, place).
+    ``unreadable`` has the reason by (line, place). ``missing`` are rows that weren't there.
     """
 
     unreadable: dict[tuple[int, int], str] = field(default_factory=dict)
     expired: int = 0
     transcoded: int = 0
+    missing: int = 0
 
 
 @dataclass(slots=True)
