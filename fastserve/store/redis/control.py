@@ -161,10 +161,10 @@ class Control:
         return found
 
     async def check(self, *, allow_eviction: bool) -> None:
-        """Check that servers answer, and keep what they are given.
+        """Check that servers keep what they are given.
 
         Raises:
-            StoreError: one can't be reached, refuses us, or drops rows when its memory is full.
+            StoreError: one doesn't answer, or drops rows when its memory is full.
         """
         where = f"opening {_shown(self._addresses)}"
         target = {"target_nodes": self._client.PRIMARIES} if self._cluster else {}

@@ -174,7 +174,7 @@ class Nodes:
 
     def __init__(
         self,
-        first: Address,
+        addresses: Sequence[Address],
         settings: LinkSettings,
         find_slots: Callable[[], Awaitable[Mapping[int, Address]]] | None = None,
     ) -> None:
@@ -187,9 +187,32 @@ class Nodes:
         self._looked_s = 0.0
         self._held_up = False
         self._closed = False
-        self.first = self.at(first)
+        self._addresses = addresses
+        self.first = self.at(addresses[0])
         self.slots: list[Node] | None = None if find_slots is None else [self.first] * SLOTS
         self.losses = 0
+
+    async def greet(self) -> None:
+        """Connect to the first server that takes us.
+
+        Raises:
+            StoreError: none does; what the last one said.
+        """
+        failure: Failure | None = None
+        for address in self._addresses:
+            answered: asyncio.Future[Outcome] = self._loop.create_future()
+            deadline_s = self._loop.time() + 2 * self._settings.connect_timeout_s
+            node = self.at(address)
+            self.watch()
+            node.send(Call(packed((b"PING",)), 1, deadline_s, answered.set_result))
+            outcome = await answered
+            if not isinstance(outcome, Failure):
+                self.first = node
+                self.slots = None if self.slots is None else [node] * SLOTS
+                return
+            failure = outcome
+        where = ", ".join(f"{host}:{port}" for host, port in self._addresses)
+        raise (failure or CLOSED).error(f"opening {where}")
 
     def at(self, address: Address) -> Node:
         """Return the server with this address."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import TypeAlias
 
 import hiredis
@@ -185,27 +186,26 @@ class RedisReader:
     def _learn_soon(self, reads: list[KeyRead]) -> None:
         task = self._loop.create_task(self._learn(reads))
         self._learning.add(task)
-        task.add_done_callback(self._learning.discard)
+        task.add_done_callback(partial(self._on_learned, reads))
+
+    def _on_learned(self, reads: Sequence[KeyRead], task: asyncio.Task[None]) -> None:
+        self._learning.discard(task)
+        if task.cancelled():  # perhaps before its first step
+            self._fail(reads, CLOSED)
 
     async def _learn(self, reads: list[KeyRead]) -> None:
         """Look for the tables of reads that are the first of their groups, then send the reads."""
         groups = {id(read.group): read.group for read in reads}
         names = list(dict.fromkeys(name for group in groups.values() for name in group.tables))
         deadline_s = max(read.deadline_s for read in reads)
-        found: dict[str, TableSpec | None] = {}
-        failure: Failure | StoreError | None = CLOSED  # which it stays if this is cancelled
         try:
             async with asyncio.timeout_at(deadline_s):
                 found = await self._describe(names)
-            failure = None
         except StoreError as error:
-            failure = error
+            self._fail(reads, error)
+            return
         except TimeoutError:
-            failure = TIMED_OUT
-        finally:
-            if failure is not None:
-                self._fail(reads, failure)
-        if failure is not None:
+            self._fail(reads, TIMED_OUT)
             return
         errors: dict[int, StoreError] = {}
         for key, group in groups.items():

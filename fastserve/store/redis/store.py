@@ -64,8 +64,9 @@ async def open_redis(
         tls = ssl.create_default_context()
     control = Control(settings)
     links = LinkSettings(_greeting(settings.database), tls if settings.tls else None, call_timeout_s)
-    nodes = Nodes(settings.addresses[0], links, control.slots if settings.cluster else None)
+    nodes = Nodes(settings.addresses, links, control.slots if settings.cluster else None)
     try:
+        await nodes.greet()
         await control.check(allow_eviction=settings.allow_eviction)
         await nodes.refresh()
     except BaseException:
