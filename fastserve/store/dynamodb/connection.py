@@ -216,4 +216,6 @@ class Connection(asyncio.BufferedProtocol):
 
 UNASKED = Failure(Kind.TRANSIENT, "unasked data", "the other side sent data without a request")
 TIMED_OUT = Failure(Kind.TRANSIENT, TIMEOUT, "no answer within the call's time")
+# The same for a call whose time was too short to blame the service.
+CUT_SHORT = Failure(Kind.TRANSIENT, TIMEOUT, "no answer within the little time that was left for the call")
 CLOSED = Failure(Kind.PERMANENT, "closed", "the store was closed")

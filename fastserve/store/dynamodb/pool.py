@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from fastserve.store.dynamodb.connection import CLOSED, TIMED_OUT, Call, Connection
+from fastserve.store.dynamodb.connection import CLOSED, CUT_SHORT, TIMED_OUT, Call, Connection
 from fastserve.store.dynamodb.endpoint import Addresses, Endpoint
 from fastserve.wire.ddb_errors import Failure, Kind
 
@@ -32,6 +32,8 @@ HELD_UP_S = 0.05
 SHORT_LINE = 512
 LONG_LINE_TICKS = 16
 RETIRE_EVERY_S = 2.0
+# A store that is well has answered nearly every call by then (99 of 100 take less than 22 ms).
+PATIENCE_S = 0.025
 IDLE_MIN_S = 20.0
 IDLE_MAX_S = 50.0 - RETIRE_EVERY_S
 
@@ -158,7 +160,7 @@ class Pool:
                 connection.idle_since_s = now_s
                 self._idle.append(connection)
         for call in late:
-            call.on_answer(TIMED_OUT)
+            call.on_answer(CUT_SHORT)
 
     def on_lost(self, connection: Connection) -> None:
         """Forget a connection."""
@@ -273,14 +275,14 @@ class Pool:
             # The loop was busy with something else: answers may lie unread in the kernel's buffers.
             return
         for connection in [connection for connection in self._open if connection.is_late(now_s)]:
-            connection.cut(TIMED_OUT)
+            connection.cut(TIMED_OUT if now_s - connection.sent_s >= PATIENCE_S else CUT_SHORT)
         self._ticks += 1
         if len(self._waiting) <= SHORT_LINE or self._ticks % LONG_LINE_TICKS == 0:
             waiting, self._waiting = self._waiting, deque()
             self._waiting.extend(call for call in waiting if call.deadline_s > now_s)
             for call in waiting:
                 if call.deadline_s <= now_s:
-                    call.on_answer(TIMED_OUT)
+                    call.on_answer(CUT_SHORT)
 
     def _retire(self) -> None:
         """Close connections that have been idle for long; the first in the stack are idle longest."""

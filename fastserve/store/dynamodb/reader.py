@@ -21,11 +21,10 @@ from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
 from fastserve.store.dynamodb.batch_get import BatchGetCodec
 from fastserve.store.dynamodb.call import LAWS, READ_OPERATION, Caller
-from fastserve.store.dynamodb.connection import TIMED_OUT
 from fastserve.store.dynamodb.rest import Rest
 from fastserve.store.interface import Settle
 from fastserve.wire.client_http import Answer
-from fastserve.wire.ddb_errors import Failure, Kind
+from fastserve.wire.ddb_errors import TIMEOUT, Failure, Kind
 from fastserve.wire.retry import delays
 
 MAX_KEYS = 100
@@ -156,7 +155,7 @@ class Batch:
     def _on_failure(self, failure: Failure) -> None:
         counts = self._reader.caller.counts
         counts.throttles += failure.kind is Kind.THROTTLED
-        if failure is TIMED_OUT:
+        if failure.name == TIMEOUT:
             counts.timeouts += 1
             # Sixteen megabytes may take longer than a try is meant to, and would never come.
             self._timeout_s *= 2
@@ -172,7 +171,7 @@ class Batch:
         """Try again after a pause, unless the deadline or the budget says no; then ``failure`` is the end."""
         caller = self._reader.caller
         now_s = caller.clock()
-        if failure is not TIMED_OUT or self._cause is None:
+        if failure.name != TIMEOUT or self._cause is None:
             self._cause = failure
         late = [read for read in _unfailed(self._reads) if read.deadline_s <= now_s]
         if late:

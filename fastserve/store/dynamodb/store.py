@@ -15,6 +15,7 @@ from typing import Any
 from fastserve.errors import StoreError
 from fastserve.store.counts import StoreCounts
 from fastserve.store.dynamodb.admin import TableAdmin
+from fastserve.store.dynamodb.breaker import Breaker
 from fastserve.store.dynamodb.call import Caller
 from fastserve.store.dynamodb.conditional import ConditionalWriter
 from fastserve.store.dynamodb.credentials import CredentialSource, find_keys, open_source
@@ -25,6 +26,7 @@ from fastserve.store.dynamodb.reader import DynamoDBReader
 from fastserve.store.dynamodb.writer import Writer
 from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec, VersionedRow
 from fastserve.store.url import DynamoDBSettings
+from fastserve.wire.circuit import Circuit
 from fastserve.wire.hedging import HedgeLaw
 
 CALL_TIMEOUT_S = 0.5
@@ -67,6 +69,7 @@ async def open_dynamodb(
     if law is not None:
         pool.watcher = Hedger(pool, law, loop)
     caller = Caller(pool, source, endpoint.host_header, settings.region, time.time, loop.time, random.random)
+    caller.breaker = Breaker(pool, Circuit(random.random), loop.time, caller.carry_by)
     return DynamoDBStore(settings, call_timeout_s, source, admin, pool, caller, law)
 
 
