@@ -183,11 +183,6 @@ class FeatureApplication:
     def _metadata_of(self, exchange: Exchange, workspace: str | None, service: str | None) -> None:
         exchange.respond(200, self._handler(workspace, service).metadata_answer)
 
-    def _get_features(
-        self, exchange: Exchange, workspace: str | None = None, service: str | None = None
-    ) -> None:
-        request = decode_get_features(exchange.body)
-        if service is None:  # the path's names, where it has any, count
     def _is_shed(self, exchange: Exchange, scope: str) -> bool:
         """Refuse ``exchange``, unless the limit that was reached isn't that of its key's priority."""
         is_batch = False
@@ -205,12 +200,17 @@ class FeatureApplication:
         if self._ingest is not None:
             self._ingest(exchange)
 
+    def _get_features(
+        self, exchange: Exchange, workspace: str | None = None, service: str | None = None
+    ) -> None:
+        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
+            return
+        request = decode_get_features(exchange.body)
+        if service is None:  # the path's names, where it has any, count
             workspace, service = request.workspace, request.service
         handler = self._handler(workspace, service)
         exchange.meter = handler.meter
         keys, context = request.rows[0]
-        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
-            return
         texts = [handler.key_texts(keys)]
         takes_context = context or handler.takes_context
         contexts = [handler.context_values(context, request)] if takes_context else NO_CONTEXTS
@@ -225,6 +225,9 @@ class FeatureApplication:
     def _get_features_batch(
         self, exchange: Exchange, workspace: str | None = None, service: str | None = None
     ) -> None:
+        # Judged before its rows are known, since to know them costs more than a refusal may; they count then.
+        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
+            return
         request = decode_get_features_batch(exchange.body, self.limits.max_batch_rows)
         if service is None:
             workspace, service = request.workspace, request.service
@@ -232,9 +235,6 @@ class FeatureApplication:
         exchange.meter = handler.meter
         texts = []
         contexts = []
-        # Judged before its rows are known, since to know them costs more than a refusal may; they count then.
-        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
-            return
         for number, (keys, context) in enumerate(request.rows):
             row = f" (request_data[{number}])"
             texts.append(handler.key_texts(keys, row))

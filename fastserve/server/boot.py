@@ -185,7 +185,7 @@ class WorkerService:
             limits,
             await self._ingest_handler(self._store),
             self._watched_keys(loop),
-            self._admission(loop),
+            self._admission(loop, engine),
         )
         if self._context.options.admin_port is not None:
             self._admin = AdminApplication(self._context.state)
@@ -234,14 +234,14 @@ class WorkerService:
         times = self._numbers.on_demand.of_worker(self._context.index)
         return Surroundings(time.perf_counter_ns, Complaints(time.monotonic), self._pool, times)
 
-    def _admission(self, loop: asyncio.AbstractEventLoop) -> Admission:
+    def _admission(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> Admission:
         settings = self._settings
         admission = Admission(
             settings.max_in_flight,
             settings.overload_wait_ms / 1000,
             has_priorities=settings.api_keys is not None,
         )
-        self._probe = LoopProbe(loop, admission, self._store, lambda: self._expire(loop))
+        self._probe = LoopProbe(loop, admission, self._store, engine.waiting, lambda: self._expire(loop))
         return admission
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:

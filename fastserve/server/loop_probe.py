@@ -2,18 +2,20 @@
 
 Invariants:
 1. Nothing here is called by a request: one timer, 50 times a second while nothing is late.
-2. A sample's time is the loop's lag: a timer that is set for a moment and runs later was kept waiting by the
-   turn that the loop was in, as were the requests that came meanwhile.
+2. A sample is the loop's lag: a timer that is set for a moment and runs later was kept waiting by the turn
+   that the loop was in, as were the requests that came meanwhile. The thread's CPU tells how much of that was
+   our own work.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from time import monotonic
+from collections.abc import Callable, Collection
+from time import monotonic, thread_time
 from typing import Protocol, runtime_checkable
 
 from fastserve.serving.admission import CALM_EVERY_S, Admission
+from fastserve.serving.requests import VectorRequest
 
 
 @runtime_checkable
@@ -44,24 +46,31 @@ class LineWatch:
 
 
 class LoopProbe:
-    """The timer of one worker; ``every_time`` is called by each sample, for what else is done so often."""
+    """The timer of one worker.
+
+    ``waiting`` are the requests in flight, the oldest first; ``every_time`` is called by each sample, for
+    what else is done so often.
+    """
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         admission: Admission,
         store: object,
+        waiting: Collection[VectorRequest],
         every_time: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._admission = admission
         self._line = LineWatch(store) if isinstance(store, HasLine) else None
+        self._waiting = waiting
         self._every_time = every_time
-        self._due_s = 0.0
+        self._due_s = self._busy_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Sample from now on."""
+        self._busy_s = thread_time()
         self._set_timer(CALM_EVERY_S, monotonic())
 
     def stop(self) -> None:
@@ -77,6 +86,11 @@ class LoopProbe:
     def _on_time(self) -> None:
         now_s = monotonic()
         line_s = 0.0 if self._line is None else self._line.wait_s(now_s)
-        delay_s = self._admission.on_sample(now_s, max(0.0, now_s - self._due_s), line_s)
+        busy_s = thread_time()
+        late_s = max(0.0, now_s - self._due_s)
+        oldest = next(iter(self._waiting), None)
+        oldest_s = None if oldest is None else oldest.started_s
+        delay_s = self._admission.on_sample(now_s, late_s, busy_s - self._busy_s, line_s, oldest_s)
+        self._busy_s = busy_s
         self._every_time()
         self._set_timer(delay_s, now_s)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _PROBLEMS_MAX = 5
 _OK = 200
+_REFUSED = frozenset({429, 503})
 _WATCH_EVERY_S = 0.1
 _DRAIN_MAX_S = 5.0
 _DRAIN_EVERY_S = 0.01
@@ -64,6 +65,7 @@ class StreamLoad:
         self._plan = plan
         self._window = window
         self.latency = Histogram()
+        self.refused = Histogram()
         self.answered = self.errors = self.lost = self.verified = self.wrong = 0
         self.response_bytes = 0
         self.problems: list[str] = []
@@ -113,7 +115,11 @@ class StreamLoad:
     def on_answer(self, connection: ClientConnection, status: int, body: bytes | None) -> None:
         """Count an answer and send the next request."""
         now_ns = time.monotonic_ns()
-        if self._window.holds(connection.intended_ns):
+        if status in _REFUSED and self.stream.may_refuse:
+            if self._window.holds(connection.intended_ns):
+                # What this process lets wait is no refusal's time.
+                self.refused.record(now_ns - connection.sent_ns)
+        elif self._window.holds(connection.intended_ns):
             self.latency.record(now_ns - connection.intended_ns)
             if status == _OK:
                 self.answered += 1
@@ -353,6 +359,8 @@ def _stream_report(load: StreamLoad, unanswered: int, measured_s: float) -> dict
         "connections": load.stream.connections,
         "latency_ms": load.latency.summary_ms(),
         "latency_buckets_ms": load.latency.buckets_ms(),
+        "answered": load.answered,
+        "refused_ms": load.refused.summary_ms(),
         "errors": load.errors + unanswered,
         "lost": load.lost,
         "unanswered": unanswered,

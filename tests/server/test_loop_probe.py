@@ -16,25 +16,35 @@ class Store:
 class Kept(Admission):
     """Keeps what it is told."""
 
-    __slots__ = ("late_s",)
+    __slots__ = ("busy_s", "late_s")
 
-    def on_sample(self, now_s: float, late_s: float, line_s: float) -> float:
-        self.late_s = late_s
-        return super().on_sample(now_s, late_s, line_s)
+    def on_sample(
+        self, now_s: float, late_s: float, busy_s: float, line_s: float, oldest_s: float | None
+    ) -> float:
+        self.late_s, self.busy_s = late_s, busy_s
+        return super().on_sample(now_s, late_s, busy_s, line_s, oldest_s)
 
 
-def test_a_loop_that_is_busy_is_late() -> None:
-    async def scene() -> float:
+def test_a_loop_that_is_held_up_is_late_and_has_worked_only_if_it_did() -> None:
+    async def scene(work_s: float) -> tuple[float, float]:
         admission = Kept()
         sampled = asyncio.Event()
-        probe = LoopProbe(asyncio.get_running_loop(), admission, object(), sampled.set)
+        probe = LoopProbe(asyncio.get_running_loop(), admission, object(), (), sampled.set)
         probe.start()
-        time.sleep(0.06)  # noqa: ASYNC251 - what a request that takes long does to the loop
+        end_s = time.thread_time() + work_s
+        while time.thread_time() < end_s:
+            pass
+        time.sleep(0.06 - work_s)  # noqa: ASYNC251 - a loop that has no CPU
         await sampled.wait()
         probe.stop()
-        return admission.late_s
+        return admission.late_s, admission.busy_s
 
-    assert 0.03 < asyncio.run(scene()) < 5
+    late_s, busy_s = asyncio.run(scene(0.06))
+    assert late_s > 0.03
+    assert busy_s > 0.05
+    late_s, busy_s = asyncio.run(scene(0.0))
+    assert late_s > 0.03
+    assert busy_s < 0.03
 
 
 def test_no_sample_is_taken_after_the_end() -> None:
@@ -47,7 +57,7 @@ def test_no_sample_is_taken_after_the_end() -> None:
             times.append(loop.time())
             first.set()
 
-        probe = LoopProbe(loop, Admission(), object(), every_time)
+        probe = LoopProbe(loop, Admission(), object(), (), every_time)
         probe.start()
         await first.wait()
         probe.stop()

@@ -15,6 +15,7 @@ from fastserve.serving.admission import (
     ROWS_MIN,
     ROWS_START,
     STANDING_S,
+    TRY_CALM_AFTER_S,
     TURN_S,
     WINDOW_S,
     Admission,
@@ -38,7 +39,7 @@ class Loop:
             passed_s = max(turn_s, self.delay_s)
             self.now_s += passed_s
             self.admission.refusal(in_flight, is_batch=False)
-            self.delay_s = self.admission.on_sample(self.now_s, passed_s - self.delay_s, line_s)
+            self.delay_s = self.admission.on_sample(self.now_s, passed_s - self.delay_s, turn_s, line_s, None)
 
 
 @pytest.fixture
@@ -70,9 +71,15 @@ def test_a_burst_is_no_overload(admission: Admission) -> None:
 
 
 def test_a_calm_loop_is_sampled_seldom_and_a_late_one_each_turn(admission: Admission) -> None:
-    assert admission.on_sample(1.0, 0.001, 0.0) == CALM_EVERY_S
-    assert admission.on_sample(1.1, 0.02, 0.0) == CLOSE_EVERY_S
-    assert admission.on_sample(1.2, 0.001, 0.0) == CALM_EVERY_S
+    assert admission.on_sample(1.0, 0.001, 0.1, 0.0, None) == CALM_EVERY_S
+    assert admission.on_sample(1.1, 0.02, 0.1, 0.0, None) == CLOSE_EVERY_S
+    assert admission.on_sample(1.2, 0.001, 0.1, 0.0, None) == CALM_EVERY_S
+
+
+def test_a_loop_that_is_late_for_want_of_a_cpu_does_not_shed(admission: Admission) -> None:
+    for turn in range(100):
+        admission.on_sample(turn * 0.08, 0.08, 0.01, 0.0, None)
+    assert not admission.is_shedding
 
 
 @pytest.mark.parametrize("turn_s, line_s", [(0.08, 0.0), (0.0, 0.03)])
@@ -116,6 +123,15 @@ def test_it_ends_when_nothing_has_been_shed_for_a_while(admission: Admission) ->
     assert loop.delay_s == CALM_EVERY_S
 
 
+def test_clients_that_hammer_do_not_keep_it_going_once_they_can_be_answered(admission: Admission) -> None:
+    loop = Loop(admission)
+    loop.run(1.0, turn_s=0.08, in_flight=1000)
+    loop.run(TRY_CALM_AFTER_S, turn_s=TURN_S, in_flight=1000)
+    assert not admission.is_shedding
+    loop.run(1.0, turn_s=0.08, in_flight=1000)
+    assert admission.is_shedding
+
+
 def test_it_begins_anew_where_it_ended(admission: Admission) -> None:
     loop = Loop(admission)
     loop.run(1.0, turn_s=0.08, in_flight=1000)
@@ -145,7 +161,7 @@ def test_the_limit_stays_between_its_bounds(samples: list[tuple[float, float, in
     now_s = 0.0
     for late_s, line_s, in_flight in samples:
         now_s += late_s + CLOSE_EVERY_S
-        assert admission.on_sample(now_s, late_s, line_s) in {CALM_EVERY_S, CLOSE_EVERY_S}
+        assert admission.on_sample(now_s, late_s, late_s, line_s, None) in {CALM_EVERY_S, CLOSE_EVERY_S}
         refused = admission.refusal(in_flight, is_batch=False) is not None
         assert refused is (in_flight >= admission.limit)
         assert ROWS_MIN <= admission.limit <= 1000

@@ -88,6 +88,7 @@ class Pool:
         self._held_up = False
         self._closed = False
         self._answered_before = 0
+        self._lined_up = 0
         self.opened = 0
         self.watcher: Watcher | None = None
 
@@ -99,6 +100,7 @@ class Pool:
             self._idle.pop().send(call, self._loop.time())
         elif len(self._waiting) < self._settings.max_waiting:
             self._waiting.append(call)
+            self._lined_up += 1
             self._grow()
         else:
             call.on_answer(Failure(Kind.THROTTLED, "too many calls", "all connections are busy"))
@@ -124,6 +126,11 @@ class Pool:
     def is_watched(self) -> bool:
         """Whether the timer runs that looks at calls under way."""
         return self._tick_timer is not None
+
+    @property
+    def line(self) -> tuple[int, int]:
+        """How many calls have stood in line for a connection since the start, and how many stand in it."""
+        return self._lined_up, len(self._waiting)
 
     async def close(self) -> None:
         """Cut all connections; calls that have no answer yet fail."""
@@ -177,6 +184,7 @@ class Pool:
             return False
         call.resent = True
         self._waiting.appendleft(call)
+        self._lined_up += 1
         self._grow()
         return True
 

@@ -191,6 +191,11 @@ class DynamoDBStore:
         await self._ready()
         return await self._writer.get_items(await self._spec(table), keys)
 
+    @property
+    def line(self) -> tuple[int, int]:
+        """How many calls have stood in line for a connection since the start, and how many stand in it."""
+        return self._pool.line
+
     def reader(self, settle: Settle) -> DynamoDBReader:
         """See `OnlineStore`."""
         self._check_open()
