@@ -26,6 +26,7 @@ import orjson
 from fastserve.errors import StoreError, shown
 from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
+from fastserve.store.counts import StoreCounts
 from fastserve.store.interface import Settle, TableSpec
 from fastserve.store.limits import check_key
 from fastserve.store.redis.failures import CLOSED, TIMED_OUT, Failure, Kind, classify
@@ -77,6 +78,7 @@ class RedisReader:
 
     __slots__ = (
         "_budget",
+        "_counts",
         "_describe",
         "_known",
         "_learning",
@@ -95,6 +97,7 @@ class RedisReader:
         describe: Describe,
         settle: Settle,
         budget: RetryBudget,
+        counts: StoreCounts,
         uniform: Callable[[], float],
     ) -> None:
         self.max_keys: int = MAX_KEYS
@@ -103,6 +106,7 @@ class RedisReader:
         self._describe = describe
         self._settle = settle
         self._budget = budget
+        self._counts = counts
         self._uniform = uniform
         self._loop = asyncio.get_running_loop()
         self._known: dict[int, GroupKeys] = {}
@@ -254,6 +258,7 @@ class RedisReader:
 
     def _retry(self, attempt: Attempt, failure: Failure, reads: Sequence[KeyRead]) -> None:
         """Try again after a pause, unless the deadline or the budget says no; then ``failure`` is the end."""
+        self._counts.timeouts += failure.timed_out
         now_s = self._loop.time()
         if failure is not TIMED_OUT or attempt.cause is None:
             attempt.cause = failure
@@ -266,6 +271,7 @@ class RedisReader:
         if delay_s is None or not self._budget.take():
             self._fail(left, attempt.cause)
         else:
+            self._counts.retries += 1
             self._nodes.refresh_soon()
             self._loop.call_later(delay_s, self._send_again, left, attempt)
 
@@ -328,6 +334,7 @@ class RedisReader:
                     else failure.error(f"reading {_tables(read.group)}")
                 )
             read.error = errors[index]
+        self._counts.failures += len(reads)
         self._settle(reads)
 
 

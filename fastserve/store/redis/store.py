@@ -19,6 +19,7 @@ from typing import Any
 
 from fastserve.errors import StoreError, shown
 from fastserve.plan.reads import PACKED_KEY
+from fastserve.store.counts import StoreCounts
 from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec, VersionedRow
 from fastserve.store.items import decode_item, encode_item, key_text
 from fastserve.store.limits import (
@@ -100,6 +101,7 @@ class RedisStore:
         self._control = control
         self._nodes = nodes
         self._budget = RetryBudget()
+        self.counts = StoreCounts()
         self._readers: list[RedisReader] = []
         self._tables: dict[str, TableSpec] = {}
         self._open = True
@@ -249,7 +251,9 @@ class RedisStore:
     def reader(self, settle: Settle) -> RedisReader:
         """See `OnlineStore`."""
         self._check_open()
-        reader = RedisReader(self._nodes, self.describe_tables, settle, self._budget, random.random)
+        reader = RedisReader(
+            self._nodes, self.describe_tables, settle, self._budget, self.counts, random.random
+        )
         self._readers.append(reader)
         return reader
 

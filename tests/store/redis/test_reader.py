@@ -14,6 +14,7 @@ import redis
 from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
+from fastserve.store.counts import Counting
 from fastserve.store.interface import OnlineStore, TableSpec
 from fastserve.store.redis import layout
 from fastserve.store.redis.reader import GroupKeys
@@ -138,6 +139,10 @@ def test_a_server_that_stands_still_costs_a_try_and_not_the_read(tmp_path: Path)
             (read,) = await hot.read(group, ["a"], within_s=0.2)
             assert isinstance(read.error, StoreError)
             assert read.error.timed_out
+            assert isinstance(hot.store, Counting)
+            assert hot.store.counts.timeouts >= 2
+            assert hot.store.counts.retries >= 1
+            assert hot.store.counts.failures == 1
             other.close()
 
         told(f"redis://127.0.0.1:{server.port}", story)
