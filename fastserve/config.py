@@ -249,6 +249,17 @@ class Settings:
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least severe messages that are logged."
     )
+    log_format: str = _setting(
+        "text", _choice("text", "json"), "How the log is written: lines of text, or a JSON object per line."
+    )
+    slow_request_ms: int | None = _setting(
+        None,
+        _TIMEOUT,
+        "Requests for features that take at least so long are logged, with where their time went; at most 10 "
+        "a second and worker.",
+        unit="ms",
+        default_text="none is logged",
+    )
     max_batch_rows: int = _setting(
         1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"
     )

@@ -45,6 +45,8 @@ def test_every_setting_can_be_given_in_each_of_the_three_ways(setting: Setting) 
 def sample(setting: Setting) -> tuple[str, str]:
     if setting.name == "clock":
         return "2013-12-30T12:00:00Z", "2013-12-30T12:00:00Z"
+    if setting.name == "log_format":
+        return "json", '"json"'
     if setting.name == "log_level":
         return "debug", '"debug"'
     if setting.kind.expected.startswith("a whole number"):

@@ -143,7 +143,7 @@ def _metavar(setting: Setting) -> str:
     }
     if setting.name in special:
         return special[setting.name]
-    return "LEVEL" if setting.name == "log_level" else "N"
+    return {"log_level": "LEVEL", "log_format": "FORMAT"}.get(setting.name, "N")
 
 
 def _help(setting: Setting, default: str) -> str:

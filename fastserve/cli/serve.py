@@ -11,7 +11,6 @@ Invariants
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +32,6 @@ if TYPE_CHECKING:
 DESCRIBE_TIMEOUT_S = 5.0
 LISTED_AT_MOST = 20
 CANNOT_LISTEN = 1
-LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 ADMIN_HINT = (
     "choose it by --admin-port N or FASTSERVE_ADMIN_PORT, --admin-host ADDRESS or FASTSERVE_ADMIN_HOST"
 )
@@ -63,9 +61,10 @@ def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) 
     from fastserve.cli.workspace import load_workspace
     from fastserve.server import arbiter
     from fastserve.server.generation import worker_rows
+    from fastserve.server.log_format import start_logging
     from fastserve.server.metrics_memory import MetricsMemory
 
-    start_logging(settings.log_level)
+    start_logging(settings.log_level, settings.log_format)
     workspace = load_workspace(settings)
     complaint = port_complaint(server_options(settings))
     if complaint is not None:
@@ -110,14 +109,6 @@ def check_keys(settings: Settings) -> None:
 
     if settings.api_keys is not None:
         read_keys(settings.api_keys)
-
-
-def start_logging(level: str) -> None:
-    """Log to stderr; of the AWS libraries only warnings, unless everything is wanted: every worker tells."""
-    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
-    if level != "debug":
-        for library in ("aiobotocore", "botocore"):
-            logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
 def server_options(settings: Settings) -> ServerOptions:

@@ -84,6 +84,8 @@ class FeatureApplication:
         engine.on_computing = self.admission.hold
         self._ingest = ingest
         self._readiness = readiness
+        self._single = VectorAnswer
+        self._batch = WeighedAnswer
         self._handlers: Mapping[str | None, ServiceHandler] = {
             name: ServiceHandler(runtime, transport) for name, runtime in engine.services.items()
         }
@@ -98,8 +100,15 @@ class FeatureApplication:
             "/readyz": self._readyz,
         }
 
-    def measure(self, meters: Mapping[str, Meter]) -> None:
-        """Tell these meters, by service, of the answers to come."""
+    def measure(
+        self,
+        meters: Mapping[str, Meter],
+        single: type[VectorAnswer] = VectorAnswer,
+        batch: type[WeighedAnswer] = WeighedAnswer,
+    ) -> None:
+        """Tell these meters, by service, of the answers to come, and let them be of these kinds."""
+        self._single = single
+        self._batch = batch
         for name, meter in meters.items():
             self._handlers[name].meter = meter
 
@@ -217,7 +226,7 @@ class FeatureApplication:
         timeout_s = self.limits.server_timeout_s
         if exchange.head.request_timeout_ms is not None:
             timeout_s = min(timeout_s, decode_timeout_s(exchange.head.request_timeout_ms))
-        answer = VectorAnswer(
+        answer = self._single(
             exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=False
         )
         self._submit(answer, texts)
@@ -242,9 +251,7 @@ class FeatureApplication:
         timeout_s = self.limits.server_timeout_s
         if exchange.head.request_timeout_ms is not None:
             timeout_s = min(timeout_s, decode_timeout_s(exchange.head.request_timeout_ms))
-        answer = WeighedAnswer(
-            exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=True
-        )
+        answer = self._batch(exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=True)
         answer.weigh(len(texts), self.admission)
         self._submit(answer, texts)
 

@@ -29,6 +29,7 @@ from typing import NoReturn
 from fastserve.errors import DefinitionError, FastserveError, InvariantError
 from fastserve.server.generation import Definitions, Generation, Reload, Slot, worker_rows
 from fastserve.server.listener import bind_admin, bind_listener, listener_url
+from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
 from fastserve.server.shared_memory import Cell, SharedMemory, State
 from fastserve.server.worker import BOOT_FAILED, Inheritance, run_worker
@@ -61,12 +62,6 @@ def run(definitions: Definitions, reload: Reload | None = None) -> int:
         if admin is not None:
             closing.enter_context(admin)
         return Arbiter(definitions, listener, reload, admin).run()
-
-
-def tell(line: str) -> None:
-    """Write one line for the operator."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
 
 
 class Arbiter:

@@ -189,6 +189,7 @@ class WorkerService:
         )
         if self._context.options.admin_port is not None:
             self._admin = AdminApplication(self._context.state)
+        if self._admin is not None or self._settings.slow_request_ms is not None:
             self._measure(loop, engine, self._application)
         if self._probe is not None:
             self._probe.start()
@@ -198,7 +199,7 @@ class WorkerService:
     ) -> None:
         clock_ns = _clock(self._settings.clock_ns)
         metrics = self._metrics = WorkerMetrics(self._numbers, self._context, self._plan, loop, clock_ns)
-        metrics.cover(engine, application)
+        metrics.cover(engine, application, self._settings.slow_request_ms)
         if self._store is not None:
             metrics.watch_store(self._store)
         if self._ingest is not None:

@@ -30,6 +30,7 @@ from fastserve.server.admin_listener import AdminListener
 from fastserve.server.connections import TICK_S, Connections
 from fastserve.server.exchange import Application
 from fastserve.server.listener import Acceptor
+from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
 from fastserve.server.protocol import HttpProtocol
 from fastserve.server.shared_memory import Cell, SharedMemory, State
@@ -184,8 +185,7 @@ class Worker:
     def _tell_boot_error(self, error: Exception) -> None:
         if not isinstance(error, FastserveError):
             sys.excepthook(type(error), error, error.__traceback__)  # nobody foresaw it: show where
-        sys.stderr.write(f"worker {self._index} can't start: {type(error).__name__}: {error}\n")
-        sys.stderr.flush()
+        tell(f"worker {self._index} can't start: {type(error).__name__}: {error}")
 
     def _open(self, connections: Connections) -> Acceptor:
         acceptor = Acceptor(

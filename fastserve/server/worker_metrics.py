@@ -1,6 +1,7 @@
 """One worker's part in the metrics: what it counts is connected here, and `/metrics` is what it shows.
 
-It exists only where there is an admin listener; `server.metrics` has the counting itself.
+It exists only where there is an admin listener or slow requests are logged; `server.metrics` has the counting
+itself.
 
 Invariants
 1. Nothing is counted before `start`; `stop` carries over what was.
@@ -25,6 +26,7 @@ from fastserve.server.metrics_memory import WORKER, MetricsMemory
 from fastserve.server.metrics_page import MetricsPage
 from fastserve.server.metrics_table import ViewCell, WorkerCell
 from fastserve.server.shared_memory import Cell, State
+from fastserve.server.slow_log import Quota, SlowMeter, TimedAnswer, TimedWeighedAnswer
 from fastserve.server.worker import WorkerContext
 from fastserve.serving.engine import Engine
 from fastserve.store.counts import Counting
@@ -59,12 +61,20 @@ class WorkerMetrics:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._look: asyncio.Task[None] | None = None
 
-    def cover(self, engine: Engine, application: FeatureApplication) -> None:
-        """Count the requests and evaluations of all services."""
+    def cover(
+        self, engine: Engine, application: FeatureApplication, slow_request_ms: int | None = None
+    ) -> None:
+        """Count the requests and evaluations of all services; tell of requests that take so long."""
         for name, runtime in engine.services.items():
             places = len(runtime.plan.places)
             runtime.evaluator = MeasuredEvaluator(runtime.evaluator, self._services[name], places)
-        application.measure({name: make_meter(self._services[name]) for name in engine.services})
+        meters = {name: make_meter(self._services[name]) for name in engine.services}
+        if slow_request_ms is None:
+            application.measure(meters)
+        else:
+            quota, slow_s = Quota(), slow_request_ms / 1000
+            slow = {name: SlowMeter(name, slow_s, quota, meter) for name, meter in meters.items()}
+            application.measure(slow, TimedAnswer, TimedWeighedAnswer)
         counter, gauge = self._publisher.counter, self._publisher.gauge
         counter(WorkerCell.STORE_CALLS, lambda: engine.coalescer.calls)
         counter(WorkerCell.STORE_KEYS, lambda: engine.coalescer.keys)

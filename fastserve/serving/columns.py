@@ -91,6 +91,8 @@ class Columns:
     exact: dict[tuple[int, int], int]
     report: RowReport
     computed: Computed | None = None
+    evaluated_from_s: float = 0.0  # where somebody measures: when the evaluation began,
+    evaluated_s: float = 0.0  # and how long it took
 
 
 def no_columns(lines: int) -> Columns:

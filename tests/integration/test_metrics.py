@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
 
 import orjson
 import pytest
@@ -19,6 +21,7 @@ from tests.support.feature_server import (
     apply_and_put,
     ask,
     serving_features,
+    starting_features,
     with_store,
 )
 from tests.support.prometheus_text import Family, Labels, read_metrics, value
@@ -63,8 +66,13 @@ fs.FeatureService("spenders", features=[spending])
 """
 
 
+class Repo(NamedTuple):
+    folder: Path
+    url: str
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     folder = tmp_path_factory.mktemp("repo")
     (folder / "features.py").write_text(DEFINITIONS)
     (folder / "events.csv").write_text("user_id,age,share,at\n")
@@ -75,7 +83,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     }
     apply_and_put(folder, url, rows)
     with_store(url, record_age)
-    with serving_features(folder, url, "--workers", "2", "--clock", CLOCK, "--admin-port", "0") as running:
+    return Repo(folder, url)
+
+
+@pytest.fixture(scope="module")
+def server(repo: Repo) -> Iterator[Server]:
+    flags = ("--workers", "2", "--clock", CLOCK, "--admin-port", "0")
+    with serving_features(*repo, *flags) as running:
         yield running
 
 
@@ -203,3 +217,21 @@ def before_asked(before: Numbers) -> float:
         for (name, labels), number in before.items()
         if name == "fastserve_requests_total" and ("service", "users") in labels
     )
+
+
+def test_a_log_in_json_has_an_object_in_every_line_and_tells_of_slow_requests(repo: Repo) -> None:
+    flags = ("--workers", "1", "--log-format", "json", "--slow-request-ms", "1")
+    with starting_features(*repo, *flags) as server:
+        found = server.wait_for(r"listening on http://([^:]+):(\d+) with 1 worker")
+        server.host, server.port = found[1], int(found[2])
+        connection = server.connect()
+        params = {"featureServiceName": "users", "requestData": [{"joinKeyMap": {"user_id": "a"}}] * 1000}
+        assert connection.ask(GET_FEATURES_BATCH, orjson.dumps({"params": params})).status == 200
+        server.wait_for("slow request")
+        assert server.stop() == 0
+    lines = [orjson.loads(line) for line in server.said.splitlines()]
+    assert {line["logger"] for line in lines} == {"fastserve.server.life", "fastserve.slow"}
+    (slow,) = [line for line in lines if line["logger"] == "fastserve.slow"]
+    assert (slow["level"], slow["service"], slow["vectors"]) == ("warning", "users", 1000)
+    parts = ("reads_ms", "evaluate_ms", "on_demand_ms", "encode_ms")
+    assert 0 < sum(slow[part] for part in parts) <= slow["took_ms"] + 0.01
