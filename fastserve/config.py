@@ -240,6 +240,12 @@ class Settings:
         "Copies are at most 3 % of the calls.",
         unit="ms",
     )
+    row_cache_bytes: int = _setting(
+        64 * MIB,
+        _whole(0, 1 << 40),
+        "Memory of each worker for rows of views that have a cache_ttl; 0 keeps none.",
+        unit="bytes",
+    )
     clock: datetime | None = _setting(  # noqa: RUF009 - None, which is immutable
         None,
         _instant(),

@@ -11,6 +11,7 @@ Invariants
    largest group.
 3. Tables of one group share their key attributes, so that one key text serves all of them.
 4. Stream tables share groups only with others whose blocks are as long: the same blocks are read of all.
+5. Tables of one group are cached alike.
 """
 
 from __future__ import annotations
@@ -29,12 +30,26 @@ PACKED_KEY: KeyAttributes = (("k", "S"),)
 
 
 @dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """How long rows may be served out of a worker's memory: always, or where the store has failed."""
+
+    ttl_ns: int
+    stale_ns: int = 0
+
+    @property
+    def kept_ns(self) -> int:
+        """How old a row may be where the store has failed."""
+        return max(self.ttl_ns, self.stale_ns)
+
+
+@dataclass(frozen=True, slots=True)
 class ReadGroup:
     """Tables which are always read together under one key text.
 
     ``index`` numbers the groups of a workspace from 0. ``own_items`` is true where the tables hold packed
     rows written by fastserve, false where they hold ordinary items (the attributes format). ``block_ns`` is
-    how long the blocks in stream tables are, 0 for all other tables.
+    how long the blocks in stream tables are, 0 for all other tables. ``cache`` is None where every request
+    asks the store.
     """
 
     index: int
@@ -42,6 +57,7 @@ class ReadGroup:
     key_attributes: KeyAttributes = PACKED_KEY
     own_items: bool = True
     block_ns: int = 0
+    cache: CachePolicy | None = None
 
     @property
     def size(self) -> int:
@@ -58,6 +74,7 @@ class TableUse:
     key_attributes: KeyAttributes
     own_items: bool
     block_ns: int = 0
+    cache: CachePolicy | None = None
 
 
 def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[ReadGroup]:
@@ -74,14 +91,16 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
     cells: dict[Hashable, list[str]] = {}
     for table, signature in signatures.items():
         use = facts[table]
-        cell = (frozenset(signature), use.key_attributes, use.own_items, use.block_ns)
+        cell = (frozenset(signature), use.key_attributes, use.own_items, use.block_ns, use.cache)
         cells.setdefault(cell, []).append(table)
     groups: list[ReadGroup] = []
     for tables in cells.values():
         use = facts[tables[0]]
         for part in _even_parts(sorted(tables)):
             groups.append(
-                ReadGroup(len(groups), tuple(part), use.key_attributes, use.own_items, use.block_ns)
+                ReadGroup(
+                    len(groups), tuple(part), use.key_attributes, use.own_items, use.block_ns, use.cache
+                )
             )
     return groups
 

@@ -184,9 +184,9 @@ def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableU
     for reference in (*service.references, *service.source_references):
         view = views[reference.view.name]
         keys = _positions(reference, service.join_keys)
-        uses.append(TableUse(view.table, keys, view.key_attributes, view.packed))
+        uses.append(TableUse(view.table, keys, view.key_attributes, view.packed, cache=view.cache))
         if view.stream is not None:
-            uses.append(TableUse(view.stream.table, keys, PACKED_KEY, True, view.stream.block_ns))
+            uses.append(TableUse(view.stream.table, keys, PACKED_KEY, True, view.stream.block_ns, view.cache))
     return uses
 
 

@@ -41,6 +41,7 @@ from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
 from fastserve.serving.on_demand import Surroundings
+from fastserve.serving.row_cache import RowCache
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.store.interface import OnlineStore
 from fastserve.store.url import DynamoDBSettings, RedisSettings, open_store, parse_store_url
@@ -171,7 +172,8 @@ class WorkerService:
         def make_reader(settle: Callable[[Sequence[KeyRead]], None]) -> Reader:
             return store.reader(settle)
 
-        engine.attach(make_reader)
+        kept_bytes = self._settings.row_cache_bytes
+        engine.attach(make_reader, RowCache(kept_bytes) if kept_bytes else None)
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
         self._application = FeatureApplication(

@@ -35,6 +35,7 @@ class ServiceHandler:
         "has_on_demand",
         "key_count",
         "keys",
+        "may_be_cached",
         "may_be_large",
         "metadata",
         "metadata_answer",
@@ -52,6 +53,7 @@ class ServiceHandler:
         self.keys = [(field.name, key_text(field)) for field in plan.join_keys]
         self.key_count = len(self.keys)
         self.context = ContextReader(plan.context_fields)
+        self.may_be_cached = any(read.group.cache is not None for read in plan.reads)
         self.has_on_demand = bool(plan.on_demand)
         self.takes_context = bool(plan.context_fields)
         self.encode = VectorEncoder(plan).encode

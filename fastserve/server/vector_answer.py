@@ -79,6 +79,16 @@ class VectorAnswer(VectorRequest):
         self.is_simple = not (batch or options.metadata)
         self.taken: _Taken | None = None
 
+    @property
+    def reads_cache(self) -> bool:
+        """Whether rows out of the worker's cache are welcome."""
+        return self.options.reads_cache
+
+    @property
+    def writes_cache(self) -> bool:
+        """Whether what is read for it may be kept."""
+        return self.options.writes_cache
+
     def on_timeout(self) -> None:
         """Answer that the timeout has passed."""
         refuse(self.exchange, self._timed_out())
@@ -127,13 +137,17 @@ class VectorAnswer(VectorRequest):
             taken = self.taken = _Taken(self.now_s())
         offset = len(taken.features)
         lacking = self._lacking(columns, first, last, offset)
+        cached = self.cached(offset, offset + last - first) if self.handler.may_be_cached else {}
         effective = columns.effective_ns[first:last].tolist()
         late = self._computed(columns, first, last, taken)
         for number in range(last - first):
             taken.sizes.append(self._checked_size(offset + number))
             taken.features.append(self.handler.encode(columns, first + number))
             facts = RowFacts(
-                effective[number], lacking.get(offset + number, {}), late.get(first + number, ())
+                effective[number],
+                lacking.get(offset + number, {}),
+                late.get(first + number, ()),
+                cached.get(offset + number, ()),
             )
             taken.facts.append(facts)
         return taken

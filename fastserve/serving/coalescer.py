@@ -15,7 +15,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
@@ -38,6 +38,7 @@ class KeyRead:
     """
 
     __slots__ = ("deadline_s", "error", "group", "joined", "key", "rows", "settled", "waiter")
+    is_cached: ClassVar[bool] = False
 
     def __init__(self, group: ReadGroup, key: str, deadline_s: float, waiter: Waiter | None = None) -> None:
         self.group = group
@@ -188,6 +189,14 @@ class Coalescer:
         read = self._in_flight[group.index].get(key)
         if read is not None and read not in self._pending:
             del self._in_flight[group.index][key]
+
+    def substitute(self, request: Any) -> bool:
+        """Put what is known in place of a request's reads that failed or haven't come; True if none is left.
+
+        Nothing is known here; `serving.caching` may know more.
+        """
+        del request
+        return False
 
     def in_flight(self) -> int:
         """Return how many reads are not settled."""

@@ -18,12 +18,14 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fastserve.errors import RequestError
 from fastserve.plan.service import WorkspacePlan
+from fastserve.serving.caching import CachingCoalescer
 from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead, Reader
 from fastserve.serving.columns import Columns, Computed
 from fastserve.serving.heads import OldShapes, Watermarks
 from fastserve.serving.on_demand import OnDemandEvaluator, Surroundings
 from fastserve.serving.on_demand_batch import Batch
 from fastserve.serving.requests import ServiceRuntime, VectorRequest
+from fastserve.serving.row_cache import RowCache
 from fastserve.serving.transcode import OldLayouts
 from fastserve.serving.transport import RowTransport
 from fastserve.serving.vector_rows import Transcode
@@ -75,16 +77,25 @@ class Engine:
         self._in_flight: dict[VectorRequest, None] = {}
         self.coalescer: Coalescer
 
-    def attach(self, make_reader: Callable[[Callable[[Sequence[KeyRead]], None]], Reader]) -> None:
-        """Connect the store's hot side: ``make_reader`` is given the function to settle reads with."""
+    def attach(
+        self,
+        make_reader: Callable[[Callable[[Sequence[KeyRead]], None]], Reader],
+        cache: RowCache | None = None,
+    ) -> None:
+        """Connect the store's hot side: ``make_reader`` is given the function to settle reads with.
+
+        ``cache`` keeps the rows of views that have a ``cache_ttl``.
+        """
 
         def settle(reads: Sequence[KeyRead]) -> None:
             self.coalescer.settle(reads)
 
         reader = make_reader(settle)
-        self.coalescer = Coalescer(
-            self._group_count, reader.max_keys, reader.fetch, self._schedule, self._on_ready
-        )
+        parts = (self._group_count, reader.max_keys, reader.fetch, self._schedule, self._on_ready)
+        if cache is not None and any(group.cache is not None for group in self._groups.values()):
+            self.coalescer = CachingCoalescer(*parts, cache, self._timer_ns)
+        else:
+            self.coalescer = Coalescer(*parts)
 
     def forget(self, table: str, key: str) -> None:
         """Let no later request join a read of ``key`` that is under way: it has just been written."""
@@ -313,12 +324,13 @@ class Engine:
     def give_up(self, request: VectorRequest) -> None:
         """End the wait of a request, if it still waits.
 
-        By its budget it is answered with what has come, else it has timed out.
+        By its budget it is answered with what has come, else it has timed out; but where a cache still knows
+        all that hasn't come, it is answered with that.
         """
         if self._in_flight.pop(request, self) is self:
             return  # finished before
         request.waiting = GAVE_UP
-        if request.budget:
+        if self.coalescer.substitute(request) or request.budget:
             self._evaluate_streamed(request.runtime, [request])
         else:
             request.owner.on_timeout()

@@ -239,6 +239,27 @@ class VectorRequest:
                 found.setdefault(line, {}).update(dict.fromkeys(places_of_read[number], read))
         return found
 
+    def cached(self, first: int, last: int) -> dict[int, set[int]]:
+        """Return by line the places whose rows came out of the worker's cache."""
+        places_of_read = self.runtime.places_of_read
+        count = len(places_of_read)
+        found: dict[int, set[int]] = {}
+        for position in range(first * count, last * count):
+            if self.reads[position].is_cached:
+                line, number = divmod(position, count)
+                found.setdefault(line, set()).update(places_of_read[number])
+        return found
+
+    @property
+    def reads_cache(self) -> bool:
+        """Whether rows out of the worker's cache are welcome."""
+        return True
+
+    @property
+    def writes_cache(self) -> bool:
+        """Whether what is read for it may be kept."""
+        return True
+
     @property
     def is_refused(self) -> bool:
         """Whether a read has failed that the caller can't do without."""

@@ -19,6 +19,8 @@ from fastserve.server.key_file import KeyFile
 from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
+from fastserve.serving.on_demand import Surroundings
+from fastserve.serving.row_cache import RowCache
 from fastserve.serving.transport import BASE64_ROWS
 from fastserve.wire.http1 import RequestHead
 from fastserve.wire.http1_answer import JSON
@@ -102,8 +104,10 @@ class ApplicationWorld:
         keys: KeyFile | None = None,
         admission: Admission | None = None,
         ingest: Callable[[Exchange], None] | None = None,
+        plan: WorkspacePlan | None = None,
+        cache: RowCache | None = None,
     ) -> None:
-        self.plan = application_plan()
+        self.plan = plan or application_plan()
         self.now_s = 100.0
         self.scheduled: list[Callable[[], None]] = []
         self.timers: list[tuple[float, Callable[..., None], tuple[Any, ...]]] = []
@@ -113,9 +117,10 @@ class ApplicationWorld:
             schedule=self.scheduled.append,
             clock_ns=lambda: NOW_NS,
             transcode_item=item_row,
+            surroundings=Surroundings(lambda: int(self.now_s * 1e9)),
         )
         self.store = FakeStore(self.plan)
-        self.engine.attach(self.store.reader)
+        self.engine.attach(self.store.reader, cache)
         self.readiness = Readiness()
         self.application = FeatureApplication(
             "w",

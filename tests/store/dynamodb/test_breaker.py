@@ -15,7 +15,7 @@ import pytest
 from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
-from fastserve.store.dynamodb.breaker import Breaker
+from fastserve.store.dynamodb.breaker import OPEN, Breaker
 from fastserve.store.dynamodb.call import Caller
 from fastserve.store.dynamodb.connection import Call
 from fastserve.store.dynamodb.reader import DynamoDBReader
@@ -62,7 +62,7 @@ def test_an_open_breaker_answers_at_once_and_closes_when_the_store_is_back(run: 
             for read in reads:
                 client.fetch([read])  # settled by the time fetch returns
             await client.until_settled(reads)
-            told = "DynamoDB: reading one: circuit open: the store doesn't answer, and is only asked now and then"
+            told = f"DynamoDB: reading one: circuit open: {OPEN.text}"
             assert {message_of(read) for read in reads} == {told}
             assert all(read.error is not None and read.error.retryable for read in reads)
             assert len(store.requests) == asked
