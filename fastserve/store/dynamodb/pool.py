@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -223,9 +223,19 @@ class Pool:
             self._opening.discard(task)
 
     async def _dial(self) -> Connection:
-        """Connect to the first address that answers."""
+        """Connect to the first address that answers, after a second look-up if none does."""
+        try:
+            return await self._dial_any(await self._addresses.next())
+        except ssl.SSLError:
+            raise
+        except OSError:
+            if not self._addresses.doubt(self._loop.time()):
+                raise
+            return await self._dial_any(await self._addresses.next())
+
+    async def _dial_any(self, addresses: Sequence[str]) -> Connection:
         failure: OSError | None = None
-        for address in await self._addresses.next():
+        for address in addresses:
             try:
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self),
