@@ -153,11 +153,12 @@ def test_prometheus_is_told_of_the_admin_service_alone() -> None:
     monitor = named(objects, "ServiceMonitor")
     assert (monitor["apiVersion"], set(monitor["spec"])) == (
         "monitoring.coreos.com/v1",
-        {"selector", "endpoints"},
+        {"jobLabel", "selector", "endpoints"},
     )
     wanted = monitor["spec"]["selector"]["matchLabels"].items()
     services = [each for each in objects if each["kind"] == "Service"]
     (admin,) = [each for each in services if wanted <= each["metadata"]["labels"].items()]
+    assert admin["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "fastserve"  # the alerts' job
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint == {"port": "admin", "path": "/metrics", "interval": "15s"}
     assert [port["name"] for port in admin["spec"]["ports"]] == ["admin"]

@@ -94,6 +94,10 @@ def test_nginx_and_prometheus_ask_servers_that_are_there() -> None:
     (targets,) = job["static_configs"]
     scraped = [target.partition(":")[0] for target in targets["targets"]]
     assert asked == scraped == [name for name in services() if name.startswith("fastserve")]
+    assert job["job_name"] == "fastserve"  # the alerts' job
+    for rules in config["rule_files"]:
+        text = (ROOT / "deploy" / "prometheus" / Path(rules).name).read_text()
+        assert "groups" in yaml.safe_load(text)
     source = yaml.safe_load((COMPOSE / "grafana" / "datasource.yaml").read_text())["datasources"][0]
     assert source["url"].partition("//")[2].partition(":")[0] in services()
 
