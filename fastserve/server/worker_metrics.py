@@ -94,14 +94,15 @@ class WorkerMetrics:
         self._registry = Registry(store, self._plan.workspace)
         if not isinstance(store, Counting):
             return
-        counter, counts = self._publisher.counter, store.counts
-        counter(WorkerCell.STORE_UNPROCESSED, lambda: counts.unprocessed)
-        counter(WorkerCell.STORE_RETRIES, lambda: counts.retries)
-        counter(WorkerCell.STORE_THROTTLES, lambda: counts.throttles)
-        counter(WorkerCell.STORE_TIMEOUTS, lambda: counts.timeouts)
-        counter(WorkerCell.STORE_FAILURES, lambda: counts.failures)
-        counter(WorkerCell.STORE_HEDGES, lambda: counts.hedges)
-        counter(WorkerCell.STORE_HEDGES_WON, lambda: counts.hedges_won)
+        counter = self._publisher.counter
+        counting: Counting = store
+        counter(WorkerCell.STORE_UNPROCESSED, lambda: counting.counts.unprocessed)
+        counter(WorkerCell.STORE_RETRIES, lambda: counting.counts.retries)
+        counter(WorkerCell.STORE_THROTTLES, lambda: counting.counts.throttles)
+        counter(WorkerCell.STORE_TIMEOUTS, lambda: counting.counts.timeouts)
+        counter(WorkerCell.STORE_FAILURES, lambda: counting.counts.failures)
+        counter(WorkerCell.STORE_HEDGES, lambda: counting.counts.hedges)
+        counter(WorkerCell.STORE_HEDGES_WON, lambda: counting.counts.hedges_won)
 
     def watch_ingest(self, handler: IngestHandler) -> None:
         """Count pushed records."""
