@@ -38,8 +38,9 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]
 # What Kubernetes puts into every pod beside a service named `fastserve`; its `FASTSERVE_PORT=tcp://10.0.0.7:80`
 # would be taken for the port to listen on.
 _SERVICE_LINK = re.compile(
-    r"FASTSERVE_(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+    r"FASTSERVE_(ADMIN_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
 )
+LINKED = ("port", "admin_port")  # beside services named `fastserve` and `fastserve-admin`
 _SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
@@ -160,6 +161,17 @@ class Settings:
     port: int = _setting(
         8080, _whole(0, 65_535), "TCP port to listen on; 0 takes any free one and prints it."
     )
+    admin_host: str = _setting(
+        "127.0.0.1",
+        _text(),
+        "Address of the admin listener. Whoever reaches it may read metrics and definitions without a key.",
+    )
+    admin_port: int | None = _setting(
+        None,
+        _whole(0, 65_535),
+        "TCP port of the admin listener: /metrics, /healthz, /readyz; 0 takes any free one and prints it.",
+        default_text="none, there is no admin listener",
+    )
     workers: int | None = _setting(
         None,
         _whole(1, 1024),
@@ -221,6 +233,19 @@ class Settings:
     store_connections: int = _setting(
         32, _whole(1, 4096), "Connections to a networked store, per worker; each carries one call at a time."
     )
+    hedge_floor_ms: int = _setting(
+        5,
+        _whole(0, 10_000),
+        "Least age at which a slow read of DynamoDB gets a second copy on another connection; 0 for none. "
+        "Copies are at most 3 % of the calls.",
+        unit="ms",
+    )
+    row_cache_bytes: int = _setting(
+        64 * MIB,
+        _whole(0, 1 << 40),
+        "Memory of each worker for rows of views that have a cache_ttl; 0 keeps none.",
+        unit="bytes",
+    )
     clock: datetime | None = _setting(  # noqa: RUF009 - None, which is immutable
         None,
         _instant(),
@@ -229,6 +254,17 @@ class Settings:
     )
     log_level: str = _setting(
         "info", _choice("debug", "info", "warning", "error"), "Least severe messages that are logged."
+    )
+    log_format: str = _setting(
+        "text", _choice("text", "json"), "How the log is written: lines of text, or a JSON object per line."
+    )
+    slow_request_ms: int | None = _setting(
+        None,
+        _TIMEOUT,
+        "Requests for features that take at least so long are logged, with where their time went; at most 10 "
+        "a second and worker.",
+        unit="ms",
+        default_text="none is logged",
     )
     max_batch_rows: int = _setting(
         1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"
@@ -244,6 +280,19 @@ class Settings:
         _whole(0, 86_400),
         "How far ahead of the server's clock a pushed record's time may be; then 400.",
         unit="s",
+    )
+    max_in_flight: int = _setting(
+        10_000,
+        _whole(1, 1_000_000),
+        "Vectors that one worker may have in flight, a batch counting its rows; then 429.",
+        unit="vectors",
+    )
+    overload_wait_ms: int = _setting(
+        25,
+        _whole(1, 60_000),
+        "When requests have waited longer than this for a tenth of a second without a break, a worker "
+        "refuses what is too much for it with 503, until it keeps up again.",
+        unit="ms",
     )
     api_keys: str | None = _setting(
         None,
@@ -306,7 +355,7 @@ SETTINGS: tuple[Setting, ...] = tuple(
 
 def _variable(setting: Setting, environ: Mapping[str, str]) -> str:
     text = environ.get(setting.variable, "")
-    return "" if setting.name == "port" and _SERVICE_LINK_PORT.match(text) else text
+    return "" if setting.name in LINKED and _SERVICE_LINK_PORT.match(text) else text
 
 
 def unknown_variables(environ: Mapping[str, str]) -> tuple[str, ...]:

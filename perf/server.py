@@ -58,10 +58,17 @@ def running(
         ChildError: it ended, or was not ready in time.
     """
     port = free_port()
-    environment = {**os.environ, **_ENVIRONMENT, **({"AWS_CA_BUNDLE": ca_bundle} if ca_bundle else {})}
+    more_environment = {"AWS_CA_BUNDLE": ca_bundle} if ca_bundle else {}
     arguments = command(repo, store_url, port, more, workers=workers)
-    with listening(arguments, port, "/readyz", cwd=ROOT, environment=environment) as pid:
+    with listening(
+        arguments, port, "/readyz", cwd=ROOT, environment={**environment(), **more_environment}
+    ) as pid:
         yield pid, port
+
+
+def environment() -> dict[str, str]:
+    """Give the environment that the server runs in: this one, with made-up credentials."""
+    return {**os.environ, **_ENVIRONMENT}
 
 
 @contextlib.contextmanager

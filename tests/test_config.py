@@ -45,6 +45,8 @@ def test_every_setting_can_be_given_in_each_of_the_three_ways(setting: Setting) 
 def sample(setting: Setting) -> tuple[str, str]:
     if setting.name == "clock":
         return "2013-12-30T12:00:00Z", "2013-12-30T12:00:00Z"
+    if setting.name == "log_format":
+        return "json", '"json"'
     if setting.name == "log_level":
         return "debug", '"debug"'
     if setting.kind.expected.startswith("a whole number"):
@@ -77,7 +79,7 @@ def test_the_file_s_types_are_taken_at_their_word(toml: str) -> None:
 
 def test_an_unknown_key_of_the_file_is_refused() -> None:
     assert refusal({}, {}, "[server]\nprot = 1\n").startswith(
-        "fastserve.toml: [server]: unknown key 'prot', expected one of host, port, workers,"
+        "fastserve.toml: [server]: unknown key 'prot', expected one of host, port, admin_host,"
     )
     assert refusal({}, {}, "[sever]\nport = 1\n") == (
         "fastserve.toml: unknown key 'sever', expected one of server, workspace"
@@ -120,6 +122,8 @@ def test_the_variables_of_a_kubernetes_service_are_left_alone() -> None:
         "FASTSERVE_PORT_80_TCP_ADDR": "10.0.0.7",
         "FASTSERVE_SERVICE_HOST": "10.0.0.7",
         "FASTSERVE_SERVICE_PORT_HTTP": "80",
+        "FASTSERVE_ADMIN_PORT": "tcp://10.0.0.8:9090",
+        "FASTSERVE_ADMIN_SERVICE_HOST": "10.0.0.8",
     }
     assert Settings.load({}, environ) == Settings()
     assert Settings.load({}, environ, "[server]\nport = 9\n").port == 9

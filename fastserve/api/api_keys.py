@@ -4,9 +4,10 @@ A key is ``fs_`` and 256 random bits. Only its SHA-256 is kept: of random bits t
 there is nothing to gain from a slow hash. The file of keys is JSON, one object per key:
 
     {"keys": [{"id": "5f0c…", "client": "checkout", "sha256": "…64 digits…", "workspaces": ["prod"],
-               "scopes": ["read"], "created": "2026-11-23T08:00:00Z", "expires": null}]}
+               "scopes": ["read"], "priority": "live", "created": "2026-11-23T08:00:00Z", "expires": null}]}
 
-``workspaces`` may be ``["*"]``. Knows no file and no clock: text and times are arguments.
+``workspaces`` may be ``["*"]``. ``priority`` is "live", also where it isn't given, or "batch": under overload
+shed first. Knows no file and no clock: text and times are arguments.
 
 Invariants
 1. A key that isn't known, has expired or was never well-formed is told apart by nobody: one message, 401.
@@ -32,6 +33,9 @@ PREFIX = "fs_"
 READ = "read"
 INGEST = "ingest"
 SCOPES = (READ, INGEST)
+LIVE = "live"
+BATCH = "batch"
+PRIORITIES = (LIVE, BATCH)
 ANY_WORKSPACE = "*"
 KEYS_PER_CLIENT = 2
 REMEMBERED = 1024
@@ -56,6 +60,12 @@ class ApiKey:
     scopes: tuple[str, ...]
     created_ns: int
     expires_ns: int | None
+    priority: str = LIVE
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether requests with this key are shed before those of others."""
+        return self.priority == BATCH
 
     def is_valid_at(self, now_ns: int) -> bool:
         """Whether the key hasn't expired."""
@@ -78,14 +88,15 @@ def new_key(
     scopes: Sequence[str],
     now_ns: int,
     expires_ns: int | None,
+    priority: str = LIVE,
 ) -> ApiKey:
     """Return the record of a key that was just drawn.
 
     Raises:
-        DefinitionError: a client's name or a scope that can't be used, or no workspace.
+        DefinitionError: a client's name, a scope or a priority that can't be used, or no workspace.
     """
     digest = digest_of(secret)
-    key = ApiKey(digest[:12], client, digest, tuple(workspaces), tuple(scopes), now_ns, expires_ns)
+    key = ApiKey(digest[:12], client, digest, tuple(workspaces), tuple(scopes), now_ns, expires_ns, priority)
     _check(key, "key")
     return key
 
@@ -170,7 +181,7 @@ def _record(key: ApiKey) -> dict[str, Any]:
 def _key(place: str, record: object) -> ApiKey:
     if not isinstance(record, dict):
         raise DefinitionError(f"{place}: expected an object, got {shown(record)}")
-    known = {"id", "client", "sha256", "workspaces", "scopes", "created", "expires"}
+    known = {"id", "client", "sha256", "workspaces", "scopes", "priority", "created", "expires"}
     for name in record:
         if name not in known:
             raise DefinitionError(
@@ -185,6 +196,7 @@ def _key(place: str, record: object) -> ApiKey:
         _texts(place, record, "scopes"),
         _time_ns(f"{place}.created", record.get("created")),
         None if expires is None else _time_ns(f"{place}.expires", expires),
+        _text(place, record, "priority") if "priority" in record else LIVE,
     )
     _check(key, place)
     return key
@@ -200,6 +212,9 @@ def _check(key: ApiKey, place: str) -> None:
     if not key.scopes or not set(key.scopes) <= set(SCOPES):
         expected = " and ".join(SCOPES)
         raise DefinitionError(f"{place}.scopes: expected some of {expected}, got {shown(list(key.scopes))}")
+    if key.priority not in PRIORITIES:
+        expected = " or ".join(PRIORITIES)
+        raise DefinitionError(f"{place}.priority: expected {expected}, got {shown(key.priority)}")
 
 
 def _text(place: str, record: Mapping[str, Any], name: str) -> str:

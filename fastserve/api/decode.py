@@ -63,9 +63,19 @@ class RequestOptions:
     ``metadata`` is a sum of INCLUDE_… flags, ``latency_budget_ms`` is None without one.
     """
 
-    __slots__ = ("allow_partial", "ignore_extra_context", "latency_budget_ms", "metadata", "zero_counts")
+    __slots__ = (
+        "allow_partial",
+        "ignore_extra_context",
+        "latency_budget_ms",
+        "metadata",
+        "reads_cache",
+        "writes_cache",
+        "zero_counts",
+    )
 
     def __init__(self) -> None:
+        self.reads_cache = True
+        self.writes_cache = True
         self.metadata = 0
         self.allow_partial = False
         self.zero_counts = False
@@ -260,9 +270,27 @@ def _take_request_options(taken: RequestOptions, options: dict[str, Any]) -> Non
     extra = _either(options, "ignoreExtraRequestContextFields", "ignore_extra_request_context_fields")
     if extra is not None:
         taken.ignore_extra_context = _flag("requestOptions.ignoreExtraRequestContextFields", extra)
+    reads_cache = _either(options, "readFromCache", "read_from_cache")
+    if reads_cache is not None:
+        taken.reads_cache = _flag("requestOptions.readFromCache", reads_cache)
+    writes_cache = _either(options, "writeToCache", "write_to_cache")
+    if writes_cache is not None:
+        taken.writes_cache = _flag("requestOptions.writeToCache", writes_cache)
     budget = _either(options, "latencyBudgetMs", "latency_budget_ms")
     if budget is not None:
         taken.latency_budget_ms = _milliseconds("requestOptions.latencyBudgetMs", budget)
+
+
+def decode_timeout_s(header: bytes) -> float:
+    """Return what the header X-Request-Timeout-Ms says, in seconds.
+
+    Raises:
+        RequestError: it isn't a number of milliseconds above 0.
+    """
+    text = header.decode("latin-1")
+    if not _DECIMAL.fullmatch(text) or not float(text) > 0:
+        raise bad_value("Header", "x-request-timeout-ms", "a number of milliseconds above 0", text)
+    return float(text) / 1000
 
 
 def _milliseconds(name: str, value: Any) -> float:

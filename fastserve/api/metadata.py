@@ -36,6 +36,8 @@ PRESENT = b'"PRESENT"'
 MISSING_DATA = b'"MISSING_DATA"'
 UNKNOWN = b'"UNKNOWN"'
 TIME_OUT = b'"TIME_OUT"'
+CACHED_PRESENT = b'"CACHED_PRESENT"'
+CACHED_MISSING_DATA = b'"CACHED_MISSING_DATA"'
 
 SIZE_EXCEEDED = "DYNAMODB_RESPONSE_SIZE_LIMIT_EXCEEDED"
 
@@ -51,12 +53,16 @@ class RowFacts:
     lacking: Mapping[int, bytes] = field(default_factory=dict)
     late: Collection[int] = ()
     """The on-demand views that weren't computed within the latency budget."""
+    cached: Collection[int] = ()
+    """The places whose rows came out of the worker's cache."""
 
     def status(self, place: int) -> bytes:
         """Return the status of the features of a place, as JSON text."""
         lacking = self.lacking.get(place)
         if lacking is not None:
             return lacking
+        if place in self.cached:
+            return CACHED_MISSING_DATA if self.effective_ns[place] == NULL_INT64 else CACHED_PRESENT
         return MISSING_DATA if self.effective_ns[place] == NULL_INT64 else PRESENT
 
 

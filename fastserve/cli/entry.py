@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from fastserve.cli import (
     apply,
+    capacity,
     check,
     compact,
     demo,
@@ -40,7 +41,7 @@ USAGE = 2
 OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
-COMMANDS = (serve, demo, apply, materialize, ingest, compact, explain, get, check, test_view, keys)
+COMMANDS = (serve, demo, apply, materialize, ingest, compact, explain, capacity, get, check, test_view, keys)
 DESCRIPTION = "An online feature server: feature vectors out of DynamoDB or a local store, over HTTP."
 
 

@@ -34,7 +34,7 @@ async def export_views(
         views,
         Path(arguments.export),
         until_ns=until_ns,
-        table_prefix=store.prefix if isinstance(store, DynamoDBSettings) else "",
+        table_prefix=store.prefix,
         region=store.region if isinstance(store, DynamoDBSettings) else None,
         inputs=arguments.input,
         max_bad_rows=arguments.max_bad_rows,

@@ -134,6 +134,7 @@ def pairs(what: str, texts: Sequence[str]) -> dict[str, str]:
 def _metavar(setting: Setting) -> str:
     special = {
         "host": "ADDRESS",
+        "admin_host": "ADDRESS",
         "port": "N",
         "store": "URL",
         "repo": "DIR",
@@ -142,7 +143,7 @@ def _metavar(setting: Setting) -> str:
     }
     if setting.name in special:
         return special[setting.name]
-    return "LEVEL" if setting.name == "log_level" else "N"
+    return {"log_level": "LEVEL", "log_format": "FORMAT"}.get(setting.name, "N")
 
 
 def _help(setting: Setting, default: str) -> str:

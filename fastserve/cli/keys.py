@@ -52,6 +52,12 @@ def add_parser(commands: Subparsers) -> None:
     create.add_argument(
         "--days", type=count_argument(1), metavar="N", help="days until it expires (default: never)"
     )
+    create.add_argument(
+        "--priority",
+        choices=("live", "batch"),
+        default="live",
+        help="under overload, requests with a key of priority batch are refused first (default: live)",
+    )
     listed = actions.add_parser("list", help="show the keys, without their secrets", allow_abbrev=False)
     revoke = actions.add_parser("revoke", help="end a key: servers notice within seconds", allow_abbrev=False)
     revoke.add_argument("id", help="the key's id, as `fastserve keys list` shows it")
@@ -98,6 +104,7 @@ def create(path: Path, arguments: argparse.Namespace) -> int:
         arguments.scopes or [READ],
         now_ns,
         expires_ns,
+        arguments.priority,
     )
     _write(path, [*keys, key])
     print(secret)
@@ -116,13 +123,14 @@ def show(path: Path) -> int:
             key.client,
             ", ".join(key.scopes),
             ", ".join(key.workspaces),
+            key.priority,
             format_time(key.created_ns),
             "never" if key.expires_ns is None else format_time(key.expires_ns),
             "" if key.is_valid_at(now_ns) else "expired",
         ]
         for key in _read(path)
     ]
-    print(text_table(["id", "client", "scopes", "workspaces", "created", "expires", ""], rows))
+    print(text_table(["id", "client", "scopes", "workspaces", "priority", "created", "expires", ""], rows))
     return 0
 
 

@@ -11,7 +11,6 @@ Invariants
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -26,13 +25,16 @@ from fastserve.errors import DefinitionError, StoreError
 if TYPE_CHECKING:
     from fastserve.plan.service import WorkspacePlan
     from fastserve.server.generation import Definitions
+    from fastserve.server.metrics_memory import MetricsMemory
     from fastserve.server.options import ServerOptions
     from fastserve.store.interface import OnlineStore
 
 DESCRIBE_TIMEOUT_S = 5.0
 LISTED_AT_MOST = 20
 CANNOT_LISTEN = 1
-LOG_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
+ADMIN_HINT = (
+    "choose it by --admin-port N or FASTSERVE_ADMIN_PORT, --admin-host ADDRESS or FASTSERVE_ADMIN_HOST"
+)
 ADDRESS_HINT = "choose it by --port N or FASTSERVE_PORT, --host ADDRESS or FASTSERVE_HOST"
 
 
@@ -58,8 +60,11 @@ def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) 
     """
     from fastserve.cli.workspace import load_workspace
     from fastserve.server import arbiter
+    from fastserve.server.generation import worker_rows
+    from fastserve.server.log_format import start_logging
+    from fastserve.server.metrics_memory import MetricsMemory
 
-    start_logging(settings.log_level)
+    start_logging(settings.log_level, settings.log_format)
     workspace = load_workspace(settings)
     complaint = port_complaint(server_options(settings))
     if complaint is not None:
@@ -67,8 +72,10 @@ def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) 
         return CANNOT_LISTEN
     check_keys(settings)
     run_in_child(lambda: try_store(settings.store, served_tables(workspace.plan)))
+    metrics = MetricsMemory(worker_rows(server_options(settings)))
+    first = definitions(settings, workspace.plan, metrics)
     if load_again is None:
-        return arbiter.run(definitions(settings, workspace.plan))
+        return arbiter.run(first)
     load = load_again
 
     def reload() -> Definitions:
@@ -76,19 +83,19 @@ def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) 
         check_keys(again)
         # The number of workers stays what it was, and with it the rows of shared memory.
         return definitions(
-            replace(again, workers=server_options(settings).workers), load_workspace(again).plan
+            replace(again, workers=server_options(settings).workers), load_workspace(again).plan, metrics
         )
 
-    return arbiter.run(definitions(settings, workspace.plan), reload)
+    return arbiter.run(first, reload)
 
 
-def definitions(settings: Settings, plan: WorkspacePlan) -> Definitions:
-    """Return what workers are started with."""
+def definitions(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -> Definitions:
+    """Return what workers are started with; ``metrics`` is the same for all of one server."""
     from fastserve.server.boot import make_boot
-    from fastserve.server.generation import Definitions, worker_rows
+    from fastserve.server.generation import Definitions
 
     options = server_options(settings)
-    boot = make_boot(settings, plan, worker_rows(options))
+    boot = make_boot(settings, plan, metrics)
     return Definitions(options, boot, boot.before_loop)
 
 
@@ -104,14 +111,6 @@ def check_keys(settings: Settings) -> None:
         read_keys(settings.api_keys)
 
 
-def start_logging(level: str) -> None:
-    """Log to stderr; of the AWS libraries only warnings, unless everything is wanted: every worker tells."""
-    logging.basicConfig(level=level.upper(), format=LOG_FORMAT, stream=sys.stderr)
-    if level != "debug":
-        for library in ("aiobotocore", "botocore"):
-            logging.getLogger(library).setLevel(max(logging.WARNING, logging.getLogger().level))
-
-
 def server_options(settings: Settings) -> ServerOptions:
     """Return what the server is told, in its units."""
     from fastserve.server.options import ServerOptions
@@ -120,6 +119,8 @@ def server_options(settings: Settings) -> ServerOptions:
     return ServerOptions(
         host=settings.host,
         port=settings.port,
+        admin_host=settings.admin_host,
+        admin_port=settings.admin_port,
         workers=settings.workers or cpus(),
         limits=HttpLimits(body_bytes=settings.body_limit_bytes),
         idle_timeout_s=settings.idle_timeout_ms / 1000,
@@ -130,12 +131,18 @@ def server_options(settings: Settings) -> ServerOptions:
 
 def port_complaint(options: ServerOptions) -> str | None:
     """Return why the address can't be listened on, and how to choose another one; None if it can."""
-    from fastserve.server.listener import bind_listener
+    from fastserve.server.listener import bind_admin, bind_listener
 
     try:
         bind_listener(options).close()
     except DefinitionError as error:
         return f"{error.message} ({ADDRESS_HINT})"
+    try:
+        admin = bind_admin(options)
+    except DefinitionError as error:
+        return f"{error.message} ({ADMIN_HINT})"
+    if admin is not None:
+        admin.close()
     return None
 
 

@@ -42,10 +42,10 @@ def load_workspace(settings: Settings) -> Workspace:
     """
     from fastserve.plan.service import plan_workspace
     from fastserve.sdk.repo import load_repo
-    from fastserve.store.url import DynamoDBSettings, parse_store_url
+    from fastserve.store.url import parse_store_url
 
     store = parse_store_url(settings.store)
-    prefix = store.prefix if isinstance(store, DynamoDBSettings) else ""
+    prefix = store.prefix
     repo = load_repo(settings.repo)
     return Workspace(repo, plan_workspace(repo, prefix, settings.workspace))
 

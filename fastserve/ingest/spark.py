@@ -68,7 +68,7 @@ from fastserve.plan.views import ViewPlan, duration_ns
 from fastserve.sdk.repo import Repo
 from fastserve.sdk.types import DataType, Int64, Timestamp
 from fastserve.store.interface import OnlineStore
-from fastserve.store.url import DynamoDBSettings, LocalSettings, open_store, parse_store_url
+from fastserve.store.url import LocalSettings, open_store, parse_store_url
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -118,7 +118,7 @@ def materialize_frame(
             message.
     """
     settings = parse_store_url(store)
-    prefix = settings.prefix if isinstance(settings, DynamoDBSettings) else ""
+    prefix = settings.prefix
     plan = plan_to_write(repo, view, workspace or repo.workspace, prefix)
     until_ns = time.time_ns() if until is None else _nanoseconds(until)
     session = frame.sparkSession

@@ -286,10 +286,10 @@ class StreamWriter:
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:
         from fastserve.plan.service import plan_workspace
-        from fastserve.store.url import DynamoDBSettings, parse_store_url
+        from fastserve.store.url import parse_store_url
 
         parsed = parse_store_url(store)
-        prefix = parsed.prefix if isinstance(parsed, DynamoDBSettings) else ""
+        prefix = parsed.prefix
         plan = plan_workspace(load_repo(str(repo)), prefix, workspace)
         self._workspace = plan.workspace
         self._feeds = source_feeds(plan.views.values())

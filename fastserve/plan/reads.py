@@ -12,6 +12,7 @@ Invariants
 3. Tables of one group share their key attributes, so that one key text serves all of them.
 4. Stream tables share groups only with others whose blocks are as long: the same blocks are read of all.
    Tables that are pushed to share groups only with others such, for theirs are read anew after each push.
+5. Tables of one group are cached alike.
 """
 
 from __future__ import annotations
@@ -30,6 +31,19 @@ PACKED_KEY: KeyAttributes = (("k", "S"),)
 
 
 @dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """How long rows may be served out of a worker's memory: always, or where the store has failed."""
+
+    ttl_ns: int
+    stale_ns: int = 0
+
+    @property
+    def kept_ns(self) -> int:
+        """How old a row may be where the store has failed."""
+        return max(self.ttl_ns, self.stale_ns)
+
+
+@dataclass(frozen=True, slots=True)
 class ReadGroup:
     """Tables which are always read together under one key text.
 
@@ -37,6 +51,7 @@ class ReadGroup:
     rows written by fastserve, false where they hold ordinary items (the attributes format). ``block_ns`` is
     how long the blocks in stream tables are, 0 for all other tables. ``pushed`` tells that a push may write
     to the tables at any moment, and that whoever asks after its answer is to find it.
+    ``cache`` is None where every request asks the store.
     """
 
     index: int
@@ -45,6 +60,7 @@ class ReadGroup:
     own_items: bool = True
     block_ns: int = 0
     pushed: bool = False
+    cache: CachePolicy | None = None
 
     @property
     def size(self) -> int:
@@ -62,6 +78,7 @@ class TableUse:
     own_items: bool
     block_ns: int = 0
     pushed: bool = False
+    cache: CachePolicy | None = None
 
 
 def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[ReadGroup]:
@@ -78,7 +95,14 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
     cells: dict[Hashable, list[str]] = {}
     for table, signature in signatures.items():
         use = facts[table]
-        cell = (frozenset(signature), use.key_attributes, use.own_items, use.block_ns, use.pushed)
+        cell = (
+            frozenset(signature),
+            use.key_attributes,
+            use.own_items,
+            use.block_ns,
+            use.pushed,
+            use.cache,
+        )
         cells.setdefault(cell, []).append(table)
     groups: list[ReadGroup] = []
     for tables in cells.values():
@@ -86,7 +110,13 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
         for part in _even_parts(sorted(tables)):
             groups.append(
                 ReadGroup(
-                    len(groups), tuple(part), use.key_attributes, use.own_items, use.block_ns, use.pushed
+                    len(groups),
+                    tuple(part),
+                    use.key_attributes,
+                    use.own_items,
+                    use.block_ns,
+                    use.pushed,
+                    use.cache,
                 )
             )
     return groups

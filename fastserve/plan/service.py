@@ -185,9 +185,10 @@ def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableU
         view = views[reference.view.name]
         keys = _positions(reference, service.join_keys)
         pushed = view.is_streamed and view.stream is None
-        uses.append(TableUse(view.table, keys, view.key_attributes, view.packed, 0, pushed))
+        uses.append(TableUse(view.table, keys, view.key_attributes, view.packed, 0, pushed, view.cache))
         if view.stream is not None:
-            uses.append(TableUse(view.stream.table, keys, PACKED_KEY, True, view.stream.block_ns, True))
+            block_ns = view.stream.block_ns
+            uses.append(TableUse(view.stream.table, keys, PACKED_KEY, True, block_ns, True, view.cache))
     return uses
 
 

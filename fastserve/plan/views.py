@@ -17,7 +17,7 @@ from typing import Any
 
 from fastserve.errors import DefinitionError
 from fastserve.plan.keys import encode_key, ordinary_key
-from fastserve.plan.reads import PACKED_KEY, KeyAttributes
+from fastserve.plan.reads import PACKED_KEY, CachePolicy, KeyAttributes
 from fastserve.plan.streams import StreamPlan, stream_plan
 from fastserve.sdk.features import Aggregate, Attribute
 from fastserve.sdk.row_format import AttributesFormat
@@ -58,6 +58,14 @@ class ViewPlan:
     interval_ns: int | None
     timestamp_attribute: str | None = None
     stream: StreamPlan | None = None
+
+    @property
+    def cache(self) -> CachePolicy | None:
+        """How long workers keep the view's rows, and blocks; None: not at all."""
+        ttl, stale = self.view.cache_ttl, self.view.stale_ttl
+        return (
+            None if ttl is None else CachePolicy(duration_ns(ttl), 0 if stale is None else duration_ns(stale))
+        )
 
     @property
     def is_streamed(self) -> bool:

@@ -287,6 +287,22 @@ def _table_can_be_named(checks: Checks, view: FeatureView) -> None:
         checks.wrong("table", "3 to 255 letters, digits and _ . -", view.table)
 
 
+def _cache_is_bounded(checks: Checks, view: FeatureView) -> None:
+    if view.cache_ttl is None:
+        for name, value in (("stale_ttl", view.stale_ttl), ("cache_streamed", view.cache_streamed or None)):
+            if value is not None:
+                checks.wrong(name, "none without a cache_ttl", value)
+        return
+    if view.stale_ttl is not None and view.stale_ttl < view.cache_ttl:
+        checks.wrong("stale_ttl", f"at least the cache_ttl {format_duration(view.cache_ttl)}", view.stale_ttl)
+    if view.has_source and view.is_streamed is not view.cache_streamed:
+        if view.is_streamed:
+            expected = "none without cache_streamed=True, as pushed events would wait"
+            checks.wrong("cache_ttl", expected, view.cache_ttl)
+        else:
+            checks.wrong("cache_streamed", "False without a PushSource", view.cache_streamed)
+
+
 _RULES: Final[tuple[Callable[[Checks, FeatureView], None], ...]] = (
     _join_keys_differ,
     _features_are_of_one_kind,
@@ -299,4 +315,5 @@ _RULES: Final[tuple[Callable[[Checks, FeatureView], None], ...]] = (
     _schedule_has_files,
     _attributes_format_fits,
     _table_can_be_named,
+    _cache_is_bounded,
 )

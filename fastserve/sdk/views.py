@@ -64,6 +64,11 @@ class FeatureView(Definition):
         description: For readers.
         tags: For readers.
         owner: For readers.
+        cache_ttl: How old rows may be that a worker serves out of its memory; None: each request asks the
+            store.
+        stale_ttl: How old they may be where the store can't be read; at least the cache_ttl.
+        cache_streamed: That cache_ttl holds for a view to which events are pushed, too: what was pushed is
+            then served that much later.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
@@ -84,6 +89,9 @@ class FeatureView(Definition):
     start_time: datetime | None
     row_format: RowFormat
     table: str | None
+    cache_ttl: timedelta | None
+    stale_ttl: timedelta | None
+    cache_streamed: bool
     feature_names: tuple[str, ...]
     has_source: bool  # false only while a repo's faults are being collected
 
@@ -107,6 +115,9 @@ class FeatureView(Definition):
         tags: Mapping[str, str] | None = None,
         owner: str | None = None,
         aggregation_secondary_key: Field | None = None,
+        cache_ttl: timedelta | None = None,
+        stale_ttl: timedelta | None = None,
+        cache_streamed: bool = False,
     ) -> None:
         checks = Checks("FeatureView", name)
         self.name = checks.identifier("name", name)
@@ -117,6 +128,9 @@ class FeatureView(Definition):
         self._take_features(checks, entities, features)
         self.row_format = check_row_format(checks, row_format)
         self.table = checks.optional_text("table", table)
+        self.cache_ttl = checks.optional_duration("cache_ttl", cache_ttl)
+        self.stale_ttl = checks.optional_duration("stale_ttl", stale_ttl)
+        self.cache_streamed = checks.instance("cache_streamed", cache_streamed, bool, "bool") or False
         check_view(checks, self)
         self._register(checks, parts_valid=self._parts_valid())
 

@@ -13,19 +13,28 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from fastserve.api import api_keys
-from fastserve.api.decode import decode_get_features, decode_get_features_batch, decode_metadata
+from fastserve.api.decode import (
+    decode_get_features,
+    decode_get_features_batch,
+    decode_metadata,
+    decode_timeout_s,
+)
 from fastserve.errors import RequestError, shown
-from fastserve.server.exchange import Exchange
+from fastserve.server.exchange import Exchange, Meter
 from fastserve.server.key_file import KeyFile
 from fastserve.server.service_handler import ServiceHandler
-from fastserve.server.vector_answer import VectorAnswer, refuse, refuse_unforeseen
+from fastserve.server.vector_answer import VectorAnswer, WeighedAnswer, refuse, refuse_unforeseen
+from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
 from fastserve.serving.transport import RowTransport
+from fastserve.wire.http1_answer import JSON
 
 V1 = "/api/v1/feature-service/"
 V2 = "/api/v2/workspaces/"
 INGEST = "/ingest"
 NO_CONTEXTS = ((),)
+# A client that comes back sooner than the load has changed only adds to it; one value, known beforehand.
+RETRY_AFTER = ((b"Retry-After", b"1"),)
 
 
 class Readiness(Protocol):
@@ -62,6 +71,7 @@ class FeatureApplication:
         limits: ApplicationLimits | None = None,
         ingest: Callable[[Exchange], None] | None = None,
         keys: KeyFile | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self.workspace = workspace
         self.engine = engine
@@ -69,7 +79,13 @@ class FeatureApplication:
         self.now_s = now_s
         self._call_later = call_later
         self._keys = keys
+        self.admission = admission or Admission()
+        self._in_flight = engine.waiting
+        engine.on_computing = self.admission.hold
+        self._ingest = ingest
         self._readiness = readiness
+        self._single = VectorAnswer
+        self._batch = WeighedAnswer
         self._handlers: Mapping[str | None, ServiceHandler] = {
             name: ServiceHandler(runtime, transport) for name, runtime in engine.services.items()
         }
@@ -77,12 +93,24 @@ class FeatureApplication:
             V1 + "get-features": self._get_features,
             V1 + "get-features-batch": self._get_features_batch,
             V1 + "metadata": self._metadata,
-            **({} if ingest is None else {INGEST: ingest}),
+            **({} if ingest is None else {INGEST: self._push}),
         }
         self._gets: dict[str, Callable[[Exchange], None]] = {
             "/healthz": self._healthz,
             "/readyz": self._readyz,
         }
+
+    def measure(
+        self,
+        meters: Mapping[str, Meter],
+        single: type[VectorAnswer] = VectorAnswer,
+        batch: type[WeighedAnswer] = WeighedAnswer,
+    ) -> None:
+        """Tell these meters, by service, of the answers to come, and let them be of these kinds."""
+        self._single = single
+        self._batch = batch
+        for name, meter in meters.items():
+            self._handlers[name].meter = meter
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer ``exchange``, now or when its rows have come."""
@@ -164,19 +192,41 @@ class FeatureApplication:
     def _metadata_of(self, exchange: Exchange, workspace: str | None, service: str | None) -> None:
         exchange.respond(200, self._handler(workspace, service).metadata_answer)
 
+    def _is_shed(self, exchange: Exchange, scope: str) -> bool:
+        """Refuse ``exchange``, unless the limit that was reached isn't that of its key's priority."""
+        is_batch = False
+        if self._keys is not None:
+            is_batch = self._keys.admit(exchange.authorization, scope, self.workspace).is_batch
+        refusal = self.admission.refusal(len(self._in_flight), is_batch=is_batch)
+        if refusal is None:
+            return False
+        exchange.respond(refusal.status, refusal.body, JSON, RETRY_AFTER)
+        return True
+
+    def _push(self, exchange: Exchange) -> None:
+        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.INGEST):
+            return
+        if self._ingest is not None:
+            self._ingest(exchange)
+
     def _get_features(
         self, exchange: Exchange, workspace: str | None = None, service: str | None = None
     ) -> None:
+        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
+            return
         request = decode_get_features(exchange.body)
         if service is None:  # the path's names, where it has any, count
             workspace, service = request.workspace, request.service
         handler = self._handler(workspace, service)
+        exchange.meter = handler.meter
         keys, context = request.rows[0]
         texts = [handler.key_texts(keys)]
         takes_context = context or handler.takes_context
         contexts = [handler.context_values(context, request)] if takes_context else NO_CONTEXTS
         timeout_s = self.limits.server_timeout_s
-        answer = VectorAnswer(
+        if exchange.head.request_timeout_ms is not None:
+            timeout_s = min(timeout_s, decode_timeout_s(exchange.head.request_timeout_ms))
+        answer = self._single(
             exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=False
         )
         self._submit(answer, texts)
@@ -184,10 +234,14 @@ class FeatureApplication:
     def _get_features_batch(
         self, exchange: Exchange, workspace: str | None = None, service: str | None = None
     ) -> None:
+        # Judged before its rows are known, since to know them costs more than a refusal may; they count then.
+        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
+            return
         request = decode_get_features_batch(exchange.body, self.limits.max_batch_rows)
         if service is None:
             workspace, service = request.workspace, request.service
         handler = self._handler(workspace, service)
+        exchange.meter = handler.meter
         texts = []
         contexts = []
         for number, (keys, context) in enumerate(request.rows):
@@ -195,12 +249,17 @@ class FeatureApplication:
             texts.append(handler.key_texts(keys, row))
             contexts.append(handler.context_values(context, request, row))
         timeout_s = self.limits.server_timeout_s
-        answer = VectorAnswer(exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=True)
+        if exchange.head.request_timeout_ms is not None:
+            timeout_s = min(timeout_s, decode_timeout_s(exchange.head.request_timeout_ms))
+        answer = self._batch(exchange, handler, request.options, contexts, self.now_s, timeout_s, batch=True)
+        answer.weigh(len(texts), self.admission)
         self._submit(answer, texts)
 
     def _submit(self, answer: VectorAnswer, texts: list[list[str]]) -> None:
         self.engine.submit(answer, texts, answer.exchange.received_s)
-        if answer.budget and not answer.exchange.is_answered:
+        # The server's own timeout needs no timer: the engine looks at the oldest requests from time to time.
+        is_own = answer.budget or answer.timeout_s < self.limits.server_timeout_s
+        if is_own and not answer.exchange.is_answered:
             self._call_later(max(0.0, answer.deadline_s - self.now_s()), self.engine.give_up, answer)
 
 

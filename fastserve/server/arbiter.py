@@ -22,13 +22,14 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from time import monotonic, monotonic_ns
 from typing import NoReturn
 
 from fastserve.errors import DefinitionError, FastserveError, InvariantError
 from fastserve.server.generation import Definitions, Generation, Reload, Slot, worker_rows
-from fastserve.server.listener import bind_listener, listener_url
+from fastserve.server.listener import bind_admin, bind_listener, listener_url
+from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
 from fastserve.server.shared_memory import Cell, SharedMemory, State
 from fastserve.server.worker import BOOT_FAILED, Inheritance, run_worker
@@ -51,29 +52,31 @@ def run(definitions: Definitions, reload: Reload | None = None) -> int:
     workers stay what they were.
     0 is a graceful end, 1 an address that can't be listened on, 3 a worker that can't start.
     """
-    try:
-        listener = bind_listener(definitions.options)
-    except DefinitionError as error:
-        tell(error.message)
-        return CANNOT_LISTEN
-    with listener:
-        return Arbiter(definitions, listener, reload).run()
-
-
-def tell(line: str) -> None:
-    """Write one line for the operator."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    with ExitStack() as closing:
+        try:
+            listener = closing.enter_context(bind_listener(definitions.options))
+            admin = bind_admin(definitions.options)
+        except DefinitionError as error:
+            tell(error.message)
+            return CANNOT_LISTEN
+        if admin is not None:
+            closing.enter_context(admin)
+        return Arbiter(definitions, listener, reload, admin).run()
 
 
 class Arbiter:
     """The parent of the workers."""
 
     def __init__(
-        self, definitions: Definitions, listener: socket.socket, reload: Reload | None = None
+        self,
+        definitions: Definitions,
+        listener: socket.socket,
+        reload: Reload | None = None,
+        admin: socket.socket | None = None,
     ) -> None:
         self._options: ServerOptions = definitions.options
         self._listener = listener
+        self._admin = admin
         self._memory = SharedMemory(worker_rows(self._options))
         self._wake_read, self._wake_write = _nonblocking_pipe()
         self._lifeline_read, self._lifeline_write = os.pipe()
@@ -119,6 +122,7 @@ class Arbiter:
             self._lifeline_read,
             self._wake_write,
             definitions.before_loop,
+            self._admin,
         )
         return Generation(number, self._options.workers, inheritance)
 
@@ -253,6 +257,8 @@ class Arbiter:
                 slot.was_ready = True
         if not self._was_ready and self._current.is_ready:
             self._was_ready = True
+            if self._admin is not None:
+                tell(f"admin pages on {listener_url(self._admin)}")
             tell(f"listening on {listener_url(self._listener)} with {self._workers}")
 
     @property
@@ -345,6 +351,8 @@ class Arbiter:
             self._memory.arbiter[Cell.STATE] = State.DRAINING
             self._stop_deadline_s = now_s + self._options.shutdown_timeout_s + KILL_DELAY_S
             self._listener.close()
+            if self._admin is not None:
+                self._admin.close()
             for pid in (*[slot.pid for slot in self._slots], self._trial):
                 _kill(pid, signal.SIGTERM)
         elif by_interrupt:

@@ -23,43 +23,51 @@ from fastserve.ingest.registry import Registry
 from fastserve.ingest.stream import Ingestor, IngestSettings, source_feeds
 from fastserve.plan.service import WorkspacePlan
 from fastserve.sdk.on_demand import OnDemandFeatureView
+from fastserve.server.admin import AdminApplication
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
 from fastserve.server.exchange import Application
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
+from fastserve.server.loop_probe import LoopProbe
 from fastserve.server.memory import keep_freed_memory
-from fastserve.server.on_demand_memory import OnDemandMemory
+from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.udf_pool import UdfPool
 from fastserve.server.udf_process import Nursery, start_nursery
 from fastserve.server.watermarks import WatermarkPoll
 from fastserve.server.worker import WorkerContext
+from fastserve.server.worker_metrics import WorkerMetrics
+from fastserve.serving.admission import Admission
 from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
 from fastserve.serving.on_demand import Surroundings
+from fastserve.serving.row_cache import RowCache
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.store.interface import OnlineStore
-from fastserve.store.url import LocalSettings, open_store, parse_store_url
+from fastserve.store.url import DynamoDBSettings, RedisSettings, open_store, parse_store_url
 from fastserve.tiles.blocks import BlockShape
 from fastserve.tiles.layout import RowLayout
 
-EXPIRE_EVERY_S = 0.02
-"""How exactly the server timeout is kept; one look at the oldest request in flight each time."""
+LIBRARIES: Mapping[type, str] = {DynamoDBSettings: "aiobotocore.session", RedisSettings: "redis.asyncio"}
+"""What stores need, once before the fork: aiobotocore is 25 MB of modules and a third of a second."""
 
 
 def row_transport(store_url: str) -> RowTransport:
     """Return the form in which a store's rows come."""
-    return RAW_ROWS if isinstance(parse_store_url(store_url), LocalSettings) else BASE64_ROWS
+    return BASE64_ROWS if isinstance(parse_store_url(store_url), DynamoDBSettings) else RAW_ROWS
 
 
-def make_boot(settings: Settings, plan: WorkspacePlan, rows: int) -> FeatureBoot:
-    """Return what each of at most ``rows`` workers calls to get its service; made before the fork."""
-    if not isinstance(parse_store_url(settings.store), LocalSettings):
-        # 25 MB of modules and a third of a second, once before the fork instead of in every worker.
-        importlib.import_module("aiobotocore.session")
-    times = OnDemandMemory(on_demand_views(plan), rows)
-    return FeatureBoot(settings, plan, times, source_feeds(plan.views.values()))
+def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -> FeatureBoot:
+    """Return what each worker calls to get its service; made before the fork.
+
+    ``metrics`` is the server's one, handed over again by every reload.
+    """
+    library = LIBRARIES.get(type(parse_store_url(settings.store)))
+    if library is not None:
+        importlib.import_module(library)
+    metrics.declare(plan.services, plan.views, on_demand_views(plan))
+    return FeatureBoot(settings, plan, metrics, source_feeds(plan.views.values()))
 
 
 def on_demand_views(plan: WorkspacePlan) -> dict[str, OnDemandFeatureView[..., Any]]:
@@ -74,12 +82,12 @@ class FeatureBoot:
         self,
         settings: Settings,
         plan: WorkspacePlan,
-        times: OnDemandMemory,
+        metrics: MetricsMemory,
         feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         self._plan = plan
-        self._times = times
+        self._metrics = metrics
         self._feeds = feeds
         self._nursery: Nursery | None = None
 
@@ -92,7 +100,7 @@ class FeatureBoot:
 
     def __call__(self, context: WorkerContext) -> WorkerService:
         """Return the service of one worker."""
-        return WorkerService(self._settings, self._plan, context, self._times, self._nursery, self._feeds)
+        return WorkerService(self._settings, self._plan, context, self._metrics, self._nursery, self._feeds)
 
 
 class WorkerService:
@@ -103,7 +111,7 @@ class WorkerService:
         settings: Settings,
         plan: WorkspacePlan,
         context: WorkerContext,
-        times: OnDemandMemory,
+        metrics: MetricsMemory,
         nursery: Nursery | None,
         feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
     ) -> None:
@@ -112,16 +120,18 @@ class WorkerService:
         self._feeds = feeds
         self._ingest: IngestHandler | None = None
         self._context = context
-        self._times = times
+        self._numbers = metrics
+        self._metrics: WorkerMetrics | None = None
         self._nursery = nursery
         self._pool: UdfPool | None = None
         self._store: OnlineStore | None = None
         self._engine: Engine | None = None
         self._application: FeatureApplication | None = None
-        self._expiry: asyncio.TimerHandle | None = None
+        self._probe: LoopProbe | None = None
         self._keys: KeyFile | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._watermarks: WatermarkPoll | None = None
+        self._admin: AdminApplication | None = None
 
     @property
     def application(self) -> Application:
@@ -129,6 +139,11 @@ class WorkerService:
         if self._application is None:
             raise InvariantError("the application was asked for before the service had started")
         return self._application
+
+    @property
+    def admin(self) -> Application | None:
+        """What answers the admin listener."""
+        return self._admin
 
     async def start(self) -> None:
         """Open the store, read what it knows of older rows, and connect the engine.
@@ -142,6 +157,7 @@ class WorkerService:
             self._settings.store,
             read_timeout_s=self._settings.store_timeout_ms / 1000,
             connections=self._settings.store_connections,
+            hedge_floor_s=self._settings.hedge_floor_ms / 1000,
         )
         transport = row_transport(self._settings.store)
         layouts, shapes = await _known_layouts(self._store, self._plan)
@@ -163,7 +179,8 @@ class WorkerService:
         def make_reader(settle: Callable[[Sequence[KeyRead]], None]) -> Reader:
             return store.reader(settle)
 
-        engine.attach(make_reader)
+        kept_bytes = self._settings.row_cache_bytes
+        engine.attach(make_reader, RowCache(kept_bytes) if kept_bytes else None)
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
         self._application = FeatureApplication(
@@ -177,8 +194,28 @@ class WorkerService:
             limits,
             await self._ingest_handler(self._store),
             self._watched_keys(loop),
+            self._admission(loop, engine),
         )
-        self._expire(loop)
+        if self._context.options.admin_port is not None:
+            self._admin = AdminApplication(self._context.state)
+        if self._admin is not None or self._settings.slow_request_ms is not None:
+            self._measure(loop, engine, self._application)
+        if self._probe is not None:
+            self._probe.start()
+
+    def _measure(
+        self, loop: asyncio.AbstractEventLoop, engine: Engine, application: FeatureApplication
+    ) -> None:
+        clock_ns = _clock(self._settings.clock_ns)
+        metrics = self._metrics = WorkerMetrics(self._numbers, self._context, self._plan, loop, clock_ns)
+        metrics.cover(engine, application, self._settings.slow_request_ms)
+        if self._store is not None:
+            metrics.watch_store(self._store)
+        if self._ingest is not None:
+            metrics.watch_ingest(self._ingest)
+        if self._admin is not None:
+            self._admin.add("/metrics", metrics.page)
+        metrics.start()
 
     async def _ingest_handler(self, store: OnlineStore) -> IngestHandler:
         settings = IngestSettings(self._settings.ingest_max_future_s, self._settings.ingest_timeout_ms / 1000)
@@ -204,20 +241,32 @@ class WorkerService:
         if self._nursery is not None:
             self._pool = UdfPool(self._nursery, loop)
             self._pool.start()
-        times = self._times.of_worker(self._context.index)
+        times = self._numbers.on_demand.of_worker(self._context.index)
         return Surroundings(time.perf_counter_ns, Complaints(time.monotonic), self._pool, times)
+
+    def _admission(self, loop: asyncio.AbstractEventLoop, engine: Engine) -> Admission:
+        settings = self._settings
+        admission = Admission(
+            settings.max_in_flight,
+            settings.overload_wait_ms / 1000,
+            has_priorities=settings.api_keys is not None,
+        )
+        self._probe = LoopProbe(loop, admission, self._store, engine.waiting, lambda: self._expire(loop))
+        return admission
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._engine is not None:
             self._engine.expire(loop.time())
-            self._expiry = loop.call_later(EXPIRE_EVERY_S, self._expire, loop)
 
     async def stop(self) -> None:
         """Close the store, and end the helper processes."""
-        for timer in (self._expiry, self._watch):
-            if timer is not None:
-                timer.cancel()
-        self._expiry = self._watch = None
+        if self._metrics is not None:
+            self._metrics.stop()
+        if self._probe is not None:
+            self._probe.stop()
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
         if self._watermarks is not None:
             await self._watermarks.stop()
         if self._pool is not None:

@@ -42,6 +42,7 @@ class Exchange:
         "gone",
         "head",
         "is_answered",
+        "meter",
         "method",
         "path",
         "received_s",
@@ -55,6 +56,7 @@ class Exchange:
         self.head = head
         self.is_answered = False
         self.gone = False
+        self.meter: Meter | None = None  # whoever routes it sets what is to be told of its answer
         self.answer: bytes | None = None  # the connection's: bytes that wait for the answers before them
         self._connection: Answering | None = connection
 
@@ -135,3 +137,6 @@ class Exchange:
 
 
 Application = Callable[[Exchange], None]
+
+Meter = Callable[[Exchange, int], None]
+"""Is told an answer's status when its bytes are on the way; must not raise."""

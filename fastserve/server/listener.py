@@ -28,6 +28,7 @@ import errno
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from time import monotonic_ns
 
 from fastserve.errors import DefinitionError
@@ -74,6 +75,17 @@ def bind_listener(options: ServerOptions) -> socket.socket:
         listener.close()
         raise _cannot_listen(options, error) from None
     return listener
+
+
+def bind_admin(options: ServerOptions) -> socket.socket | None:
+    """Return the admin listener, None where none is wanted.
+
+    Raises:
+        DefinitionError: when the address can't be listened on.
+    """
+    if options.admin_port is None:
+        return None
+    return bind_listener(replace(options, host=options.admin_host, port=options.admin_port))
 
 
 def _cannot_listen(options: ServerOptions, error: OSError) -> DefinitionError:

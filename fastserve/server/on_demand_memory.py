@@ -5,36 +5,35 @@ server's numbers.
 
 Invariants
 1. A cell has one writer: the worker of that index, whichever process it is; a worker's numbers go on where
-   its predecessor's ended.
+   its predecessor's ended, also where a reload came between.
 """
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Iterable, Mapping
 
+from fastserve.server.named_cells import NamedCells
 from fastserve.serving.on_demand_times import CELLS_PER_VIEW, OnDemandTimes, ViewStats
-
-CELL_BYTES = 8
 
 
 class OnDemandMemory:
     """The numbers of all workers, by view."""
 
     def __init__(self, views: Iterable[str], workers: int) -> None:
-        self._views = tuple(views)
-        size = CELL_BYTES * CELLS_PER_VIEW * max(1, len(self._views))
-        self._mapping = mmap.mmap(-1, size * workers)
-        self._parts = [
-            memoryview(self._mapping)[first : first + size].cast("q")
-            for first in range(0, size * workers, size)
-        ]
+        self._cells = NamedCells(CELLS_PER_VIEW, workers)
+        self._workers = workers
+        self.add(views)
+
+    def add(self, views: Iterable[str]) -> None:
+        """Make room for views that are new; called before a fork."""
+        self._cells.add(views)
 
     def of_worker(self, index: int) -> OnDemandTimes:
         """Return one worker's numbers."""
-        return OnDemandTimes(self._views, self._parts[index])
+        cells = self._cells.row(index)
+        return OnDemandTimes(tuple(cells), cells)
 
     def totals(self) -> Mapping[str, ViewStats]:
         """Return each view's numbers over all workers."""
-        each = [self.of_worker(index).stats() for index in range(len(self._parts))]
-        return {view: sum((stats[view] for stats in each), ViewStats()) for view in self._views}
+        each = [self.of_worker(index).stats() for index in range(self._workers)]
+        return {view: sum((stats[view] for stats in each), ViewStats()) for view in self._cells.names}

@@ -20,6 +20,10 @@ class ServerOptions:
     backlog: int = 2048  # the kernel cuts it to net.core.somaxconn
     limits: HttpLimits = field(default_factory=HttpLimits)
 
+    # A second listener, for metrics, probes and pages that aren't every client's business; None for none.
+    admin_host: str = "127.0.0.1"
+    admin_port: int | None = None
+
     # Longer than a proxy keeps its idle connections (AWS's load balancer 60 s, nginx 75 s): when the proxy
     # closes first, no request meets a closing connection. nginx doesn't repeat a POST that did: a user's 502.
     idle_timeout_s: float = 90.0

@@ -18,6 +18,7 @@ from fastserve.api.metadata import MetadataEncoder, service_metadata
 from fastserve.api.values import key_text
 from fastserve.errors import RequestError, shown
 from fastserve.plan.service import MAX_STORE_BYTES, ServicePlan
+from fastserve.server.exchange import Meter
 from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.requests import ServiceRuntime
 from fastserve.serving.transport import RowTransport
@@ -34,9 +35,11 @@ class ServiceHandler:
         "has_on_demand",
         "key_count",
         "keys",
+        "may_be_cached",
         "may_be_large",
         "metadata",
         "metadata_answer",
+        "meter",
         "plan",
         "runtime",
         "takes_context",
@@ -46,9 +49,11 @@ class ServiceHandler:
         plan: ServicePlan = runtime.plan
         self.plan = plan
         self.runtime = runtime
+        self.meter: Meter | None = None  # told of each answer, where somebody measures
         self.keys = [(field.name, key_text(field)) for field in plan.join_keys]
         self.key_count = len(self.keys)
         self.context = ContextReader(plan.context_fields)
+        self.may_be_cached = any(read.group.cache is not None for read in plan.reads)
         self.has_on_demand = bool(plan.on_demand)
         self.takes_context = bool(plan.context_fields)
         self.encode = VectorEncoder(plan).encode

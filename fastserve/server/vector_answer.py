@@ -18,6 +18,7 @@ from fastserve.errors import RequestError, StoreError
 from fastserve.plan.service import MAX_STORE_BYTES
 from fastserve.server.exchange import Exchange
 from fastserve.server.service_handler import ServiceHandler
+from fastserve.serving.admission import Admission
 from fastserve.serving.columns import Columns
 from fastserve.serving.requests import VectorRequest
 
@@ -40,7 +41,8 @@ class _Taken:
 class VectorAnswer(VectorRequest):
     """One request for vectors on its way, and its own owner: takes columns in, puts the answer together.
 
-    ``timeout_s`` is the server's. The caller's latency budget, where it is shorter, sets the deadline.
+    ``timeout_s`` is the server's, or the one that the request's header names where that is shorter. The
+    caller's latency budget, where it is shorter still, sets the deadline.
     """
 
     __slots__ = ("batch", "exchange", "handler", "is_simple", "now_s", "options", "taken", "timeout_s")
@@ -77,13 +79,24 @@ class VectorAnswer(VectorRequest):
         self.is_simple = not (batch or options.metadata)
         self.taken: _Taken | None = None
 
+    @property
+    def reads_cache(self) -> bool:
+        """Whether rows out of the worker's cache are welcome."""
+        return self.options.reads_cache
+
+    @property
+    def writes_cache(self) -> bool:
+        """Whether what is read for it may be kept."""
+        return self.options.writes_cache
+
     def on_timeout(self) -> None:
-        """Answer that the server's timeout has passed."""
+        """Answer that the timeout has passed."""
         refuse(self.exchange, self._timed_out())
 
     def _timed_out(self) -> RequestError:
+        whose = "server" if self.exchange.head.request_timeout_ms is None else "request's"
         return RequestError(
-            504, f"The store did not answer within the server timeout of {self.timeout_s:g} s"
+            504, f"The store did not answer within the {whose} timeout of {self.timeout_s:g} s"
         )
 
     def _is_late(self, error: StoreError) -> bool:
@@ -124,13 +137,17 @@ class VectorAnswer(VectorRequest):
             taken = self.taken = _Taken(self.now_s())
         offset = len(taken.features)
         lacking = self._lacking(columns, first, last, offset)
+        cached = self.cached(offset, offset + last - first) if self.handler.may_be_cached else {}
         effective = columns.effective_ns[first:last].tolist()
         late = self._computed(columns, first, last, taken)
         for number in range(last - first):
             taken.sizes.append(self._checked_size(offset + number))
             taken.features.append(self.handler.encode(columns, first + number))
             facts = RowFacts(
-                effective[number], lacking.get(offset + number, {}), late.get(first + number, ())
+                effective[number],
+                lacking.get(offset + number, {}),
+                late.get(first + number, ()),
+                cached.get(offset + number, ()),
             )
             taken.facts.append(facts)
         return taken
@@ -174,7 +191,7 @@ class VectorAnswer(VectorRequest):
         """Return the status of a place whose read has not come, or failed with ``error``.
 
         Raises:
-            RequestError: the server's timeout is over, or partial results aren't welcome.
+            RequestError: the timeout is over, or partial results aren't welcome.
         """
         if error is None:
             return TIME_OUT
@@ -222,6 +239,23 @@ class VectorAnswer(VectorRequest):
             timing = Timing(server_s, max(0.0, reads_s), taken.sizes, taken.on_demand_s)
             parts.append(slo_part(timing, batch=self.batch))
         return b',"metadata":{' + b",".join(parts) + b"}" if parts else b""
+
+
+class WeighedAnswer(VectorAnswer):
+    """The answer of a batch, whose rows count for as long as it takes."""
+
+    __slots__ = ("_admission", "_weight")
+
+    def weigh(self, rows: int, admission: Admission) -> None:
+        """Count ``rows`` from now until the release; the request itself is counted as one."""
+        self._admission = admission
+        self._weight = rows - 1
+        admission.hold(self._weight)
+
+    def release(self) -> None:
+        """Let go of rows and owner; the rows don't count any more."""
+        super().release()
+        self._admission.hold(-self._weight)
 
 
 def store_refusal(error: StoreError) -> RequestError:

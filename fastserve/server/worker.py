@@ -26,9 +26,11 @@ from typing import Protocol
 import uvloop
 
 from fastserve.errors import FastserveError
+from fastserve.server.admin_listener import AdminListener
 from fastserve.server.connections import TICK_S, Connections
 from fastserve.server.exchange import Application
 from fastserve.server.listener import Acceptor
+from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
 from fastserve.server.protocol import HttpProtocol
 from fastserve.server.shared_memory import Cell, SharedMemory, State
@@ -45,7 +47,8 @@ class WorkerState:
     """Whether this worker should get traffic, for `/readyz`; and the counters of the whole server."""
 
     def __init__(self, memory: SharedMemory, index: int) -> None:
-        self._memory = memory
+        self.memory = memory
+        self.index = index
 
     @property
     def is_ready(self) -> bool:
@@ -53,13 +56,13 @@ class WorkerState:
 
         A worker that drains because another takes its place is no reason to send traffic elsewhere.
         """
-        if self._memory.arbiter[Cell.STATE] == State.DRAINING:
+        if self.memory.arbiter[Cell.STATE] == State.DRAINING:
             return False
-        return any(row[Cell.STATE] == State.READY for row in self._memory.workers)
+        return any(row[Cell.STATE] == State.READY for row in self.memory.workers)
 
     def totals(self) -> dict[str, int]:
         """Return the counters of all workers together."""
-        return self._memory.totals()
+        return self.memory.totals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,10 @@ class Service(Protocol):
     @property
     def application(self) -> Application:
         """What answers exchanges, from the end of `start` to the beginning of `stop`."""
+
+    @property
+    def admin(self) -> Application | None:
+        """What answers exchanges of the admin listener; as long as `application`."""
 
     async def start(self) -> None:
         """Open what the application needs; the worker is ready when this returns."""
@@ -103,11 +110,13 @@ class Inheritance:
     lifeline_fd: int  # reads as ended when the arbiter is gone
     wake_fd: int  # a byte written here wakes the arbiter
     before_loop: BeforeLoop | None = None
+    admin: socket.socket | None = None
 
     @property
     def fds(self) -> tuple[int, ...]:
         """The files that belong to the server alone."""
-        return (self.listener.fileno(), self.lifeline_fd, self.wake_fd)
+        admin = () if self.admin is None else (self.admin.fileno(),)
+        return (self.listener.fileno(), self.lifeline_fd, self.wake_fd, *admin)
 
 
 def run_worker(inheritance: Inheritance, index: int) -> int:
@@ -133,6 +142,7 @@ class Worker:
         self._loop = loop
         self._stopping = asyncio.Event()
         self._is_last_call = False  # whether all workers end, not only this one
+        self._admin: AdminListener | None = None
 
     async def run(self) -> int:
         """Start, serve, drain; return the exit code."""
@@ -143,11 +153,13 @@ class Worker:
             return 0 if self._stopping.is_set() else BOOT_FAILED
         connections = Connections(service.application, self._options, self._loop.time(), int(time()))
         acceptor = self._open(connections)
+        self._admin = open_admin(self._loop, self._inherited, service.admin)
         try:
             while not self._stopping.is_set():
                 await self._tick(connections, TICK_S)
             await self._drain(connections, acceptor)
         finally:
+            self._publish(connections)
             await service.stop()
         return 0
 
@@ -173,8 +185,7 @@ class Worker:
     def _tell_boot_error(self, error: Exception) -> None:
         if not isinstance(error, FastserveError):
             sys.excepthook(type(error), error, error.__traceback__)  # nobody foresaw it: show where
-        sys.stderr.write(f"worker {self._index} can't start: {type(error).__name__}: {error}\n")
-        sys.stderr.flush()
+        tell(f"worker {self._index} can't start: {type(error).__name__}: {error}")
 
     def _open(self, connections: Connections) -> Acceptor:
         acceptor = Acceptor(
@@ -201,12 +212,11 @@ class Worker:
 
     async def _tick(self, connections: Connections, wait_s: float) -> None:
         """Do what is done a few times a second, then wait for the next time or the signal to stop."""
-        row = self._row
-        row.beat()
+        self._row.beat()
         connections.on_tick(self._loop.time(), int(time()))
-        row[Cell.ANSWERS] = connections.answers
-        row[Cell.CLIENT_ERRORS] = connections.client_errors
-        row[Cell.SERVER_ERRORS] = connections.server_errors
+        if self._admin is not None:
+            self._admin.on_tick(self._loop.time(), int(time()))
+        self._publish(connections)
         if self._stopping.is_set():
             await asyncio.sleep(wait_s)
             return
@@ -216,6 +226,12 @@ class Worker:
         except TimeoutError:
             pass
 
+    def _publish(self, connections: Connections) -> None:
+        row = self._row
+        row[Cell.ANSWERS] = connections.answers
+        row[Cell.CLIENT_ERRORS] = connections.client_errors
+        row[Cell.SERVER_ERRORS] = connections.server_errors
+
     async def _drain(self, connections: Connections, acceptor: Acceptor) -> None:
         """Let the connections finish, at most for the shutdown timeout."""
         self._is_last_call |= self._inherited.memory.arbiter[Cell.STATE] == State.DRAINING
@@ -223,9 +239,22 @@ class Worker:
         acceptor.close(takes_queued=self._is_last_call)
         started_s = self._loop.time()
         connections.drain(started_s)
+        if self._admin is not None:
+            self._admin.drain(started_s, accepts=self._is_last_call)
         while connections.open or acceptor.is_opening:
             if self._loop.time() - started_s > self._options.shutdown_timeout_s:
                 connections.abort()
                 await asyncio.sleep(0)
                 break
             await self._tick(connections, DRAIN_TICK_S)
+        if self._admin is not None:
+            await self._admin.close()
+
+
+def open_admin(
+    loop: asyncio.AbstractEventLoop, inherited: Inheritance, application: Application | None
+) -> AdminListener | None:
+    """Return this worker's part of the admin listener, where there is one and something to answer with."""
+    if inherited.admin is None or application is None:
+        return None
+    return AdminListener(loop, inherited.admin, application, inherited.options)

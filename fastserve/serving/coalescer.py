@@ -17,7 +17,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
@@ -40,6 +40,7 @@ class KeyRead:
     """
 
     __slots__ = ("deadline_s", "error", "group", "joined", "key", "rows", "settled", "waiter")
+    is_cached: ClassVar[bool] = False
 
     def __init__(self, group: ReadGroup, key: str, deadline_s: float, waiter: Waiter | None = None) -> None:
         self.group = group
@@ -181,7 +182,7 @@ class Coalescer:
                 continue
             read.settled = True
             by_key = in_flight[read.group.index]
-            if by_key.get(read.key) is read:  # not where `forget` let a newer read take its place
+            if by_key.get(read.key) is read:  # not where a newer read of a pushed group took its place
                 del by_key[read.key]
             elif read.group.pushed:
                 self._apart -= 1
@@ -200,14 +201,13 @@ class Coalescer:
         if ready:
             self._on_ready(ready)
 
-    def forget(self, group: ReadGroup, key: str) -> None:
-        """Let no later asker join the read of ``key`` that is on the wire: its row has just been written.
+    def substitute(self, request: Any) -> bool:
+        """Put what is known in place of a request's reads that failed or haven't come; True if none is left.
 
-        A read that has yet to be sent will find the row, and a batch must not hold its key twice.
+        Nothing is known here; `serving.caching` may know more.
         """
-        read = self._in_flight[group.index].get(key)
-        if read is not None and read not in self._pending:
-            del self._in_flight[group.index][key]
+        del request
+        return False
 
     def in_flight(self) -> int:
         """Return how many reads are not settled."""

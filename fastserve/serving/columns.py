@@ -45,12 +45,13 @@ NULL_FLOAT32 = np.array([NULL_FLOAT32_BITS], "<i4").view("<f4")[0]
 class RowReport:
     """What was unusual about a batch's rows: for metrics and statuses.
 
-    ``unreadable`` has the reason by (line, place).
+    ``unreadable`` has the reason by (line, place). ``missing`` are rows that weren't there.
     """
 
     unreadable: dict[tuple[int, int], str] = field(default_factory=dict)
     expired: int = 0
     transcoded: int = 0
+    missing: int = 0
 
 
 @dataclass(slots=True)
@@ -90,6 +91,8 @@ class Columns:
     exact: dict[tuple[int, int], int]
     report: RowReport
     computed: Computed | None = None
+    evaluated_from_s: float = 0.0  # where somebody measures: when the evaluation began,
+    evaluated_s: float = 0.0  # and how long it took
 
 
 def no_columns(lines: int) -> Columns:

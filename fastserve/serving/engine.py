@@ -14,16 +14,18 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from fastserve.errors import RequestError
 from fastserve.plan.service import WorkspacePlan
+from fastserve.serving.caching import CachingCoalescer
 from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead, Reader
 from fastserve.serving.columns import Columns, Computed
 from fastserve.serving.heads import OldShapes, Watermarks
 from fastserve.serving.on_demand import OnDemandEvaluator, Surroundings
 from fastserve.serving.on_demand_batch import Batch
 from fastserve.serving.requests import ServiceRuntime, VectorRequest
+from fastserve.serving.row_cache import RowCache
 from fastserve.serving.transcode import OldLayouts
 from fastserve.serving.transport import RowTransport
 from fastserve.serving.vector_rows import Transcode
@@ -38,7 +40,8 @@ class Engine:
 
     ``clock_ns`` is the request clock (wall time or fixed), ``schedule`` calls a function at the end of the
     loop's turn. ``surroundings`` are what on-demand views need of the process. ``watermarks`` hold until when
-    each streamed view's events are in rows; whoever knows it sets it there.
+    each streamed view's events are in rows; whoever knows it sets it there. ``on_computing`` is told by how
+    many more or fewer requests on-demand views are being evaluated.
     """
 
     def __init__(
@@ -66,28 +69,38 @@ class Engine:
         self._timer_ns = around.clock_ns
         self._unread: list[VectorRequest] = []
         self._computing = 0
-        self._group_count = len(plan.groups)
+        self.on_computing: Callable[[int], None] = _ignore
+        self._plan_groups = plan.groups
         self._has_pushed = any(group.pushed for group in plan.groups)
         self._schedule = schedule
         self._clock_ns = clock_ns
         self._in_flight: dict[VectorRequest, None] = {}
         self.coalescer: Coalescer
 
-    def attach(self, make_reader: Callable[[Callable[[Sequence[KeyRead]], None]], Reader]) -> None:
-        """Connect the store's hot side: ``make_reader`` is given the function to settle reads with."""
+    def attach(
+        self,
+        make_reader: Callable[[Callable[[Sequence[KeyRead]], None]], Reader],
+        cache: RowCache | None = None,
+    ) -> None:
+        """Connect the store's hot side: ``make_reader`` is given the function to settle reads with.
+
+        ``cache`` keeps the rows of views that have a ``cache_ttl``.
+        """
 
         def settle(reads: Sequence[KeyRead]) -> None:
             self.coalescer.settle(reads)
 
         reader = make_reader(settle)
-        self.coalescer = Coalescer(
-            self._group_count,
-            reader.max_keys,
-            reader.fetch,
-            self._schedule,
-            self._on_ready,
-            has_pushed=self._has_pushed,
-        )
+        parts = (len(self._plan_groups), reader.max_keys, reader.fetch, self._schedule, self._on_ready)
+        if cache is not None and any(group.cache is not None for group in self._plan_groups):
+            self.coalescer = CachingCoalescer(*parts, cache, self._timer_ns, has_pushed=self._has_pushed)
+        else:
+            self.coalescer = Coalescer(*parts, has_pushed=self._has_pushed)
+
+    @property
+    def waiting(self) -> Collection[VectorRequest]:
+        """The requests that wait for their rows, as they are at any time; those being computed don't."""
+        return self._in_flight
 
     @property
     def in_flight(self) -> int:
@@ -270,9 +283,11 @@ class Engine:
         batch = make_batch(on_demand.count, columns, lines_of, now_ns)
         start_ns = self._timer_ns()
         self._computing += len(lines_of)
+        self.on_computing(len(lines_of))
 
         def on_done(error: Exception | None) -> None:
             self._computing -= len(lines_of)
+            self.on_computing(-len(lines_of))
             wait_s = (self._timer_ns() - start_ns) / 1e9
             columns.computed = Computed(batch.results, batch.errors, batch.late, wait_s)
             if error is None:
@@ -287,7 +302,8 @@ class Engine:
     def expire(self, now_s: float) -> None:
         """Finish the requests whose server deadline has passed.
 
-        Requests are in flight in the order of their arrival, and all have the same server timeout.
+        Requests are in flight in the order of their arrival, and all have the same server timeout; one whose
+        caller set a shorter one is given up by a timer of its own.
         """
         late = []
         for request in self._in_flight:
@@ -302,16 +318,21 @@ class Engine:
     def give_up(self, request: VectorRequest) -> None:
         """End the wait of a request, if it still waits.
 
-        By its budget it is answered with what has come, else it has timed out.
+        By its budget it is answered with what has come, else it has timed out; but where a cache still knows
+        all that hasn't come, it is answered with that.
         """
         if self._in_flight.pop(request, self) is self:
             return  # finished before
         request.waiting = GAVE_UP
-        if request.budget:
+        if self.coalescer.substitute(request) or request.budget:
             self._evaluate_streamed(request.runtime, [request])
         else:
             request.owner.on_timeout()
             request.release()
+
+
+def _ignore(_requests: int) -> None:
+    pass
 
 
 REFUSED = RequestError(503, "a row that the caller can't do without couldn't be read")

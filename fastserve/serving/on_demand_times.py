@@ -3,7 +3,7 @@
 Knows nothing of where the cells lie, nor who reads them: one writer adds, any reader may look.
 
 Invariants
-1. A view has `CELLS_PER_VIEW` cells, in the order of `Stat`, and one place among them in every process.
+1. A view has `CELLS_PER_VIEW` cells, in the order of `Stat`.
 2. Times are those of the author's function and the check of its result, without the inputs' making.
 """
 
@@ -57,21 +57,20 @@ class Cells(Protocol):
 
 
 class OnDemandTimes:
-    """The numbers of one process; ``cells`` are int64, `CELLS_PER_VIEW` for each of the views by name."""
+    """The numbers of one process; ``cells`` are int64, `CELLS_PER_VIEW` for each of the views."""
 
-    def __init__(self, views: Sequence[str], cells: Cells | None = None) -> None:
+    def __init__(self, views: Sequence[str], cells: Mapping[str, Cells] | None = None) -> None:
         self.views = tuple(views)
-        self._cells: Cells = [0] * (CELLS_PER_VIEW * len(views)) if cells is None else cells
+        own: Mapping[str, Cells] = {view: [0] * CELLS_PER_VIEW for view in views}
+        self._cells = own if cells is None else cells
 
     def recorder(self, view: str) -> Recorder:
         """Return what adds to one view's numbers."""
-        return Recorder(self._cells, CELLS_PER_VIEW * self.views.index(view))
+        return Recorder(self._cells[view])
 
     def stats(self) -> Mapping[str, ViewStats]:
         """Return the numbers by view."""
-        each = range(0, CELLS_PER_VIEW * len(self.views), CELLS_PER_VIEW)
-        cells = [[self._cells[first + stat] for stat in Stat] for first in each]
-        return {view: ViewStats(*numbers) for view, numbers in zip(self.views, cells, strict=True)}
+        return {view: ViewStats(*[self._cells[view][stat] for stat in Stat]) for view in self.views}
 
 
 class Recorder:
@@ -79,14 +78,14 @@ class Recorder:
 
     __slots__ = ("_calls", "_cells", "_failures", "_lines", "_max", "_sum")
 
-    def __init__(self, cells: Cells, first: int) -> None:
+    def __init__(self, cells: Cells) -> None:
         self._cells = cells
-        # As plain integers: to add to a member of an enumeration costs as much as all the rest.
-        self._calls = first + int(Stat.CALLS)
-        self._lines = first + int(Stat.LINES)
-        self._sum = first + int(Stat.SUM_NS)
-        self._max = first + int(Stat.MAX_NS)
-        self._failures = first + int(Stat.FAILURES)
+        # As plain integers: to index by a member of an enumeration costs as much as all the rest.
+        self._calls = int(Stat.CALLS)
+        self._lines = int(Stat.LINES)
+        self._sum = int(Stat.SUM_NS)
+        self._max = int(Stat.MAX_NS)
+        self._failures = int(Stat.FAILURES)
 
     def add(self, calls: int, lines: int, sum_ns: int, max_ns: int) -> None:
         """Count calls for so many lines, their whole time and that of the longest."""

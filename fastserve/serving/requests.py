@@ -19,7 +19,6 @@ from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.columns import Columns, ZeroCounts, no_columns
 from fastserve.serving.on_demand import OnDemandEvaluator
 from fastserve.serving.vector_rows import Lines
-from fastserve.serving.vectors import VectorEvaluator
 from fastserve.tiles.layout import WORD_BYTES
 from fastserve.tiles.windows import floor_to
 
@@ -46,6 +45,13 @@ class Finish(Protocol):
         """Learn that the rows can't be evaluated, for no reason that was foreseen."""
 
 
+class Evaluator(Protocol):
+    """Makes values out of rows, as `serving.vectors.VectorEvaluator` does."""
+
+    def evaluate(self, lines: Lines, now_ns: int, zero_counts: ZeroCounts | None = None) -> Columns:
+        """Evaluate a batch of lines."""
+
+
 class ServiceRuntime:
     """One service, ready to serve: its plan, its evaluator, its key builders."""
 
@@ -63,7 +69,7 @@ class ServiceRuntime:
     )
 
     def __init__(
-        self, plan: ServicePlan, evaluator: VectorEvaluator, on_demand: OnDemandEvaluator | None = None
+        self, plan: ServicePlan, evaluator: Evaluator, on_demand: OnDemandEvaluator | None = None
     ) -> None:
         self.block_clock = BlockClock(plan) if plan.streams else None
         self.plan = plan
@@ -232,6 +238,27 @@ class VectorRequest:
                 line, number = divmod(position, count)
                 found.setdefault(line, {}).update(dict.fromkeys(places_of_read[number], read))
         return found
+
+    def cached(self, first: int, last: int) -> dict[int, set[int]]:
+        """Return by line the places whose rows came out of the worker's cache."""
+        places_of_read = self.runtime.places_of_read
+        count = len(places_of_read)
+        found: dict[int, set[int]] = {}
+        for position in range(first * count, last * count):
+            if self.reads[position].is_cached:
+                line, number = divmod(position, count)
+                found.setdefault(line, set()).update(places_of_read[number])
+        return found
+
+    @property
+    def reads_cache(self) -> bool:
+        """Whether rows out of the worker's cache are welcome."""
+        return True
+
+    @property
+    def writes_cache(self) -> bool:
+        """Whether what is read for it may be kept."""
+        return True
 
     @property
     def is_refused(self) -> bool:

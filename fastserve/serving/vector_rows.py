@@ -71,16 +71,18 @@ class VectorRows:
         self._cuts = [(p.number, lengths[p.number]) for p in plan.places if p.view.layout.variable_columns]
         self._has_items = any(not view.packed for view in views)
 
-    def joined(self, lines: Lines) -> Words | None:
+    def joined(self, lines: Lines, report: RowReport | None = None) -> Words | None:
         """Return the matrix of a batch of plain or absent rows; None when there is any other."""
         if self._has_items:
             return None
         parts: list[Any] = []
+        missing = 0
         lengths = self._lengths
         try:
             for rows in lines:
                 fixed = self._fixed(rows) if self._cuts else rows
                 if None in fixed:
+                    missing += fixed.count(None)
                     fixed = [
                         null if row is None else row
                         for row, null in zip(fixed, self._wrapped_nulls, strict=True)
@@ -98,7 +100,11 @@ class VectorRows:
         matrix = np.frombuffer(joined, "<i8").reshape(len(lines), self._words)
         # As bytes: comparing arrays and reducing the outcome takes 1.2 us more.
         headers = matrix.take(self._header_at, axis=1).tobytes()
-        return matrix if headers == self._headers * len(lines) else None
+        if headers != self._headers * len(lines):
+            return None
+        if missing and report is not None:
+            report.missing = missing
+        return matrix
 
     def _fixed(self, rows: Sequence[Any]) -> list[Any]:
         fixed = list(rows)
@@ -144,6 +150,7 @@ class VectorRows:
     def _readable(self, line: int, place: Place, row: Any, report: RowReport) -> bytes:
         null = self._null_rows[place.number]
         if row is None:
+            report.missing += 1
             return null
         try:
             if not place.view.packed and self._transcode_item is not None:

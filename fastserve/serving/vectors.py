@@ -85,14 +85,14 @@ class VectorEvaluator:
         batch = None
         if self._streams is not None:
             lines, batch = self._streams.taken_apart(lines, report)
-        matrix = self._rows.joined(lines)
+        matrix = self._rows.joined(lines, report)
         if matrix is not None:
             effective = self._rows.effective_ns(matrix)
             try:
                 texts = self._texts.cut(lines, matrix, effective) if self._texts else []
                 wide = self._wide.cut(lines, matrix, effective) if self._wide else []
             except (RowError, ValueError):
-                matrix = None  # the variable-width part of some row is broken: look at each
+                report.missing = 0  # the variable-width part of some row is broken: look at each
             else:
                 return self._evaluated(matrix, effective, texts, wide, {}, now_ns, zero_counts, report, batch)
         matrix, whole, exact = self._rows.repaired(lines, report)

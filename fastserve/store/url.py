@@ -1,4 +1,4 @@
-"""A store by its URL: what ``local:PATH`` and ``dynamodb://REGION?prefix=…`` mean, and opening what is meant.
+"""A store by its URL: ``local:PATH``, ``dynamodb://REGION?…``, ``redis://HOST?…``; and opening what is meant.
 
 `parse_store_url` is pure: text in, frozen settings out. It touches neither folder nor network, and doesn't
 know how a store is built; `open_store` knows where the builder of each kind lives, and imports only that one.
@@ -14,15 +14,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from functools import partial
+from typing import ClassVar, Literal, TypeAlias
 from urllib.parse import unquote, urlsplit
 
 from fastserve.errors import DefinitionError, shown
 from fastserve.store.interface import MAX_TABLE_NAME_LENGTH, OnlineStore
 
-FORMS = "local:PATH or dynamodb://REGION"
+FORMS = "local:PATH, dynamodb://REGION or redis://HOST:PORT"
 LOCAL_PARAMETERS = ("sync",)
 DYNAMODB_PARAMETERS = ("endpoint", "prefix", "connections", "consistent_reads")
+REDIS_PARAMETERS = ("prefix", "eviction")
+REDIS_PORT = 6379
+MAX_PORT = 65_535
+MAX_REDIS_DATABASE = 2**31 - 1
 MAX_CONNECTIONS = 1024
 # Half of the longest table name: the other half is for what the prefix stands before.
 MAX_PREFIX_LENGTH = MAX_TABLE_NAME_LENGTH // 2
@@ -42,6 +47,7 @@ class LocalSettings:
 
     folder: str
     sync: Sync = "batch"
+    prefix: ClassVar[str] = ""  # a folder is one store; it needs no part in the names of its tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +65,58 @@ class DynamoDBSettings:
     consistent_reads: bool = False
 
 
-StoreSettings: TypeAlias = LocalSettings | DynamoDBSettings
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    """``redis://HOST:PORT/DATABASE?prefix=TEXT&eviction=refuse|allow``; ``rediss`` is the same over TLS.
+
+    With ``+cluster`` after the scheme it is a cluster, and several ``HOST:PORT`` may stand there, by commas:
+    the first that answers says what the others are. ``allow_eviction`` false refuses a server that drops rows
+    when its memory is full.
+    """
+
+    addresses: tuple[tuple[str, int], ...]
+    database: int = 0
+    prefix: str = ""
+    tls: bool = False
+    cluster: bool = False
+    allow_eviction: bool = False
+
+
+StoreSettings: TypeAlias = LocalSettings | DynamoDBSettings | RedisSettings
 
 READ_TIMEOUT_S = 0.5
 
 
 async def open_store(
-    url: str, *, read_timeout_s: float = READ_TIMEOUT_S, connections: int | None = None
+    url: str,
+    *,
+    read_timeout_s: float = READ_TIMEOUT_S,
+    connections: int | None = None,
+    hedge_floor_s: float = 0.0,
 ) -> OnlineStore:
     """Open the store that ``url`` names. Call it in the process and event loop that will use it.
 
     ``read_timeout_s`` is the time of one try of a read over a network. ``connections`` bounds the connections
-    to the store where the URL doesn't.
+    to the store where the URL doesn't. ``hedge_floor_s`` is the least age at which a slow read of DynamoDB
+    gets a second copy, 0 for none.
 
     Raises:
         DefinitionError: the URL can't be used as written.
-        StoreError: the store can't be opened: a folder, credentials.
+        StoreError: the store can't be opened: a folder, credentials, a server that can't be reached.
     """
     settings = parse_store_url(url)
     if isinstance(settings, LocalSettings):
         from fastserve.store.local.store import open_local
 
         return await open_local(settings)
+    if isinstance(settings, RedisSettings):
+        from fastserve.store.redis.store import open_redis
+
+        return await open_redis(settings, call_timeout_s=read_timeout_s)
     from fastserve.store.dynamodb.store import open_dynamodb
 
     settings = replace(settings, connections=settings.connections or connections)
-    return await open_dynamodb(settings, call_timeout_s=read_timeout_s)
+    return await open_dynamodb(settings, call_timeout_s=read_timeout_s, hedge_floor_s=hedge_floor_s)
 
 
 def parse_store_url(url: str) -> StoreSettings:
@@ -142,9 +174,53 @@ def _parse_dynamodb(target: str, query: str) -> DynamoDBSettings:
     )
 
 
+def _parse_redis(target: str, query: str, *, tls: bool, cluster: bool) -> RedisSettings:
+    if "@" in target:
+        raise DefinitionError(
+            "store URL: expected redis://HOST:PORT, got one with credentials; they belong into the "
+            "environment: REDIS_USERNAME, and REDIS_PASSWORD or REDIS_PASSWORD_FILE"
+        )
+    hosts, _, path = target.removeprefix("//").partition("/")
+    if not target.startswith("//") or not hosts or (not cluster and "," in hosts):
+        raise DefinitionError(
+            "store URL: expected a host, as in redis://127.0.0.1:6379/0, or several of a cluster, as in "
+            f"redis+cluster://10.0.0.1:6379,10.0.0.2:6379, got {shown(target)}"
+        )
+    if path and (cluster or not re.fullmatch(r"[0-9]{1,10}", path) or int(path) > MAX_REDIS_DATABASE):
+        expected = (
+            "none, for a cluster has but one" if cluster else "a number, as in redis://127.0.0.1:6379/0"
+        )
+        raise DefinitionError(f"store URL: database: expected {expected}, got {shown(path)}")
+    parameters = _parameters(query, REDIS_PARAMETERS)
+    eviction = parameters.get("eviction", "refuse")
+    if eviction not in {"refuse", "allow"}:
+        raise DefinitionError(f"store URL: eviction: expected refuse or allow, got {shown(eviction)}")
+    return RedisSettings(
+        tuple(_address(host) for host in hosts.split(",")),
+        database=int(path or 0),
+        prefix=_prefix(parameters.get("prefix", "")),
+        tls=tls,
+        cluster=cluster,
+        allow_eviction=eviction == "allow",
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    """Return host and port of ``HOST[:PORT]`` or ``[IPV6][:PORT]``."""
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9_.-]+))(?::([0-9]{1,5}))?", text)
+    port = int(match[3] or REDIS_PORT) if match else 0
+    if match is None or not 1 <= port <= MAX_PORT:
+        raise DefinitionError(f"store URL: expected HOST:PORT, got {shown(text)}")
+    return match[1] or match[2], port
+
+
 _PARSERS: dict[str, Callable[[str, str], StoreSettings]] = {
     "local": _parse_local,
     "dynamodb": _parse_dynamodb,
+    "redis": partial(_parse_redis, tls=False, cluster=False),
+    "rediss": partial(_parse_redis, tls=True, cluster=False),
+    "redis+cluster": partial(_parse_redis, tls=False, cluster=True),
+    "rediss+cluster": partial(_parse_redis, tls=True, cluster=True),
 }
 
 
@@ -195,7 +271,7 @@ def _prefix(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9_.-]*", text) or len(text) > MAX_PREFIX_LENGTH:
         raise DefinitionError(
             f"store URL: prefix: expected at most {MAX_PREFIX_LENGTH} characters out of A-Z a-z 0-9 _ - . "
-            f"for DynamoDB's table names, got {shown(text)}"
+            f"for names of tables, got {shown(text)}"
         )
     return text
 

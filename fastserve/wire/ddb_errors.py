@@ -30,10 +30,11 @@ class Kind(Enum):
     CREDENTIALS = "credentials"  # fetch credentials, then sign again
     TABLE = "table"  # a table isn't there, has another key, or isn't ours to use
     REFUSED = "refused"  # something in the call is wrong, perhaps one key of many
+    OPEN = "open"  # it wasn't sent: the store has stopped answering
     PERMANENT = "permanent"  # no part of this call will ever succeed
 
 
-RETRYABLE = frozenset({Kind.TRANSIENT, Kind.THROTTLED, Kind.CLOCK, Kind.CREDENTIALS})
+RETRYABLE = frozenset({Kind.TRANSIENT, Kind.THROTTLED, Kind.CLOCK, Kind.CREDENTIALS, Kind.OPEN})
 # A ValidationException about the table that was asked, not about the value of a key.
 KEY_SCHEMA_TEXT = "does not match the schema"
 

@@ -189,6 +189,8 @@ def _stream_report(load: StreamLoad, unanswered: int, measured_s: float) -> dict
         "over_10_ms": load.latency.count_over(_STALL_NS),
         "generator_late_over_10_ms": load.lateness.count_over(_STALL_NS),
         "generator_late_max_ms": load.lateness.max_ns / 1e6,
+        "answered": load.answered,
+        "refused_ms": load.refused.summary_ms(),
         "errors": load.errors + unanswered,
         "lost": load.lost,
         "unanswered": unanswered,

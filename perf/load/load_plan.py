@@ -42,6 +42,8 @@ class Stream:
     verify: str | None = None
     verify_with: dict[str, Any] = field(default_factory=dict)
     verify_every: int = 0
+    # Answers 429 and 503 are counted apart from errors, and their latency from the sending of their requests.
+    may_refuse: bool = False
 
 
 @dataclass(frozen=True)

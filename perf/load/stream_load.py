@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _PROBLEMS_MAX = 5
 _OK = 200
+_REFUSED = frozenset({429, 503})
 _RECONNECT_EVERY_S = 0.1
 
 
@@ -49,6 +50,7 @@ class StreamLoad:
         self._plan = plan
         self._window = window
         self.latency = Histogram()
+        self.refused = Histogram()
         # How late the generator itself was: what it adds to latencies that count from the intended start.
         self.lateness = Histogram()
         self.answered = self.errors = self.lost = self.verified = self.wrong = 0
@@ -108,7 +110,11 @@ class StreamLoad:
     def take_answer(self, connection: ClientConnection, status: int, body: bytes | None) -> None:
         """Count an answer."""
         now_ns = time.monotonic_ns()
-        if self._window.holds(connection.intended_ns):
+        if status in _REFUSED and self.stream.may_refuse:
+            if self._window.holds(connection.intended_ns):
+                # What this process lets wait is no refusal's time.
+                self.refused.record(now_ns - connection.sent_ns)
+        elif self._window.holds(connection.intended_ns):
             self.latency.record(now_ns - (connection.sent_ns if self._is_probe else connection.intended_ns))
             if status == _OK:
                 self.answered += 1

@@ -4,8 +4,9 @@ Everything of the hot path runs but the sockets and the store's connection (fram
 `perf.micro.dynamodb_client`). So many requests as ``--clients`` says come in one turn of the loop, as from
 that many busy clients.
 
-Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile]`. Figures are CPU microseconds per
-request, the least of several rounds.
+Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile] [--metrics]`. Figures are CPU
+microseconds per request, the least of several rounds. With ``--metrics`` each round without metrics is
+followed by one with them, in another instance of all of it, and the second figure is what they add.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ import orjson
 
 from fastserve.server.application import FeatureApplication
 from fastserve.server.connections import Connections
+from fastserve.server.metrics import MeasuredEvaluator, make_meter
+from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.options import ServerOptions
 from fastserve.server.protocol import HttpProtocol
 from fastserve.serving.coalescer import KeyRead
@@ -98,7 +101,7 @@ class CannedReader:
 class Bench:
     """A worker's hot path over a canned store, and the clients in front of it."""
 
-    def __init__(self, service: str, clients: int) -> None:
+    def __init__(self, service: str, clients: int, *, metered: bool = False) -> None:
         plan = workspace_plan(SHAPES[service].repo_path)
         # An engine makes all services ready; the others would only cost time.
         plan = replace(plan, services={service: plan.services[service]})
@@ -109,6 +112,8 @@ class Bench:
         application = FeatureApplication(
             plan.workspace, engine, BASE64_ROWS, Ready(), lambda: 0.0, lambda *_: None
         )
+        if metered:
+            measure(engine, application)
         shared = Connections(application, ServerOptions(), 0.0, 0)
         self.transports = [FakeTransport() for _ in range(clients)]
         self.protocols = [HttpProtocol(shared) for _ in range(clients)]
@@ -139,15 +144,32 @@ class Bench:
         self._flushes.clear()
         self.reader.answer_all()
 
+    def round_us(self) -> float:
+        """Return the CPU per request of one round."""
+        start = process_time_ns()
+        for _ in range(TURNS):
+            self.turn()
+        return (process_time_ns() - start) / TURNS / len(self.requests) / 1000
+
     def cpu_us(self) -> float:
         """Return the least CPU per request."""
-        best = float("inf")
-        for _ in range(ROUNDS):
-            start = process_time_ns()
-            for _ in range(TURNS):
-                self.turn()
-            best = min(best, (process_time_ns() - start) / TURNS / len(self.requests))
-        return best / 1000
+        return min(self.round_us() for _ in range(ROUNDS))
+
+
+def measure(engine: Engine, application: FeatureApplication) -> None:
+    """Count into shared memory, as a worker with an admin listener does."""
+    memory = MetricsMemory(1)
+    memory.declare(engine.services, (), ())
+    cells = memory.services.row(0)
+    for name, runtime in engine.services.items():
+        runtime.evaluator = MeasuredEvaluator(runtime.evaluator, cells[name], len(runtime.plan.places))
+    application.measure({name: make_meter(cells[name]) for name in engine.services})
+
+
+def with_metrics_us(plain: Bench, metered: Bench) -> float:
+    """Return what metrics add to the CPU per request: both by turns, the least of each."""
+    rounds = [(plain.round_us(), metered.round_us()) for _ in range(3 * ROUNDS)]
+    return min(after for _, after in rounds) - min(before for before, _ in rounds)
 
 
 def main() -> None:
@@ -156,6 +178,7 @@ def main() -> None:
     parser.add_argument("services", nargs="*", default=[shape.service for shape in ARTICLE])
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--metrics", action="store_true")
     options = parser.parse_args()
     for service in options.services:
         bench = Bench(service, options.clients)
@@ -163,7 +186,12 @@ def main() -> None:
             bench.turn()
         if not bytes(bench.transports[0].last).startswith(b"HTTP/1.1 200"):
             raise SystemExit(f"{service}: unexpected answer {bytes(bench.transports[0].last)[:200]!r}")
-        print(f"{service:16} {bench.cpu_us():8.2f} us")
+        added = ""
+        if options.metrics:
+            metered = Bench(service, options.clients, metered=True)
+            metered.turn()
+            added = f"   metrics {with_metrics_us(bench, metered):+6.2f} us"
+        print(f"{service:16} {bench.cpu_us():8.2f} us{added}")
         if options.profile:
             profile = cProfile.Profile()
             profile.enable()

@@ -82,6 +82,8 @@ DECODED = {
     "zero_counts": True,
     "ignore_extra_context": True,
     "latency_budget_ms": 200.0,
+    "reads_cache": True,
+    "writes_cache": True,
 }
 DEFAULTS: dict[str, Any] = {
     "workspace": None,
@@ -92,6 +94,8 @@ DEFAULTS: dict[str, Any] = {
     "zero_counts": False,
     "ignore_extra_context": False,
     "latency_budget_ms": None,
+    "reads_cache": True,
+    "writes_cache": True,
 }
 
 
@@ -153,7 +157,7 @@ def test_options_that_nobody_here_knows_are_passed_over() -> None:
     params = {
         "unknown": 1,
         "metadataOptions": {"includeMoonPhase": "full"},
-        "requestOptions": {"readFromCache": "maybe", "unknown": []},
+        "requestOptions": {"aggregationLeadingEdge": "maybe", "unknown": []},
     }
     assert facts(decode_get_features(orjson.dumps({"params": params, "other": 1}))) == DEFAULTS
 

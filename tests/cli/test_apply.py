@@ -88,7 +88,7 @@ def test_all_that_is_wrong_in_a_repo_is_shown_at_once(run: Run, shop: str) -> No
     [
         (
             "mysql://root:secret@db",
-            "store URL: expected local:PATH or dynamodb://REGION, got the scheme 'mysql'",
+            "store URL: expected local:PATH, dynamodb://REGION or redis://HOST:PORT, got the scheme 'mysql'",
         ),
         ("dynamodb:", "store URL: expected a region, as in dynamodb://eu-central-1"),
         ("local:", "store URL: local: needs a folder"),

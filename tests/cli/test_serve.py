@@ -105,8 +105,8 @@ def test_without_credentials_it_says_what_to_set(shop: str, tmp_path: Path) -> N
     [
         (["--store", "dynamodb:"], "store URL: expected a region, as in dynamodb://eu-central-1"),
         (
-            ["--store", "redis://x"],
-            "store URL: expected local:PATH or dynamodb://REGION, got the scheme 'redis'",
+            ["--store", "mysql://x"],
+            "store URL: expected local:PATH, dynamodb://REGION or redis://HOST:PORT, got the scheme 'mysql'",
         ),
         (["--port", "eighty"], "port (flag --port): expected a whole number from 0 to 65535, got 'eighty'"),
         (["--clock", "noon"], "clock (flag --clock): expected a time as in RFC 3339"),

@@ -57,7 +57,7 @@ STORES = {
     ),
     "another scheme": Store(
         "postgres://user:secret@host/db",
-        "store URL: expected local:PATH or dynamodb://REGION, got the scheme 'postgres'",
+        "store URL: expected local:PATH, dynamodb://REGION or redis://HOST:PORT, got the scheme 'postgres'",
     ),
     "no folder": Store("local:", "store URL: local: needs a folder; write for example local:./store"),
 }

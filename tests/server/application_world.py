@@ -16,8 +16,11 @@ from fastserve.sdk.types import Field, Float64
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.exchange import Exchange, Headers
 from fastserve.server.key_file import KeyFile
+from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
+from fastserve.serving.on_demand import Surroundings
+from fastserve.serving.row_cache import RowCache
 from fastserve.serving.transport import BASE64_ROWS
 from fastserve.wire.http1 import RequestHead
 from fastserve.wire.http1_answer import JSON
@@ -98,8 +101,11 @@ class ApplicationWorld:
     def __init__(
         self,
         limits: ApplicationLimits | None = None,
-        plan: WorkspacePlan | None = None,
         keys: KeyFile | None = None,
+        admission: Admission | None = None,
+        ingest: Callable[[Exchange], None] | None = None,
+        plan: WorkspacePlan | None = None,
+        cache: RowCache | None = None,
     ) -> None:
         self.plan = plan or application_plan()
         self.now_s = 100.0
@@ -112,9 +118,10 @@ class ApplicationWorld:
             schedule=self.scheduled.append,
             clock_ns=lambda: self.clock_ns,
             transcode_item=item_row,
+            surroundings=Surroundings(lambda: int(self.now_s * 1e9)),
         )
         self.store = FakeStore(self.plan)
-        self.engine.attach(self.store.reader)
+        self.engine.attach(self.store.reader, cache)
         self.readiness = Readiness()
         self.application = FeatureApplication(
             "w",
@@ -124,18 +131,25 @@ class ApplicationWorld:
             lambda: self.now_s,
             self._call_later,
             limits,
+            ingest,
             keys=keys,
+            admission=admission,
         )
 
     def _call_later(self, delay_s: float, function: Callable[..., None], *arguments: Any) -> None:
         self.timers.append((self.now_s + delay_s, function, arguments))
 
     def send(
-        self, method: str, path: str, body: bytes = b"", authorization: bytes | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        authorization: bytes | None = None,
+        timeout_ms: bytes | None = None,
     ) -> Connection:
         """Hand an exchange to the application; the answer may come later."""
         head = RequestHead(
-            method, path, "", len(body), False, True, False, False, authorization, None, None, None
+            method, path, "", len(body), False, True, False, False, authorization, None, None, timeout_ms
         )
         connection = Connection()
         self.application(Exchange(connection, head, body, self.now_s))

@@ -243,31 +243,6 @@ def test_a_read_on_the_wire_gets_the_latest_deadline_of_those_who_wait_for_it(wi
     assert asker.reads[0].deadline_s == 5.0
 
 
-def test_after_forget_a_key_on_the_wire_is_read_anew_and_its_old_read_ends_nobody_else_s_wait(
-    wire: Wire,
-) -> None:
-    before = wire.ask(Asker(), (0, "k"))
-    wire.turn()
-    wire.coalescer.forget(GROUPS[0], "k")
-    after = wire.ask(Asker(), (0, "k"))
-    wire.turn()
-    assert wire.keys == [["k"], ["k"]]
-    wire.settle(*wire.batches[0])
-    assert (before.told, after.told) == (1, 0)
-    assert wire.coalescer.in_flight() == 1
-    wire.settle(*wire.batches[1])
-    assert after.told == 1
-
-
-def test_after_forget_a_key_that_is_not_sent_yet_still_stands_once_in_its_batch(wire: Wire) -> None:
-    wire.ask(Asker(), (0, "k"))
-    wire.coalescer.forget(GROUPS[0], "k")
-    wire.ask(Asker(), (0, "k"))
-    wire.coalescer.forget(GROUPS[0], "unknown")
-    wire.turn()
-    assert wire.keys == [["k"]]
-
-
 def test_a_store_that_settles_at_once_never_settles_the_read_that_is_being_asked_for() -> None:
     wire = Wire(at_once=True)
     asker = Asker(waiting=30)
@@ -321,10 +296,6 @@ class AgainstModel(RuleBasedStateMachine):
         if reads:
             some = data.draw(st.lists(st.sampled_from(reads), max_size=4))
             self.wire.settle(*some)
-
-    @rule(group=st.sampled_from(GROUPS), key=st.sampled_from("xyz"))
-    def forget(self, group: ReadGroup, key: str) -> None:
-        self.wire.coalescer.forget(group, key)
 
     @rule(data=st.data())
     def give_up(self, data: st.DataObject) -> None:

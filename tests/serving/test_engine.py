@@ -278,21 +278,6 @@ def test_one_request_s_timeout_does_not_end_another_s_wait_for_the_same_key(worl
     assert late.vectors == [world.expected(LINE)]
 
 
-def test_a_late_answer_does_not_reach_a_later_request(world: World) -> None:
-    world.ask(("u1",), service="user")
-    world.turn()
-    world.engine.expire(9.0)
-    stale = world.store.open.pop()
-    world.engine.coalescer.forget(stale.group, stale.key)
-    later, _ = world.ask(("u1",), service="user", now_s=9.0)
-    world.turn()
-    stale.rows = ["nonsense"] * len(stale.group.tables)
-    world.store.settle([stale])
-    assert later.told == []
-    world.store.answer()
-    assert later.vectors == [world.expected(("u1",), "user")]
-
-
 def test_only_what_has_its_deadline_behind_it_expires(world: World) -> None:
     owners = [world.ask((f"u{number}",), service="user", now_s=number)[0] for number in range(5)]
     world.engine.expire(4.0)

@@ -36,6 +36,7 @@ from tests.support.dynamodb_servers import (  # noqa: F401 - pytest finds fixtur
     dynoxide_endpoint,
     moto_endpoint,
 )
+from tests.support.redis_servers import REDIS_URLS
 
 Story: TypeAlias = Callable[[OnlineStore], Awaitable[None]]
 
@@ -48,6 +49,7 @@ def local_url(request: pytest.FixtureRequest) -> str:
 STORES: Mapping[str, Callable[[pytest.FixtureRequest], str]] = {
     "local": local_url,
     **DYNAMODB_URLS,
+    **REDIS_URLS,
 }
 
 

@@ -6,7 +6,14 @@ from pathlib import Path
 import pytest
 
 from fastserve.errors import DefinitionError
-from fastserve.store.url import DynamoDBSettings, LocalSettings, StoreSettings, open_store, parse_store_url
+from fastserve.store.url import (
+    DynamoDBSettings,
+    LocalSettings,
+    RedisSettings,
+    StoreSettings,
+    open_store,
+    parse_store_url,
+)
 
 
 @pytest.mark.parametrize(
@@ -31,6 +38,19 @@ from fastserve.store.url import DynamoDBSettings, LocalSettings, StoreSettings, 
             ),
         ),
         ("dynamodb://x?endpoint=http://[::1]:80", DynamoDBSettings("x", endpoint="http://[::1]:80")),
+        ("redis://cache", RedisSettings((("cache", 6379),))),
+        ("redis://10.0.0.1:7000/", RedisSettings((("10.0.0.1", 7000),))),
+        (
+            "rediss://cache.example:6380/15?prefix=prod.&eviction=allow",
+            RedisSettings(
+                (("cache.example", 6380),), database=15, prefix="prod.", tls=True, allow_eviction=True
+            ),
+        ),
+        (
+            "redis+cluster://a:1,b,[::1]:3?prefix=p",
+            RedisSettings((("a", 1), ("b", 6379), ("::1", 3)), prefix="p", cluster=True),
+        ),
+        ("rediss+cluster://a", RedisSettings((("a", 6379),), tls=True, cluster=True)),
     ],
 )
 def test_a_url_says_what_to_open(url: str, expected: StoreSettings) -> None:
@@ -40,10 +60,13 @@ def test_a_url_says_what_to_open(url: str, expected: StoreSettings) -> None:
 @pytest.mark.parametrize(
     "url,message",
     [
-        ("", "expected local:PATH or dynamodb://REGION, got ''"),
-        ("store", "expected local:PATH or dynamodb://REGION, got 'store'"),
-        ("redis://user:secret@host", "expected local:PATH or dynamodb://REGION, got the scheme 'redis'"),
-        ("LOCAL:x", "expected local:PATH or dynamodb://REGION, got the scheme 'LOCAL'"),
+        ("", "expected local:PATH, dynamodb://REGION or redis://HOST:PORT, got ''"),
+        ("store", "expected local:PATH, dynamodb://REGION or redis://HOST:PORT, got 'store'"),
+        (
+            "postgres://user:secret@host",
+            "expected local:PATH, dynamodb://REGION or redis://HOST:PORT, got the scheme 'postgres'",
+        ),
+        ("LOCAL:x", "expected local:PATH, dynamodb://REGION or redis://HOST:PORT, got the scheme 'LOCAL'"),
         ("local:", "local: needs a folder; write for example local:./store"),
         ("local:?sync=off", "local: needs a folder; write for example local:./store"),
         (
@@ -87,7 +110,7 @@ def test_a_url_says_what_to_open(url: str, expected: StoreSettings) -> None:
             "dynamodb://x?prefix=a/b",
             (
                 "prefix: expected at most 127 characters out of A-Z a-z 0-9 _ - . "
-                "for DynamoDB's table names, got 'a/b'"
+                "for names of tables, got 'a/b'"
             ),
         ),
         ("dynamodb://x?connections=0", "connections: expected 1 to 1024, got '0'"),
@@ -110,6 +133,38 @@ def test_a_url_says_what_to_open(url: str, expected: StoreSettings) -> None:
             "dynamodb://x?endpoint=http://h%20h",
             "endpoint: expected http://HOST:PORT or https://HOST, got 'http://h h'",
         ),
+        (
+            "redis://user:secret@host",
+            (
+                "expected redis://HOST:PORT, got one with credentials; they belong into the environment: "
+                "REDIS_USERNAME, and REDIS_PASSWORD or REDIS_PASSWORD_FILE"
+            ),
+        ),
+        *(
+            (
+                url,
+                (
+                    "expected a host, as in redis://127.0.0.1:6379/0, or several of a cluster, as in "
+                    f"redis+cluster://10.0.0.1:6379,10.0.0.2:6379, got {url.partition(':')[2]!r}"
+                ),
+            )
+            for url in ("redis:", "redis://", "rediss:///0", "redis:host", "redis://a,b")
+        ),
+        (
+            "redis://h/x",
+            "database: expected a number, as in redis://127.0.0.1:6379/0, got 'x'",
+        ),
+        (
+            "redis://h/99999999999",
+            "database: expected a number, as in redis://127.0.0.1:6379/0, got '99999999999'",
+        ),
+        ("redis+cluster://h/0", "database: expected none, for a cluster has but one, got '0'"),
+        ("redis://h:0", "expected HOST:PORT, got 'h:0'"),
+        ("redis://h:65536", "expected HOST:PORT, got 'h:65536'"),
+        ("redis://h:x", "expected HOST:PORT, got 'h:x'"),
+        ("redis+cluster://a,,b", "expected HOST:PORT, got ''"),
+        ("redis://h?eviction=maybe", "eviction: expected refuse or allow, got 'maybe'"),
+        ("redis://h?password=x", "expected parameters out of prefix, eviction, got 'password'"),
     ],
 )
 def test_a_url_that_cannot_be_used_says_what_was_expected(url: str, message: str) -> None:
@@ -124,6 +179,8 @@ def test_a_url_that_cannot_be_used_says_what_was_expected(url: str, message: str
         "dynamodb://AKIAKEY:hunter2@eu-central-1",
         "dynamodb://x?endpoint=http://AKIAKEY:hunter2@h",
         "AKIA:hunter2@x",
+        "redis://user:hunter2@h:6379/0",
+        "rediss+cluster://:hunter2@h",
     ],
 )
 def test_a_credential_in_a_url_is_refused_and_not_repeated(url: str) -> None:

@@ -41,6 +41,9 @@ class Echo:
         if self._boot.startswith("/") and is_there(self._boot):
             raise StoreError("the file is there")
 
+    def admin(self, exchange: Exchange) -> None:
+        exchange.respond(200, json.dumps(self._context.state.totals()).encode())
+
     async def stop(self) -> None:
         sys.stderr.write(f"stopped {os.getpid()}\n")
         sys.stderr.flush()

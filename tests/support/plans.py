@@ -73,6 +73,8 @@ def attribute_view(
     entities: Sequence[Entity] = (USER,),
     ttl: timedelta | None = None,
     row_format: AttributesFormat | None = None,
+    cache_ttl: timedelta | None = None,
+    stale_ttl: timedelta | None = None,
 ) -> FeatureView:
     """Return a view with these of the `ATTRIBUTES`."""
     return FeatureView(
@@ -81,6 +83,8 @@ def attribute_view(
         source=EVENTS,
         ttl=ttl,
         row_format=row_format or "packed",
+        cache_ttl=cache_ttl,
+        stale_ttl=stale_ttl,
         features=[Attribute(n, ATTRIBUTES[n], description=f"What {n} is", tags={"of": n}) for n in names],
     )
 

@@ -227,8 +227,10 @@ class ScriptedStore:
 
 
 @asynccontextmanager
-async def serving(script: Iterable[Fault] = (), *, seed: int = 0) -> AsyncIterator[ScriptedStore]:
-    """Run a scripted store on a free port of 127.0.0.1."""
+async def serving(
+    script: Iterable[Fault] = (), *, seed: int = 0, host: str = "127.0.0.1", port: int = 0
+) -> AsyncIterator[ScriptedStore]:
+    """Run a scripted store on a port of 127.0.0.1, any free one unless told otherwise."""
     store = ScriptedStore(seed)
     store.script.extend(script)
     handlers: set[asyncio.Task[None]] = set()
@@ -238,7 +240,7 @@ async def serving(script: Iterable[Fault] = (), *, seed: int = 0) -> AsyncIterat
         handlers.add(task)
         task.add_done_callback(handlers.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, host, port)
     store.port = server.sockets[0].getsockname()[1]
     try:
         yield store

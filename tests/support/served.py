@@ -24,6 +24,7 @@ from fastserve.sdk.repo import Repo
 from fastserve.sdk.types import DataType
 from fastserve.server import boot
 from fastserve.server.exchange import Application, Exchange, Headers
+from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.options import ServerOptions
 from fastserve.server.worker import WorkerContext
 from fastserve.wire.http1 import RequestHead
@@ -143,7 +144,8 @@ async def serving(repo: Repo, url: str) -> AsyncIterator[Served]:
     plan = plan_workspace(repo)
     settings = Settings(store=url)
     clock = [0]
-    worker = boot.make_boot(settings, plan, 1)(
+    metrics = MetricsMemory(1)
+    worker = boot.make_boot(settings, plan, metrics)(
         WorkerContext(0, ServerOptions(), _State())  # type: ignore[arg-type] # of shared memory elsewhere
     )
     with patch.object(boot, "_clock", lambda _fixed: lambda: clock[0]):

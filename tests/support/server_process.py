@@ -94,6 +94,13 @@ class Server:
         self._connections.append(connection)
         return connection
 
+    def connect_admin(self) -> Connection:
+        """Connect to the admin listener, whose address the server has said."""
+        found = self.wait_for(r"admin pages on http://(.+):(\d+)\n")
+        connection = Connection(socket.create_connection((found[1], int(found[2])), PATIENCE_S))
+        self._connections.append(connection)
+        return connection
+
     def disconnect(self) -> None:
         for connection in self._connections:
             connection.close()
@@ -129,6 +136,10 @@ class Connection:
     def ask(self, target: str, body: bytes = b"") -> Answer:
         head = f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
         self.send(head.encode() + body)
+        return self.read()
+
+    def get(self, target: str) -> Answer:
+        self.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         return self.read()
 
     def is_closed_by_server(self) -> bool:

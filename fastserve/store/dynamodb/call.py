@@ -17,6 +17,8 @@ import orjson
 from isal import isal_zlib
 
 from fastserve.errors import StoreError
+from fastserve.store.counts import StoreCounts
+from fastserve.store.dynamodb.breaker import Breaker
 from fastserve.store.dynamodb.connection import Call
 from fastserve.wire.client_http import Answer
 from fastserve.wire.ddb_errors import Failure, Kind, classify
@@ -25,6 +27,7 @@ from fastserve.wire.sigv4 import Credentials, RequestSigner, clock_offset_s
 
 # Below this a refusal isn't the clock's fault; the service allows five minutes.
 MIN_CLOCK_OFFSET_S = 5.0
+READ_OPERATION = "BatchGetItem"
 _CRC_HEADER = b"\r\nx-amz-crc32: "
 
 
@@ -67,6 +70,8 @@ class Caller:
         "uniform",
         "clock_offset_s",
         "budget",
+        "counts",
+        "breaker",
     )
 
     def __init__(
@@ -89,6 +94,12 @@ class Caller:
         self.uniform = uniform
         self.clock_offset_s = 0.0
         self.budget = RetryBudget()
+        self.counts = StoreCounts()
+        self.breaker: Breaker | None = None
+
+    def carry_by(self, transport: Transport) -> None:
+        """Hand calls to this transport from now on."""
+        self.transport = transport
 
     def signer(self, operation: str) -> RequestSigner:
         """Return the signer of an operation, to be kept by who calls it often."""
@@ -124,7 +135,7 @@ class Caller:
     ) -> bytes | Failure:
         """Do as `call` does, but return the failure that ends it."""
         signer = self.signer(operation)
-        waits = {kind: delays(law, deadline_s, self.clock, self.uniform) for kind, law in LAWS.items()}
+        waits = {kind: delays(law, deadline_s, self.clock, self.uniform) for kind, law in PATIENT.items()}
         while True:
             result = await self._try(signer, body, timeout_s, deadline_s)
             if isinstance(result, bytes):
@@ -154,6 +165,10 @@ LAWS = {
     Kind.THROTTLED: THROTTLED,
     Kind.CREDENTIALS: THROTTLED,  # new ones are a second away, not a millisecond
 }
+
+
+# Whoever isn't waited for by a request can wait for a store that is gone.
+PATIENT = {**LAWS, Kind.OPEN: THROTTLED}
 
 
 class Try:
@@ -190,6 +205,11 @@ class Try:
         self.deadline_s = deadline_s
         self.resent = False
 
+    @property
+    def is_read(self) -> bool:
+        """Whether it changes nothing, and may be on its way twice."""
+        return self._signer is self._caller.signer(READ_OPERATION)
+
     def send(self) -> None:
         """Sign and hand over."""
         caller = self._caller
@@ -199,11 +219,13 @@ class Try:
 
     def on_answer(self, answer: Answer | Failure) -> None:
         """Check the answer; a sound one goes to ``on_result`` as it is."""
-        if isinstance(answer, Failure):
+        failure = answer if isinstance(answer, Failure) else examine(answer)
+        if failure is None:
             self._on_result(answer)
             return
-        failure = examine(answer)
-        if failure is None:
+        if self._caller.breaker is not None:
+            self._caller.breaker.on_failure(failure)
+        if isinstance(answer, Failure):
             self._on_result(answer)
         elif failure.kind is Kind.CLOCK:
             self._sign_again(answer, failure)

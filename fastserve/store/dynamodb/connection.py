@@ -75,6 +75,7 @@ class Connection(asyncio.BufferedProtocol):
         "retire_at_s",
         # call
         "call",
+        "sent_s",
         "_due_s",
         "_filled_when_due",
         "_filled",
@@ -92,6 +93,7 @@ class Connection(asyncio.BufferedProtocol):
         self.idle_limit_s = 0.0
         self.retire_at_s = 0.0
         self.call: Call | None = None
+        self.sent_s = 0.0
         self._due_s = 0.0
         self._filled_when_due = 0
 
@@ -100,6 +102,7 @@ class Connection(asyncio.BufferedProtocol):
         if self.call is not None or self._transport is None:
             raise InvariantError("a call was given to a connection that isn't free")
         self.call = call
+        self.sent_s = now_s
         self._due_s = min(now_s + call.timeout_s, call.deadline_s)
         self._filled_when_due = 0
         self._transport.write(call.payload)
@@ -213,4 +216,6 @@ class Connection(asyncio.BufferedProtocol):
 
 UNASKED = Failure(Kind.TRANSIENT, "unasked data", "the other side sent data without a request")
 TIMED_OUT = Failure(Kind.TRANSIENT, TIMEOUT, "no answer within the call's time")
+# The same for a call whose time was too short to blame the service.
+CUT_SHORT = Failure(Kind.TRANSIENT, TIMEOUT, "no answer within the little time that was left for the call")
 CLOSED = Failure(Kind.PERMANENT, "closed", "the store was closed")

@@ -16,6 +16,8 @@ from urllib.parse import urlsplit
 from fastserve.errors import DefinitionError, shown
 
 ADDRESS_LIFE_S = 5.0
+# Addresses of which none answers are looked up again sooner: the name may have moved.
+ADDRESS_MIN_LIFE_S = 1.0
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -62,6 +64,7 @@ class Addresses:
         self._endpoint = endpoint
         self._known: list[str] = []
         self._known_until_s = 0.0
+        self._looked_up_s = 0.0
         self._turn = 0
         self._failure: OSError | None = None
         self._lookup: asyncio.Task[None] | None = None
@@ -88,6 +91,13 @@ class Addresses:
         at = self._turn % len(self._known)
         return self._known[at:] + self._known[:at]
 
+    def doubt(self, now_s: float) -> bool:
+        """Be told that none of the addresses answered; True if the next ones will be looked up anew."""
+        if self._known_until_s == float("inf") or now_s - self._looked_up_s < ADDRESS_MIN_LIFE_S:
+            return False
+        self._known_until_s = 0.0
+        return True
+
     async def _look_up(self, loop: asyncio.AbstractEventLoop) -> None:
         where = self._endpoint.host, self._endpoint.port
         try:
@@ -97,8 +107,9 @@ class Addresses:
             self._failure = error
         finally:
             self._lookup = None
+        self._looked_up_s = loop.time()
         if self._known:
-            self._known_until_s = loop.time() + ADDRESS_LIFE_S
+            self._known_until_s = self._looked_up_s + ADDRESS_LIFE_S
 
 
 class ResumingContext(ssl.SSLContext):

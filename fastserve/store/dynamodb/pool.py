@@ -16,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-from fastserve.store.dynamodb.connection import CLOSED, TIMED_OUT, Call, Connection
+from fastserve.store.dynamodb.connection import CLOSED, CUT_SHORT, TIMED_OUT, Call, Connection
 from fastserve.store.dynamodb.endpoint import Addresses, Endpoint
 from fastserve.wire.ddb_errors import Failure, Kind
 
@@ -31,6 +32,8 @@ HELD_UP_S = 0.05
 SHORT_LINE = 512
 LONG_LINE_TICKS = 16
 RETIRE_EVERY_S = 2.0
+# A store that is well has answered nearly every call by then (99 of 100 take less than 22 ms).
+PATIENCE_S = 0.025
 IDLE_MIN_S = 20.0
 IDLE_MAX_S = 50.0 - RETIRE_EVERY_S
 
@@ -45,6 +48,16 @@ class PoolSettings:
     max_age_s: float = 600.0
     # A call behind this many has no chance inside any deadline.
     max_waiting: int = 16_384
+
+
+class Watcher(Protocol):
+    """Who looks at the calls under way from time to time."""
+
+    def watch(self) -> None:
+        """Be told that calls are under way again."""
+
+    def close(self) -> None:
+        """Be told that there will be none."""
 
 
 class Pool:
@@ -74,7 +87,10 @@ class Pool:
         self._ticked_s = 0.0
         self._held_up = False
         self._closed = False
+        self._answered_before = 0
+        self._lined_up = 0
         self.opened = 0
+        self.watcher: Watcher | None = None
 
     def request(self, call: Call) -> None:
         """Send a call on a free connection, or as soon as there is one."""
@@ -84,13 +100,43 @@ class Pool:
             self._idle.pop().send(call, self._loop.time())
         elif len(self._waiting) < self._settings.max_waiting:
             self._waiting.append(call)
+            self._lined_up += 1
             self._grow()
         else:
             call.on_answer(Failure(Kind.THROTTLED, "too many calls", "all connections are busy"))
 
+    @property
+    def connections(self) -> Collection[Connection]:
+        """Those that are open."""
+        return self._open
+
+    @property
+    def answered(self) -> int:
+        """How many calls have had an answer. Added up when asked for: calls are many, questions few."""
+        return self._answered_before + sum([connection.answers for connection in self._open])
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a call more would find a connection, or have one opened for it alone."""
+        if self._waiting:
+            return False
+        return bool(self._idle) or len(self._open) + len(self._opening) < self._settings.max_connections
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether the timer runs that looks at calls under way."""
+        return self._tick_timer is not None
+
+    @property
+    def line(self) -> tuple[int, int]:
+        """How many calls have stood in line for a connection since the start, and how many stand in it."""
+        return self._lined_up, len(self._waiting)
+
     async def close(self) -> None:
         """Cut all connections; calls that have no answer yet fail."""
         self._closed = True
+        if self.watcher is not None:
+            self.watcher.close()
         for timer in (self._tick_timer, self._retire_timer):
             if timer is not None:
                 timer.cancel()
@@ -121,11 +167,12 @@ class Pool:
                 connection.idle_since_s = now_s
                 self._idle.append(connection)
         for call in late:
-            call.on_answer(TIMED_OUT)
+            call.on_answer(CUT_SHORT)
 
     def on_lost(self, connection: Connection) -> None:
         """Forget a connection."""
         self._open.discard(connection)
+        self._answered_before += connection.answers
         if connection in self._idle:
             self._idle.remove(connection)
         if self._waiting:
@@ -137,6 +184,7 @@ class Pool:
             return False
         call.resent = True
         self._waiting.appendleft(call)
+        self._lined_up += 1
         self._grow()
         return True
 
@@ -175,9 +223,19 @@ class Pool:
             self._opening.discard(task)
 
     async def _dial(self) -> Connection:
-        """Connect to the first address that answers."""
+        """Connect to the first address that answers, after a second look-up if none does."""
+        try:
+            return await self._dial_any(await self._addresses.next())
+        except ssl.SSLError:
+            raise
+        except OSError:
+            if not self._addresses.doubt(self._loop.time()):
+                raise
+            return await self._dial_any(await self._addresses.next())
+
+    async def _dial_any(self, addresses: Sequence[str]) -> Connection:
         failure: OSError | None = None
-        for address in await self._addresses.next():
+        for address in addresses:
             try:
                 _, connection = await self._loop.create_connection(
                     lambda: Connection(self),
@@ -218,6 +276,8 @@ class Pool:
             return False
         self._tick_timer = self._loop.call_later(TICK_S, self._tick)
         self._ticked_s = self._loop.time()
+        if self.watcher is not None:
+            self.watcher.watch()
         if self._retire_timer is None:
             self._retire_timer = self._loop.call_later(RETIRE_EVERY_S, self._retire)
         return True
@@ -233,14 +293,14 @@ class Pool:
             # The loop was busy with something else: answers may lie unread in the kernel's buffers.
             return
         for connection in [connection for connection in self._open if connection.is_late(now_s)]:
-            connection.cut(TIMED_OUT)
+            connection.cut(TIMED_OUT if now_s - connection.sent_s >= PATIENCE_S else CUT_SHORT)
         self._ticks += 1
         if len(self._waiting) <= SHORT_LINE or self._ticks % LONG_LINE_TICKS == 0:
             waiting, self._waiting = self._waiting, deque()
             self._waiting.extend(call for call in waiting if call.deadline_s > now_s)
             for call in waiting:
                 if call.deadline_s <= now_s:
-                    call.on_answer(TIMED_OUT)
+                    call.on_answer(CUT_SHORT)
 
     def _retire(self) -> None:
         """Close connections that have been idle for long; the first in the stack are idle longest."""

@@ -20,12 +20,11 @@ from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
 from fastserve.store.dynamodb.batch_get import BatchGetCodec
-from fastserve.store.dynamodb.call import LAWS, Caller
-from fastserve.store.dynamodb.connection import TIMED_OUT
+from fastserve.store.dynamodb.call import LAWS, READ_OPERATION, Caller
 from fastserve.store.dynamodb.rest import Rest
 from fastserve.store.interface import Settle
 from fastserve.wire.client_http import Answer
-from fastserve.wire.ddb_errors import Failure, Kind
+from fastserve.wire.ddb_errors import TIMEOUT, Failure, Kind
 from fastserve.wire.retry import delays
 
 MAX_KEYS = 100
@@ -63,7 +62,7 @@ class DynamoDBReader:
         self.consistent = consistent
         self.loop = loop
         self.settle = settle
-        self.signer = caller.signer("BatchGetItem")
+        self.signer = caller.signer(READ_OPERATION)
         self.suspects: dict[ReadGroup, float] = {}
         self.timeout_s = timeout_s
 
@@ -137,6 +136,7 @@ class Batch:
         is for when it doesn't.
         """
         caller = self._reader.caller
+        caller.counts.unprocessed += rest.keys
         waiting = set(map(id, rest.reads))
         complete = [read for read in _unfailed(self._reads) if id(read) not in waiting]
         asked = self._rest.keys if self._rest is not None else sum(read.group.size for read in self._reads)
@@ -153,7 +153,10 @@ class Batch:
     # Failures.
 
     def _on_failure(self, failure: Failure) -> None:
-        if failure is TIMED_OUT:
+        counts = self._reader.caller.counts
+        counts.throttles += failure.kind is Kind.THROTTLED
+        if failure.name == TIMEOUT:
+            counts.timeouts += 1
             # Sixteen megabytes may take longer than a try is meant to, and would never come.
             self._timeout_s *= 2
         if failure.kind in LAWS:
@@ -168,7 +171,7 @@ class Batch:
         """Try again after a pause, unless the deadline or the budget says no; then ``failure`` is the end."""
         caller = self._reader.caller
         now_s = caller.clock()
-        if failure is not TIMED_OUT or self._cause is None:
+        if failure.name != TIMEOUT or self._cause is None:
             self._cause = failure
         late = [read for read in _unfailed(self._reads) if read.deadline_s <= now_s]
         if late:
@@ -179,6 +182,7 @@ class Batch:
         if delay_s is None or not (free or caller.budget.take()):
             self._fail(self._reads, self._cause)
         else:
+            caller.counts.retries += 1
             self._reader.loop.call_later(delay_s, self.send)
 
     def _next_delay(self, kind: Kind) -> float | None:
@@ -219,6 +223,7 @@ class Batch:
 
     def _fail(self, reads: Sequence[KeyRead], failure: Failure) -> None:
         reads = _unfailed(reads)
+        self._reader.caller.counts.failures += len(reads)
         errors: dict[int, StoreError] = {}
         for read in reads:
             group = read.group

@@ -13,27 +13,37 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from fastserve.errors import StoreError
+from fastserve.store.counts import StoreCounts
 from fastserve.store.dynamodb.admin import TableAdmin
+from fastserve.store.dynamodb.breaker import Breaker
 from fastserve.store.dynamodb.call import Caller
 from fastserve.store.dynamodb.conditional import ConditionalWriter
 from fastserve.store.dynamodb.credentials import CredentialSource, find_keys, open_source
 from fastserve.store.dynamodb.endpoint import Endpoint, default_tls_context
+from fastserve.store.dynamodb.hedging import Hedger
 from fastserve.store.dynamodb.pool import Pool, PoolSettings
 from fastserve.store.dynamodb.reader import DynamoDBReader
 from fastserve.store.dynamodb.writer import Writer
 from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec, VersionedRow
 from fastserve.store.url import DynamoDBSettings
+from fastserve.wire.circuit import Circuit
+from fastserve.wire.hedging import HedgeLaw
 
 CALL_TIMEOUT_S = 0.5
 
 
 async def open_dynamodb(
-    settings: DynamoDBSettings, *, call_timeout_s: float = CALL_TIMEOUT_S, tls: ssl.SSLContext | None = None
+    settings: DynamoDBSettings,
+    *,
+    call_timeout_s: float = CALL_TIMEOUT_S,
+    tls: ssl.SSLContext | None = None,
+    hedge_floor_s: float = 0.0,
 ) -> DynamoDBStore:
     """Find credentials and endpoint; no connection to DynamoDB is made before the first call.
 
-    ``call_timeout_s`` is the time of one try of a read. ``tls`` None makes a context from the system's
-    certificates, or from those that ``AWS_CA_BUNDLE`` or the profile's ``ca_bundle`` names.
+    ``call_timeout_s`` is the time of one try of a read, ``hedge_floor_s`` the least age at which a slow one
+    gets a second copy (0: never). ``tls`` None makes a context from the system's certificates, or from those
+    that ``AWS_CA_BUNDLE`` or the profile's ``ca_bundle`` names.
 
     Raises:
         DefinitionError: there are no credentials, or they or the endpoint can't be used.
@@ -55,8 +65,12 @@ async def open_dynamodb(
     loop = asyncio.get_running_loop()
     connections = settings.connections or PoolSettings().max_connections
     pool = Pool(loop, endpoint, PoolSettings(max_connections=connections), tls, random.random)
+    law = HedgeLaw(hedge_floor_s) if hedge_floor_s else None
+    if law is not None:
+        pool.watcher = Hedger(pool, law, loop)
     caller = Caller(pool, source, endpoint.host_header, settings.region, time.time, loop.time, random.random)
-    return DynamoDBStore(settings, call_timeout_s, source, admin, pool, caller)
+    caller.breaker = Breaker(pool, Circuit(random.random), loop.time, caller.carry_by)
+    return DynamoDBStore(settings, call_timeout_s, source, admin, pool, caller, law)
 
 
 class DynamoDBStore:
@@ -70,6 +84,7 @@ class DynamoDBStore:
         admin: TableAdmin,
         pool: Pool,
         caller: Caller,
+        hedges: HedgeLaw | None = None,
     ) -> None:
         self._settings = settings
         self._call_timeout_s = call_timeout_s
@@ -77,6 +92,7 @@ class DynamoDBStore:
         self._admin = admin
         self._pool = pool
         self._caller = caller
+        self._hedges = hedges
         self._writer = Writer(caller)
         self._conditional = ConditionalWriter(caller, self._writer)
         self._specs: dict[str, TableSpec] = {}
@@ -86,6 +102,14 @@ class DynamoDBStore:
     def table_prefix(self) -> str:
         """The URL's prefix."""
         return self._settings.prefix
+
+    @property
+    def counts(self) -> StoreCounts:
+        """What became of reads, beside the ordinary."""
+        counts = self._caller.counts
+        if self._hedges is not None:
+            counts.hedges, counts.hedges_won = self._hedges.copies, self._hedges.won
+        return counts
 
     async def describe_tables(self, names: Sequence[str]) -> dict[str, TableSpec | None]:
         """See `OnlineStore`."""
@@ -166,6 +190,11 @@ class DynamoDBStore:
         """See `OnlineStore`."""
         await self._ready()
         return await self._writer.get_items(await self._spec(table), keys)
+
+    @property
+    def line(self) -> tuple[int, int]:
+        """How many calls have stood in line for a connection since the start, and how many stand in it."""
+        return self._pool.line
 
     def reader(self, settle: Settle) -> DynamoDBReader:
         """See `OnlineStore`."""

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fastserve.errors import StoreError, shown
-from fastserve.plan.reads import PACKED_KEY, KeyAttributes, ReadGroup
+from fastserve.plan.reads import PACKED_KEY, ReadGroup
 from fastserve.store.interface import TableSpec
+from fastserve.store.limits import check_key, check_spec, key_of
 from fastserve.store.local import layout
 from fastserve.store.local.environment import Transaction
 from fastserve.store.local.layout import Table
@@ -57,7 +58,7 @@ class Catalogue:
             StoreError: there is none, or it has another key.
         """
         table = self.require(transaction, name)
-        _check_key(table, PACKED_KEY)
+        check_key(table.spec, PACKED_KEY)
         return table
 
     def group_numbers(self, transaction: Transaction, group: ReadGroup) -> tuple[bytes, ...]:
@@ -68,7 +69,7 @@ class Catalogue:
         """
         tables = [self.require(transaction, name) for name in group.tables]
         for table in tables:
-            _check_key(table, group.key_attributes)
+            check_key(table.spec, group.key_attributes)
         return tuple(table.number for table in tables)
 
 
@@ -90,10 +91,10 @@ def create(transaction: Transaction, spec: TableSpec) -> None:
     Raises:
         StoreError: it is there and differs, or can't be used.
     """
-    layout.check_spec(spec)
+    check_spec(spec)
     known = Catalogue().find(transaction, spec.name)
     if known is not None:
-        _check_key(known, _key_of(spec))
+        check_key(known.spec, key_of(spec))
         return
     number = layout.decode_format(transaction.get(layout.FORMAT_KEY))
     if number > layout.MAX_TABLE_NUMBER:
@@ -109,19 +110,3 @@ def naming(table: Table) -> Iterator[None]:
         yield
     except StoreError as error:
         raise StoreError(f"table {table.spec.name}: {error}") from error
-
-
-def _check_key(table: Table, expected: KeyAttributes) -> None:
-    got = _key_of(table.spec)
-    if got != expected:
-        raise StoreError(
-            f"table {table.spec.name}: expected key attributes {_listed(expected)}, got {_listed(got)}"
-        )
-
-
-def _key_of(spec: TableSpec) -> KeyAttributes:
-    return tuple((attribute.name, attribute.type) for attribute in layout.key_attributes(spec))
-
-
-def _listed(attributes: KeyAttributes) -> str:
-    return ", ".join(f"{shown(name)} ({kind})" for name, kind in attributes)

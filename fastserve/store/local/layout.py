@@ -21,7 +21,6 @@ Invariants
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -29,14 +28,8 @@ from typing import Any
 import orjson
 
 from fastserve.errors import StoreError, shown
-from fastserve.store.interface import (
-    MAX_KEY_BYTES,
-    MAX_ROW_BYTES,
-    MAX_TABLE_NAME_LENGTH,
-    MIN_TABLE_NAME_LENGTH,
-    KeyAttribute,
-    TableSpec,
-)
+from fastserve.store.interface import KeyAttribute, TableSpec
+from fastserve.store.limits import check_row, key_attributes, usable_table_name
 
 FORMAT = 1
 LMDB_MAX_KEY_BYTES = 511
@@ -44,9 +37,6 @@ TABLE_NUMBER_BYTES = 4
 MAX_TABLE_NUMBER = 2**31 - 1
 MAX_PLAIN_KEY_BYTES = LMDB_MAX_KEY_BYTES - TABLE_NUMBER_BYTES
 HASHED = b"\xff"
-
-MAX_ITEM_KEY_BYTES = 16_384
-"""For items' keys, which are JSON: two texts, escaped, and their attributes' names."""
 
 HEADER_BYTES = 8
 NEVER = bytes(HEADER_BYTES)
@@ -70,36 +60,6 @@ class Table:
 def catalogue_key(name: str) -> bytes:
     """Return where the table called ``name`` is catalogued; for an unusable name nothing lies there."""
     return CATALOGUE + (name.encode() if usable_table_name(name) else b"\xff")
-
-
-def usable_table_name(name: str) -> bool:
-    """Say whether every store can have a table of this name."""
-    in_range = MIN_TABLE_NAME_LENGTH <= len(name) <= MAX_TABLE_NAME_LENGTH
-    return in_range and re.fullmatch(r"[A-Za-z0-9_.-]+", name) is not None
-
-
-def check_spec(spec: TableSpec) -> None:
-    """Check what DynamoDB would refuse.
-
-    Raises:
-        StoreError: the name or the key attributes can't be used.
-    """
-    if not usable_table_name(spec.name):
-        raise StoreError(
-            f"table name: expected {MIN_TABLE_NAME_LENGTH} to {MAX_TABLE_NAME_LENGTH} characters out of "
-            f"A-Z a-z 0-9 _ - . , got {shown(spec.name)}"
-        )
-    names = [attribute.name for attribute in key_attributes(spec)]
-    if len(set(names)) != len(names) or not all(1 <= len(name.encode()) <= 255 for name in names):
-        raise StoreError(
-            f"table {spec.name}: expected different names of 1 to 255 bytes for its key attributes, "
-            f"got {shown(', '.join(names))}"
-        )
-
-
-def key_attributes(spec: TableSpec) -> tuple[KeyAttribute, ...]:
-    """Return the partition key and, where there is one, the sort key."""
-    return (spec.partition_key,) if spec.sort_key is None else (spec.partition_key, spec.sort_key)
 
 
 def encode_format(next_number: int) -> bytes:
@@ -150,21 +110,6 @@ def _json_object(value: bytes) -> dict[str, Any]:
     return stated if isinstance(stated, dict) else {}
 
 
-def encode_key(key: str, max_bytes: int = MAX_KEY_BYTES) -> bytes:
-    """Return the key's bytes, checked.
-
-    Raises:
-        StoreError: empty, too long, or not text that UTF-8 can carry.
-    """
-    try:
-        raw = key.encode()
-    except UnicodeEncodeError:
-        raise StoreError(f"key: expected text without lone surrogates, got {shown(key)}") from None
-    if not 1 <= len(raw) <= max_bytes:
-        raise StoreError(f"key: expected 1 to {max_bytes} bytes, got {len(raw)}")
-    return raw
-
-
 def row_key(number: bytes, raw_key: bytes) -> bytes:
     """Return where the row of ``raw_key`` lies."""
     if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
@@ -178,8 +123,7 @@ def encode_value(raw_key: bytes, row: bytes, header: bytes = NEVER) -> bytes:
     Raises:
         StoreError: the row is longer than every store can keep.
     """
-    if len(row) > MAX_ROW_BYTES:
-        raise StoreError(f"row: expected at most {MAX_ROW_BYTES} bytes, got {len(row)}")
+    check_row(row)
     if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
         return header + row
     return b"".join((header, len(raw_key).to_bytes(KEY_LENGTH_BYTES, "big"), raw_key, row))

@@ -22,6 +22,7 @@ from zlib import crc32
 from fastserve.errors import StoreError
 from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec, VersionedRow
 from fastserve.store.items import decode_item, encode_item, key_text
+from fastserve.store.limits import MAX_ITEM_KEY_BYTES, encode_key, key_attributes
 from fastserve.store.local import catalogue, layout, versioned
 from fastserve.store.local.catalogue import Catalogue, naming
 from fastserve.store.local.environment import LocalEnvironment, Transaction, acquire, release
@@ -227,7 +228,7 @@ def _put(table: Table, transaction: Transaction, rows: Sequence[tuple[str, bytes
     values: dict[bytes, bytes] = {}
     with naming(table):
         for key, row in rows:
-            raw_key = layout.encode_key(key)
+            raw_key = encode_key(key)
             values[layout.row_key(table.number, raw_key)] = layout.encode_value(raw_key, row)
     _put_values(transaction, values)
 
@@ -249,7 +250,7 @@ def _put_values(transaction: Transaction, values: dict[bytes, bytes]) -> None:
 
 def _get(table: Table, transaction: Transaction, keys: Sequence[str]) -> list[bytes | None]:
     with naming(table):
-        raw_keys = [layout.encode_key(key) for key in keys]
+        raw_keys = [encode_key(key) for key in keys]
     return [_value(table, transaction, raw_key) for raw_key in raw_keys]
 
 
@@ -263,7 +264,7 @@ def _get_items(
 
 def _delete(table: Table, transaction: Transaction, keys: Sequence[str]) -> None:
     with naming(table):
-        raw_keys = [layout.encode_key(key) for key in keys]
+        raw_keys = [encode_key(key) for key in keys]
     for raw_key in raw_keys:
         versioned.delete(table, transaction, raw_key)
 
@@ -273,7 +274,7 @@ def _value(table: Table, transaction: Transaction, raw_key: bytes) -> bytes | No
 
 
 def _item_key(table: Table, item: Item) -> bytes:
-    return layout.encode_key(key_text(layout.key_attributes(table.spec), item), layout.MAX_ITEM_KEY_BYTES)
+    return encode_key(key_text(key_attributes(table.spec), item), MAX_ITEM_KEY_BYTES)
 
 
 def _row_slices(rows: Sequence[tuple[str, bytes]]) -> Iterator[Sequence[tuple[str, bytes]]]:

@@ -14,16 +14,15 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fastserve.errors import FastserveError, StoreError
-from fastserve.store.interface import MAX_ROW_BYTES, VersionedRow
+from fastserve.errors import FastserveError
+from fastserve.store.interface import VersionedRow
+from fastserve.store.limits import check_timed, check_versioned, encode_key
 from fastserve.store.local import layout
 from fastserve.store.local.catalogue import naming
 from fastserve.store.local.environment import LocalEnvironment, Transaction
 from fastserve.store.local.layout import Table
 from fastserve.tiles.rows import effective_ns_of
 
-MIN_TIMED_BYTES = 16
-"""A row with less has no effective time."""
 SCAN_ROWS = 500
 GROUP_ROWS = 2_000
 
@@ -45,10 +44,8 @@ def checked(table: Table, key: str, row: VersionedRow) -> bytes:
         StoreError: key, row or ids are beyond what every store can keep.
     """
     with naming(table):
-        raw_key = layout.encode_key(key)
-        size = len(row.row) + len(row.ids)
-        if size > MAX_ROW_BYTES:
-            raise StoreError(f"row: expected at most {MAX_ROW_BYTES} bytes with its ids, got {size}")
+        raw_key = encode_key(key)
+        check_versioned(row)
         return raw_key
 
 
@@ -69,7 +66,7 @@ def get(table: Table, transaction: Transaction, raw_key: bytes) -> VersionedRow 
 def get_all(table: Table, transaction: Transaction, keys: Sequence[str]) -> list[VersionedRow | None]:
     """Return the rows under these keys."""
     with naming(table):
-        raw_keys = [layout.encode_key(key) for key in keys]
+        raw_keys = [encode_key(key) for key in keys]
     return [get(table, transaction, raw_key) for raw_key in raw_keys]
 
 
@@ -97,9 +94,8 @@ def put_newest(table: Table, transaction: Transaction, rows: Sequence[tuple[str,
     """Write each row unless a later one is there."""
     with naming(table):
         for key, row in rows:
-            if len(row) < MIN_TIMED_BYTES:
-                raise StoreError(f"row: expected one with an effective time, got {len(row)} bytes")
-            raw_key = layout.encode_key(key)
+            check_timed(row)
+            raw_key = encode_key(key)
             place = layout.row_key(table.number, raw_key)
             value = transaction.get(place)
             there = layout.decode_value(raw_key, value)

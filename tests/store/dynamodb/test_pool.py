@@ -131,6 +131,19 @@ def test_a_call_over_the_limit_of_waiting_ones_fails_at_once_as_throttled(run: R
     told(run, story)
 
 
+def test_a_pool_tells_how_many_calls_have_stood_in_line_and_how_many_stand_there(run: Run) -> None:
+    async def story(store: ScriptedStore) -> None:
+        pool = new_pool(store.endpoint, PoolSettings(max_connections=1))
+        calls = [requested(pool) for _ in range(3)]
+        assert pool.line == (3, 3)
+        await answered(*calls)
+        await answered(requested(pool))  # the connection is free: no line
+        assert pool.line == (3, 0)
+        await pool.close()
+
+    told(run, story)
+
+
 def test_idle_connections_that_died_cost_a_call_nothing(run: Run) -> None:
     async def story(store: ScriptedStore) -> None:
         pool = new_pool(store.endpoint)

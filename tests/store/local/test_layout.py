@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fastserve.errors import StoreError
 from fastserve.store.interface import MAX_KEY_BYTES, MAX_ROW_BYTES, KeyAttribute, TableSpec
+from fastserve.store.limits import check_spec, encode_key
 from fastserve.store.local import layout
 
 NUMBER = (7).to_bytes(4, "big")
@@ -16,14 +17,14 @@ keys = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60
 
 @given(keys, keys)
 def test_different_keys_lie_in_different_places_that_lmdb_can_take(one: str, other: str) -> None:
-    places = [layout.row_key(NUMBER, layout.encode_key(key)) for key in (one, other)]
+    places = [layout.row_key(NUMBER, encode_key(key)) for key in (one, other)]
     assert (places[0] == places[1]) == (one == other)
     assert all(4 < len(place) <= layout.LMDB_MAX_KEY_BYTES for place in places)
 
 
 @given(keys, st.binary(max_size=100))
 def test_a_value_gives_its_row_back(key: str, row: bytes) -> None:
-    raw_key = layout.encode_key(key)
+    raw_key = encode_key(key)
     value = layout.encode_value(raw_key, row)
     assert layout.decode_value(raw_key, value) == row
     assert value[:8] == layout.NEVER
@@ -52,12 +53,12 @@ def test_a_row_under_the_same_hash_is_given_to_no_other_key(other: str) -> None:
 )
 def test_a_key_beyond_the_limits_is_refused(key: str, message: str) -> None:
     with pytest.raises(StoreError) as caught:
-        layout.encode_key(key)
+        encode_key(key)
     assert str(caught.value) == message
 
 
 def test_keys_and_rows_at_the_limits_are_taken() -> None:
-    raw_key = layout.encode_key("é" * (MAX_KEY_BYTES // 2))
+    raw_key = encode_key("é" * (MAX_KEY_BYTES // 2))
     row = bytes(MAX_ROW_BYTES)
     assert layout.decode_value(raw_key, layout.encode_value(raw_key, row)) == row
     with pytest.raises(StoreError, match="row: expected at most 399360 bytes, got 399361"):
@@ -73,7 +74,7 @@ def test_keys_and_rows_at_the_limits_are_taken() -> None:
     ],
 )
 def test_a_table_comes_back_from_the_catalogue(spec: TableSpec) -> None:
-    layout.check_spec(spec)
+    check_spec(spec)
     assert layout.decode_table(spec.name, layout.encode_table(300, spec)) == layout.Table(b"\0\0\1\x2c", spec)
     assert len(layout.catalogue_key(spec.name)) <= layout.LMDB_MAX_KEY_BYTES
 
@@ -97,7 +98,7 @@ def test_a_table_comes_back_from_the_catalogue(spec: TableSpec) -> None:
 )
 def test_a_table_that_dynamodb_would_refuse_is_refused(spec: TableSpec, message: str) -> None:
     with pytest.raises(StoreError) as caught:
-        layout.check_spec(spec)
+        check_spec(spec)
     assert str(caught.value) == message
 
 

@@ -1,0 +1,96 @@
+"""Samples how late the loop is and how long the store's calls wait in line, and tells the admission.
+
+Invariants:
+1. Nothing here is called by a request: one timer, 50 times a second while nothing is late.
+2. A sample is the loop's lag: a timer that is set for a moment and runs later was kept waiting by the turn
+   that the loop was in, as were the requests that came meanwhile. The thread's CPU tells how much of that was
+   our own work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection
+from time import monotonic, thread_time
+from typing import Protocol, runtime_checkable
+
+from fastserve.serving.admission import CALM_EVERY_S, Admission
+from fastserve.serving.requests import VectorRequest
+
+
+@runtime_checkable
+class HasLine(Protocol):
+    """A store whose calls may have to wait for a connection."""
+
+    @property
+    def line(self) -> tuple[int, int]:
+        """How many calls have stood in line since the start, and how many stand in it now."""
+
+
+class LineWatch:
+    """How long calls wait in line, from two counts: when the last of a moment's line has left it."""
+
+    def __init__(self, store: HasLine) -> None:
+        self._store = store
+        self._marked_s: float | None = None
+        self._mark = 0
+
+    def wait_s(self, now_s: float) -> float:
+        """Return how long a call that stands in line has waited at least; 0.0 where none was seen before."""
+        ever, waiting = self._store.line
+        if self._marked_s is not None and waiting and ever - waiting < self._mark:
+            return now_s - self._marked_s
+        self._marked_s = now_s if waiting else None
+        self._mark = ever
+        return 0.0
+
+
+class LoopProbe:
+    """The timer of one worker.
+
+    ``waiting`` are the requests in flight, the oldest first; ``every_time`` is called by each sample, for
+    what else is done so often.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        admission: Admission,
+        store: object,
+        waiting: Collection[VectorRequest],
+        every_time: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._admission = admission
+        self._line = LineWatch(store) if isinstance(store, HasLine) else None
+        self._waiting = waiting
+        self._every_time = every_time
+        self._due_s = self._busy_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Sample from now on."""
+        self._busy_s = thread_time()
+        self._set_timer(CALM_EVERY_S, monotonic())
+
+    def stop(self) -> None:
+        """Sample no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set_timer(self, delay_s: float, now_s: float) -> None:
+        self._due_s = now_s + delay_s
+        self._timer = self._loop.call_later(delay_s, self._on_time)
+
+    def _on_time(self) -> None:
+        now_s = monotonic()
+        line_s = 0.0 if self._line is None else self._line.wait_s(now_s)
+        busy_s = thread_time()
+        late_s = max(0.0, now_s - self._due_s)
+        oldest = next(iter(self._waiting), None)
+        oldest_s = None if oldest is None else oldest.started_s
+        delay_s = self._admission.on_sample(now_s, late_s, busy_s - self._busy_s, line_s, oldest_s)
+        self._busy_s = busy_s
+        self._every_time()
+        self._set_timer(delay_s, now_s)

@@ -1,0 +1,165 @@
+"""`/metrics`: the numbers of the whole server, out of shared memory, by whichever worker is asked.
+
+What is counted where is said by `server.metrics_table`; how it is written by `server.metrics_text`.
+
+Invariants
+1. It asks no other process: what it shows lies in shared memory or in /proc.
+2. A gauge counts living workers only, a counter all that ever were.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from os import sysconf
+from pathlib import Path
+
+from fastserve.server.exchange import Exchange
+from fastserve.server.metrics_memory import MetricsMemory
+from fastserve.server.metrics_table import METRICS, Kind, Metric, Of, ViewCell
+from fastserve.server.metrics_text import CONTENT_TYPE, Sample, family, histogram
+from fastserve.server.named_cells import Numbers
+from fastserve.server.shared_memory import Cell, SharedMemory, State
+from fastserve.serving.on_demand_times import Stat
+
+Totals = Mapping[str, list[int]]
+"""Cells by name, over all rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All numbers at one moment: ``everyone``'s and the ``living`` workers', by owner and name."""
+
+    everyone: Mapping[Of, Totals]
+    living: Totals
+
+
+class MetricsPage:
+    """Answers `/metrics`. ``clock_ns`` is the request clock, by which views have an age.
+
+    ``before`` is called first: this worker's own numbers are then as of now.
+    """
+
+    def __init__(
+        self,
+        memory: MetricsMemory,
+        life: SharedMemory,
+        workspace: str,
+        clock_ns: Callable[[], int],
+        before: Callable[[], None],
+    ) -> None:
+        self._memory = memory
+        self._life = life
+        self._workspace = workspace
+        self._clock_ns = clock_ns
+        self._before = before
+        self._found: Mapping[str, Callable[[], Iterator[Sample]]] = {
+            "fastserve_view_age_seconds": self._ages,
+            "fastserve_connections": self._connections,
+            "fastserve_workers": self._workers,
+            "fastserve_worker_resident_memory_bytes": self._resident,
+            "fastserve_start_time_seconds": self._start,
+            "fastserve_build_info": self._build,
+        }
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer ``exchange``."""
+        exchange.respond(200, self.text().encode(), CONTENT_TYPE)
+
+    def text(self) -> str:
+        """Return all metrics."""
+        self._before()
+        snapshot = self.snapshot()
+        return "".join(
+            family(metric.name, metric.kind, metric.help, self._samples(metric, snapshot))
+            for metric in METRICS
+        )
+
+    def snapshot(self) -> Snapshot:
+        """Return all counted numbers as they are now."""
+        alive = [row.state is not State.ABSENT for row in self._life.workers]
+        workers = self._memory.workers.numbers()
+        on_demand = {
+            view: [getattr(stats, stat.name.lower()) for stat in Stat]
+            for view, stats in self._memory.on_demand.totals().items()
+        }
+        return Snapshot(
+            {
+                Of.SERVER: _sums(workers),
+                Of.SERVICE: _sums(self._memory.services.numbers()),
+                Of.ON_DEMAND: on_demand,
+            },
+            _sums({name: each[alive] for name, each in workers.items()}),
+        )
+
+    def _samples(self, metric: Metric, snapshot: Snapshot) -> Iterator[Sample]:
+        if not metric.cells:
+            yield from self._found[metric.name]()
+            return
+        for name, cells in (snapshot.living if metric.live else snapshot.everyone[metric.of]).items():
+            labels = {metric.of.value: name} if metric.of.value else {}
+            if metric.kind is Kind.HISTOGRAM:
+                (_, first), (_, total) = metric.cells
+                counts = cells[first : first + len(metric.bounds_s) + 1]
+                yield from histogram(labels, counts, metric.bounds_s, cells[total] * metric.scale)
+                continue
+            for value, cell in metric.cells:
+                own = {metric.label: value} if metric.label else {}
+                yield Sample({**labels, **own}, cells[cell] * metric.scale)
+
+    # --- what nobody counts -----------------------------------------------------------------------------
+
+    def _ages(self) -> Iterator[Sample]:
+        now_ns = self._clock_ns()
+        for view, cells in self._memory.views.numbers().items():
+            latest = cells[cells[:, ViewCell.LOOKED_NS].argmax()]
+            if latest[ViewCell.EFFECTIVE_NS]:
+                yield Sample({"view": view}, (now_ns - int(latest[ViewCell.EFFECTIVE_NS])) / 1e9)
+
+    def _connections(self) -> Iterator[Sample]:
+        yield Sample({}, sum(row[Cell.CONNECTIONS] for row in self._life.workers))
+
+    def _workers(self) -> Iterator[Sample]:
+        states = [row.state for row in self._life.workers]
+        for state in (State.BOOTING, State.READY, State.DRAINING):
+            yield Sample({"state": state.name.lower()}, states.count(state))
+
+    def _resident(self) -> Iterator[Sample]:
+        for number, row in enumerate(self._life.workers):
+            resident_bytes = _resident_bytes(row[Cell.PID])
+            if resident_bytes:
+                yield Sample({"worker": str(number)}, resident_bytes)
+
+    def _start(self) -> Iterator[Sample]:
+        yield Sample({}, self._memory.started_s)
+
+    def _build(self) -> Iterator[Sample]:
+        yield Sample(
+            {"version": _version(), "python": platform.python_version(), "workspace": self._workspace}, 1
+        )
+
+
+def _sums(numbers: Mapping[str, Numbers]) -> dict[str, list[int]]:
+    return {name: each.sum(axis=0).tolist() for name, each in numbers.items()}
+
+
+def _resident_bytes(pid: int) -> int:
+    """Return how much memory a process holds; 0 where it has gone, or where the system doesn't tell."""
+    if not pid:
+        return 0
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, IndexError, ValueError):
+        return 0
+    return pages * sysconf("SC_PAGE_SIZE")
+
+
+@cache
+def _version() -> str:
+    try:
+        return version("fastserve")
+    except PackageNotFoundError:
+        return "unknown"

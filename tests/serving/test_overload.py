@@ -1,0 +1,56 @@
+"""What `Admission` makes of a worker that is asked for more than it can do, in a model of its loop.
+
+The measured form is `python -m perf.overload`; here the time is made up, and no other process has a say.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from fastserve.serving.admission import Admission
+from tests.support.loop_model import Costs, LoopModel
+
+PEAK = Costs().peak_per_s
+BEGIN_S = 2.0
+
+
+def percentile_ms(times_s: list[float], share: float) -> float:
+    return sorted(times_s)[int(len(times_s) * share)] * 1000
+
+
+@pytest.mark.parametrize("store_s", [0.0005, 0.005])
+def test_at_twice_the_peak_most_is_still_answered_and_the_rest_refused_within_5_ms(store_s: float) -> None:
+    model = LoopModel(Admission(), Costs(store_s=store_s))
+    model.run(BEGIN_S, 2 * PEAK)
+    seen = model.run(20, 2 * PEAK)
+    assert len(seen.answered_s) / 20 > 0.9 * PEAK
+    assert percentile_ms(seen.refused_s, 0.99) < 5
+    assert percentile_ms(seen.answered_s, 0.99) < 25
+
+
+def test_after_three_times_the_peak_all_is_well_again_in_a_moment() -> None:
+    model = LoopModel(Admission())
+    model.run(15, 3 * PEAK)
+    assert model.admission.limit < 100
+    model.run(5, 0.8 * PEAK)
+    seen = model.run(5, 0.8 * PEAK)
+    assert not seen.refused_s
+    assert model.admission.limit == 10_000
+    assert percentile_ms(seen.answered_s, 0.99) < 25
+
+
+@pytest.mark.parametrize("clients", [16, 64, 256])
+def test_clients_that_wait_for_their_answers_overload_nobody(clients: int) -> None:
+    """A queue that doesn't grow is no overload where its turns are short enough."""
+    model = LoopModel(Admission(wait_s=0.1))
+    seen = model.run_closed(2, clients)
+    assert not seen.refused_s
+
+
+@pytest.mark.parametrize("store_s, least", [(0.02, 0.75), (0.1, 0.6)])
+def test_with_a_store_that_takes_its_time_less_is_answered_but_not_little(
+    store_s: float, least: float
+) -> None:
+    model = LoopModel(Admission(), Costs(store_s=store_s))
+    model.run(BEGIN_S, 2 * PEAK)
+    assert len(model.run(10, 2 * PEAK).answered_s) / 10 > least * PEAK
