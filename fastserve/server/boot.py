@@ -129,6 +129,7 @@ class WorkerService:
         self._keys: KeyFile | None = None
         self._watch: asyncio.TimerHandle | None = None
         self._admin: AdminApplication | None = None
+        self._cache: RowCache | None = None
 
     @property
     def application(self) -> Application:
@@ -173,7 +174,8 @@ class WorkerService:
             return store.reader(settle)
 
         kept_bytes = self._settings.row_cache_bytes
-        engine.attach(make_reader, RowCache(kept_bytes) if kept_bytes else None)
+        self._cache = RowCache(kept_bytes) if kept_bytes else None
+        engine.attach(make_reader, self._cache)
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
         self._application = FeatureApplication(
@@ -204,6 +206,8 @@ class WorkerService:
         metrics.cover(engine, application, self._settings.slow_request_ms)
         if self._store is not None:
             metrics.watch_store(self._store)
+        if self._cache is not None:
+            metrics.watch_cache(self._cache)
         if self._ingest is not None:
             metrics.watch_ingest(self._ingest)
         if self._admin is not None:
