@@ -322,8 +322,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "fastserve_row_cache_reads_total",
         Kind.COUNTER,
-        "Reads of views with a cache_ttl: rows in the worker's cache (hit), asked of the store (miss), or out "
-        "of the cache because the store had failed (stale).",
+        "Reads of views with a cache_ttl: rows in the worker's cache (hit), asked of the store (miss), or "
+        "out of the cache because the store had failed (stale).",
         cells=(
             ("hit", WorkerCell.CACHE_HITS),
             ("miss", WorkerCell.CACHE_MISSES),

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import orjson
@@ -25,7 +26,7 @@ from tests.support.feature_server import (
     with_store,
 )
 from tests.support.prometheus_text import Family, Labels, read_metrics, value
-from tests.support.server_process import Server, eventually, kill
+from tests.support.server_process import Connection, Server, eventually, kill
 
 Numbers = dict[tuple[str, Labels], float]
 
@@ -172,6 +173,31 @@ def test_a_scrape_counts_what_clients_counted(server: Server) -> None:
     assert value(found, "fastserve_worker_resident_memory_bytes") > 2**24
     assert value(found, "fastserve_loop_lag_seconds_count") > 0
     assert value(found, "fastserve_build_info") == 1
+
+
+def test_a_scrape_under_load_counts_every_request_once(server: Server) -> None:
+    def asked() -> float:
+        return value(scrape(server), "fastserve_requests_total", service="users", status="2xx")
+
+    before = asked()
+    counts: list[int] = []
+    clients = [Thread(target=burst, args=(server.connect(), counts)) for _ in range(8)]
+    for client in clients:
+        client.start()
+    seen = [asked() for _ in range(20)]
+    for client in clients:
+        client.join()
+    assert seen == sorted(seen)
+    assert asked() - before == sum(counts) == 8 * 10 * 16
+
+
+def burst(connection: Connection, counts: list[int]) -> None:
+    """Ask many times, 16 requests under way at once, and count the answers."""
+    body = orjson.dumps({"params": {"featureServiceName": "users", "joinKeyMap": {"user_id": "a"}}})
+    head = f"POST {GET_FEATURES} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    for _ in range(10):
+        connection.send((head + body) * 16)
+        counts.append(sum(connection.read().status == 200 for _ in range(16)))
 
 
 def test_every_metric_of_the_table_is_there_and_no_other(server: Server) -> None:
