@@ -245,8 +245,9 @@ def before_asked(before: Numbers) -> float:
     )
 
 
-def test_a_log_in_json_has_an_object_in_every_line_and_tells_of_slow_requests(repo: Repo) -> None:
-    flags = ("--workers", "1", "--log-format", "json", "--slow-request-ms", "1")
+def test_logs_of_all_kinds_say_what_was_asked_and_how_long_it_took(repo: Repo, tmp_path: Path) -> None:
+    flags = ["--workers", "1", "--log-format", "json", "--slow-request-ms", "1"]
+    flags += ["--feature-log", str(tmp_path), "--feature-log-every", "1"]
     with starting_features(*repo, *flags) as server:
         found = server.wait_for(r"listening on http://([^:]+):(\d+) with 1 worker")
         server.host, server.port = found[1], int(found[2])
@@ -254,10 +255,15 @@ def test_a_log_in_json_has_an_object_in_every_line_and_tells_of_slow_requests(re
         params = {"featureServiceName": "users", "requestData": [{"joinKeyMap": {"user_id": "a"}}] * 1000}
         assert connection.ask(GET_FEATURES_BATCH, orjson.dumps({"params": params})).status == 200
         server.wait_for("slow request")
+        vector = ask(connection, "users", {"user_id": "a"})
         assert server.stop() == 0
+    kept = [orjson.loads(line) for file in tmp_path.iterdir() for line in file.read_bytes().splitlines()]
+    assert len(kept) == 2
+    assert kept[-1]["request"]["params"]["joinKeyMap"] == {"user_id": "a"}
+    assert kept[-1]["answer"] == orjson.loads(vector.body)
     lines = [orjson.loads(line) for line in server.said.splitlines()]
     assert {line["logger"] for line in lines} == {"fastserve.server.life", "fastserve.slow"}
-    (slow,) = [line for line in lines if line["logger"] == "fastserve.slow"]
+    slow = next(line for line in lines if line["logger"] == "fastserve.slow")
     assert (slow["level"], slow["service"], slow["vectors"]) == ("warning", "users", 1000)
     parts = ("reads_ms", "evaluate_ms", "on_demand_ms", "encode_ms")
     assert 0 < sum(slow[part] for part in parts) <= slow["took_ms"] + 0.01
