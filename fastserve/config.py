@@ -178,6 +178,39 @@ class Settings:
         "Worker processes; they share one listening socket.",
         default_text="one per CPU",
     )
+    max_requests: int | None = _setting(
+        None,
+        _whole(1, 1_000_000_000),
+        "Requests after which a worker is replaced by a new one, less up to a tenth at random.",
+        unit="requests",
+        default_text="none, workers stay",
+    )
+    max_rss_mb: int | None = _setting(
+        None,
+        _whole(1, 1 << 20),
+        "Memory (RSS, MiB) at which a worker is replaced by a new one.",
+        unit="MiB",
+        default_text="none, workers stay",
+    )
+    tls_cert: str | None = _setting(
+        None,
+        _text(),
+        "PEM file of the server's certificate and those between it and its authority; then the port speaks "
+        "TLS 1.2 and 1.3, and nothing else. The admin listener stays plain. Read anew by SIGHUP.",
+        default_text="none, the port speaks plain HTTP",
+    )
+    tls_key: str | None = _setting(
+        None,
+        _text(),
+        "PEM file of the certificate's key, not encrypted.",
+        default_text="none",
+    )
+    tls_client_ca: str | None = _setting(
+        None,
+        _text(),
+        "PEM file of authorities; then every client has to show a certificate that one of them signed.",
+        default_text="none, clients need no certificate",
+    )
     store: str = _setting(
         "local:.fastserve/store",
         _text(),
@@ -265,6 +298,15 @@ class Settings:
         "a second and worker.",
         unit="ms",
         default_text="none is logged",
+    )
+    feature_log: str | None = _setting(
+        None,
+        _text(),
+        "Folder for a sample of requests and the vectors they were answered with, in JSON lines.",
+        default_text="none is written",
+    )
+    feature_log_every: int = _setting(
+        1000, _whole(1, 1_000_000_000), "One in so many requests for features is in the sample."
     )
     max_batch_rows: int = _setting(
         1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"

@@ -140,6 +140,10 @@ def _metavar(setting: Setting) -> str:
         "repo": "DIR",
         "workspace": "NAME",
         "clock": "TIME",
+        "api_keys": "FILE",
+        "tls_cert": "FILE",
+        "tls_key": "FILE",
+        "tls_client_ca": "FILE",
     }
     if setting.name in special:
         return special[setting.name]

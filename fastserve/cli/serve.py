@@ -23,6 +23,8 @@ from fastserve.config import Settings, unknown_variables
 from fastserve.errors import DefinitionError, StoreError
 
 if TYPE_CHECKING:
+    import ssl
+
     from fastserve.plan.service import WorkspacePlan
     from fastserve.server.generation import Definitions
     from fastserve.server.metrics_memory import MetricsMemory
@@ -71,6 +73,7 @@ def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) 
         print(f"fastserve: error: {complaint}", file=sys.stderr)
         return CANNOT_LISTEN
     check_keys(settings)
+    tls_context(settings)
     run_in_child(lambda: try_store(settings.store, served_tables(workspace.plan)))
     metrics = MetricsMemory(worker_rows(server_options(settings)))
     first = definitions(settings, workspace.plan, metrics)
@@ -96,7 +99,26 @@ def definitions(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory)
 
     options = server_options(settings)
     boot = make_boot(settings, plan, metrics)
-    return Definitions(options, boot, boot.before_loop)
+    return Definitions(options, boot, boot.before_loop, tls_context(settings))
+
+
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return what the clients' connections are encrypted with, None where they are plain.
+
+    Raises:
+        DefinitionError: certificate, key or authorities can't be used, or one of them is missing.
+    """
+    from fastserve.server.tls import make_tls_context
+
+    cert, key = settings.tls_cert, settings.tls_key
+    if cert is not None and key is not None:
+        return make_tls_context(cert, key, settings.tls_client_ca)
+    if cert is not None or key is not None:
+        has, lacks = ("tls_cert", "tls_key") if key is None else ("tls_key", "tls_cert")
+        raise DefinitionError(f"{lacks}: expected beside {has}, got none")
+    if settings.tls_client_ca is not None:
+        raise DefinitionError("tls_client_ca: expected tls_cert and tls_key beside it, got none")
+    return None
 
 
 def check_keys(settings: Settings) -> None:
@@ -126,6 +148,8 @@ def server_options(settings: Settings) -> ServerOptions:
         idle_timeout_s=settings.idle_timeout_ms / 1000,
         header_timeout_s=settings.header_timeout_ms / 1000,
         shutdown_timeout_s=settings.shutdown_timeout_ms / 1000,
+        max_requests=settings.max_requests,
+        max_rss_mb=settings.max_rss_mb,
     )
 
 

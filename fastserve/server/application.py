@@ -23,7 +23,13 @@ from fastserve.errors import RequestError, shown
 from fastserve.server.exchange import Exchange, Meter
 from fastserve.server.key_file import KeyFile
 from fastserve.server.service_handler import ServiceHandler
-from fastserve.server.vector_answer import VectorAnswer, WeighedAnswer, refuse, refuse_unforeseen
+from fastserve.server.vector_answer import (
+    RETRY_AFTER,
+    VectorAnswer,
+    WeighedAnswer,
+    refuse,
+    refuse_unforeseen,
+)
 from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
 from fastserve.serving.transport import RowTransport
@@ -33,8 +39,6 @@ V1 = "/api/v1/feature-service/"
 V2 = "/api/v2/workspaces/"
 INGEST = "/ingest"
 NO_CONTEXTS = ((),)
-# A client that comes back sooner than the load has changed only adds to it; one value, known beforehand.
-RETRY_AFTER = ((b"Retry-After", b"1"),)
 
 
 class Readiness(Protocol):

@@ -10,6 +10,8 @@ Invariants:
    started again, with a growing delay, as long as any other worker serves.
 5. A reload never leaves fewer workers serving: the new generation is ready before the old one drains. One
    that can't be read, compiled or started leaves the old one as it is, and stderr says why.
+6. One worker at a time is replaced for what it has served or holds, and none while a reload is under way:
+   its successor is ready before it drains.
 """
 
 from __future__ import annotations
@@ -31,6 +33,7 @@ from fastserve.server.generation import Definitions, Generation, Reload, Slot, w
 from fastserve.server.listener import bind_admin, bind_listener, listener_url
 from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
+from fastserve.server.recycling import MIB, Limits, draw_limits, rss_bytes
 from fastserve.server.shared_memory import Cell, SharedMemory, State
 from fastserve.server.worker import BOOT_FAILED, Inheritance, run_worker
 
@@ -43,6 +46,8 @@ BACKOFF_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 # After the workers' own limit, for what they do once it has passed.
 KILL_DELAY_S = 2.0
 ABORT_DELAY_S = 1.0
+# After a worker that was to take another's place could not start.
+RECYCLE_AGAIN_S = 10.0
 
 
 def run(definitions: Definitions, reload: Reload | None = None) -> int:
@@ -81,7 +86,12 @@ class Arbiter:
         self._wake_read, self._wake_write = _nonblocking_pipe()
         self._lifeline_read, self._lifeline_write = os.pipe()
         # The generation that serves, then the one that is to follow it or the one that leaves.
-        self._generations = [self._generation(0, definitions)]
+        self._generations: list[Generation] = []
+        # The worker that is to take another's place, and whose; then the one that left its place.
+        self._successor: tuple[Slot, Slot] | None = None
+        self._predecessor: Slot | None = None
+        self._recycle_at_s = 0.0
+        self._generations.append(self._generation(0, definitions))
         self._reload = reload
         self._trial = 0  # pid of the child that tries a reload
         self._trial_until_s = 0.0
@@ -123,8 +133,13 @@ class Arbiter:
             self._wake_write,
             definitions.before_loop,
             self._admin,
+            definitions.tls,
         )
-        return Generation(number, self._options.workers, inheritance)
+        return Generation(number, self._free_rows()[: self._options.workers], inheritance)
+
+    def _free_rows(self) -> list[int]:
+        taken = {slot.index for slot in self._slots}
+        return [index for index in range(len(self._memory.workers)) if index not in taken]
 
     @property
     def _current(self) -> Generation:
@@ -132,7 +147,12 @@ class Arbiter:
 
     @property
     def _slots(self) -> list[Slot]:
-        return [slot for generation in self._generations for slot in generation.slots]
+        slots = [slot for generation in self._generations for slot in generation.slots]
+        if self._successor is not None:
+            slots.append(self._successor[0])
+        if self._predecessor is not None:
+            slots.append(self._predecessor)
+        return slots
 
     def _is_over(self) -> bool:
         return self._stop_deadline_s is not None and not any(slot.pid for slot in self._slots)
@@ -147,6 +167,7 @@ class Arbiter:
             self._check_ready()
             self._check_silent()
             self._check_generations()
+            self._check_recycling()
         self._check_deadlines()
 
     # --- forking ---
@@ -166,6 +187,7 @@ class Arbiter:
         slot.started_s = monotonic()
         slot.was_ready = False
         slot.kill_at_s = None
+        slot.limits = draw_limits(inheritance.options)
         # A signal between the fork and the child's own handlers would come through the pipe like one of ours.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
@@ -221,6 +243,7 @@ class Arbiter:
             code = os.waitstatus_to_exitcode(status)
             if pid == self._trial:
                 self._on_trial(code)
+            self._on_recycled_death(pid, code)
             for generation in list(self._generations):
                 for slot in generation.slots:
                     if slot.pid == pid:
@@ -253,13 +276,15 @@ class Arbiter:
 
     def _check_ready(self) -> None:
         for slot in self._slots:
-            if self._memory.workers[slot.index].state is State.READY:
+            if not slot.was_ready and self._memory.workers[slot.index].state is State.READY:
                 slot.was_ready = True
+                self._check_limits(slot)
         if not self._was_ready and self._current.is_ready:
             self._was_ready = True
             if self._admin is not None:
                 tell(f"admin pages on {listener_url(self._admin)}")
-            tell(f"listening on {listener_url(self._listener)} with {self._workers}")
+            scheme = "http" if self._current.inheritance.tls is None else "https"
+            tell(f"listening on {listener_url(self._listener, scheme)} with {self._workers}")
 
     @property
     def _workers(self) -> str:
@@ -291,7 +316,7 @@ class Arbiter:
                 self._generations.remove(following)
             elif not following.is_leaving and following.is_ready:
                 self._take_over(following)
-        if self._reload_wanted and self._was_ready and len(self._generations) == 1 and not self._trial:
+        if self._reload_wanted and self._was_ready and self._is_settled:
             self._reload_wanted = False
             self._try_reload()
 
@@ -340,8 +365,66 @@ class Arbiter:
     def _leave(self, generation: Generation) -> None:
         generation.is_leaving = True
         for slot in generation.slots:
-            slot.kill_at_s = monotonic() + self._options.shutdown_timeout_s + KILL_DELAY_S
-            _kill(slot.pid, signal.SIGTERM)
+            self._dismiss(slot)
+
+    def _dismiss(self, slot: Slot) -> None:
+        slot.kill_at_s = monotonic() + self._options.shutdown_timeout_s + KILL_DELAY_S
+        _kill(slot.pid, signal.SIGTERM)
+
+    # --- replacing a worker that has served enough ---
+
+    @property
+    def _is_settled(self) -> bool:
+        """Whether neither a reload nor a worker's replacement is under way."""
+        is_recycling = self._successor is not None or self._predecessor is not None
+        return len(self._generations) == 1 and not self._trial and not is_recycling
+
+    def _check_limits(self, slot: Slot) -> None:
+        """Give up a limit of memory that a worker is beyond as soon as it is ready."""
+        limit_bytes = slot.limits.rss_bytes
+        if limit_bytes is not None and (held_bytes := rss_bytes(slot.pid)) >= limit_bytes:
+            slot.limits = Limits(slot.limits.requests, None)
+            held = f"holds {held_bytes // MIB} MB before its first request"
+            tell(f"worker {slot.index} (pid {slot.pid}) {held}: max_rss_mb is too low, and is left out")
+
+    def _check_recycling(self) -> None:
+        if self._successor is not None and self._successor[0].was_ready:
+            self._succeed(*self._successor)
+        if self._is_settled and not self._reload_wanted and monotonic() >= self._recycle_at_s:
+            for slot in self._current.slots:
+                if slot.was_ready and slot.pid and slot.kill_at_s is None and self._recycle(slot):
+                    return
+
+    def _recycle(self, slot: Slot) -> bool:
+        """Fork a worker for the place of one that has reached a limit; return whether it has."""
+        reason = slot.limits.reason(self._memory.workers[slot.index][Cell.ANSWERS], slot.pid)
+        if reason:
+            tell(f"worker {slot.index} (pid {slot.pid}) is to be replaced: {reason}")
+            successor = Slot(self._free_rows()[0])
+            self._successor = (successor, slot)
+            self._fork(successor, self._current.inheritance)
+        return bool(reason)
+
+    def _succeed(self, successor: Slot, slot: Slot) -> None:
+        slots = self._current.slots
+        slots[slots.index(slot)] = successor
+        self._successor = None
+        if slot.pid:
+            self._predecessor = slot
+            self._dismiss(slot)
+        tell(f"worker {successor.index} (pid {successor.pid}) serves in place of worker {slot.index}")
+
+    def _on_recycled_death(self, pid: int, code: int) -> None:
+        if self._predecessor is not None and self._predecessor.pid == pid:
+            self._memory.workers[self._predecessor.index].clear()
+            self._predecessor = None
+        elif self._successor is not None and self._successor[0].pid == pid:
+            self._memory.workers[self._successor[0].index].clear()
+            place = self._successor[1].index
+            self._successor = None
+            self._recycle_at_s = monotonic() + RECYCLE_AGAIN_S
+            if self._stop_deadline_s is None:
+                tell(f"worker {place} is not replaced: the one for its place ended with exit code {code}")
 
     # --- stopping ---
 

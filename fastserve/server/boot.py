@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import random
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +29,7 @@ from fastserve.server.admin import AdminApplication
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
 from fastserve.server.exchange import Application
+from fastserve.server.feature_log import FeatureLog
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
 from fastserve.server.loop_probe import LoopProbe
@@ -132,13 +135,15 @@ class WorkerService:
         self._watch: asyncio.TimerHandle | None = None
         self._watermarks: WatermarkPoll | None = None
         self._admin: AdminApplication | None = None
+        self._cache: RowCache | None = None
+        self._feature_log: FeatureLog | None = None
 
     @property
     def application(self) -> Application:
         """What answers exchanges."""
         if self._application is None:
             raise InvariantError("the application was asked for before the service had started")
-        return self._application
+        return self._application if self._feature_log is None else self._feature_log
 
     @property
     def admin(self) -> Application | None:
@@ -180,7 +185,8 @@ class WorkerService:
             return store.reader(settle)
 
         kept_bytes = self._settings.row_cache_bytes
-        engine.attach(make_reader, RowCache(kept_bytes) if kept_bytes else None)
+        self._cache = RowCache(kept_bytes) if kept_bytes else None
+        engine.attach(make_reader, self._cache)
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
         self._application = FeatureApplication(
@@ -200,6 +206,10 @@ class WorkerService:
             self._admin = AdminApplication(self._context.state)
         if self._admin is not None or self._settings.slow_request_ms is not None:
             self._measure(loop, engine, self._application)
+        if self._settings.feature_log is not None:
+            folder, every = Path(self._settings.feature_log), self._settings.feature_log_every
+            self._feature_log = FeatureLog(self._application, folder, every, random.random, loop)
+            self._feature_log.start()
         if self._probe is not None:
             self._probe.start()
 
@@ -209,8 +219,10 @@ class WorkerService:
         clock_ns = _clock(self._settings.clock_ns)
         metrics = self._metrics = WorkerMetrics(self._numbers, self._context, self._plan, loop, clock_ns)
         metrics.cover(engine, application, self._settings.slow_request_ms)
-        if self._store is not None:
+        if self._store is not None and self._admin is not None:
             metrics.watch_store(self._store)
+        if self._cache is not None:
+            metrics.watch_cache(self._cache)
         if self._ingest is not None:
             metrics.watch_ingest(self._ingest)
         if self._admin is not None:
@@ -262,6 +274,8 @@ class WorkerService:
         """Close the store, and end the helper processes."""
         if self._metrics is not None:
             self._metrics.stop()
+        if self._feature_log is not None:
+            await self._feature_log.close()
         if self._probe is not None:
             self._probe.stop()
         if self._watch is not None:

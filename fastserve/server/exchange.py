@@ -130,6 +130,11 @@ class Exchange:
         """
         self.respond(status, error_body(status, message), JSON, extra_headers)
 
+    def tap(self, around: Callable[[Answering], Answering]) -> None:
+        """Let what ``around`` makes of the connection take the answer in its place."""
+        if self._connection is not None:
+            self._connection = around(self._connection)
+
     def on_gone(self) -> None:
         """Be told that the client has left: nobody will read an answer."""
         self.gone = True

@@ -3,15 +3,17 @@
 It knows neither signals nor forks: the arbiter does.
 
 Invariants
-1. Two generations that live at once have different rows of the shared memory, and so different indexes.
+1. Workers that live at once have different rows of the shared memory, and so different indexes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fastserve.server.options import ServerOptions
+from fastserve.server.recycling import Limits
 from fastserve.server.worker import BeforeLoop, Boot, Inheritance
 
 GENERATIONS_AT_ONCE = 2
@@ -22,12 +24,14 @@ class Definitions:
     """What a generation's workers are started with.
 
     ``boot`` is called in each worker, inside its event loop; what it closes over is made before the fork and
-    shared. ``before_loop`` is called in each worker before that loop exists.
+    shared, and so is ``tls``, what the clients' connections are encrypted with (None for plain ones).
+    ``before_loop`` is called in each worker before that loop exists.
     """
 
     options: ServerOptions
     boot: Boot
     before_loop: BeforeLoop | None = None
+    tls: ssl.SSLContext | None = None
 
 
 Reload = Callable[[], Definitions]
@@ -35,8 +39,8 @@ Reload = Callable[[], Definitions]
 
 
 def worker_rows(options: ServerOptions) -> int:
-    """Return how many workers can live at once: two generations, while one takes over from the other."""
-    return options.workers * GENERATIONS_AT_ONCE
+    """Return how many workers can live at once: two generations, and one that takes another's place."""
+    return options.workers * GENERATIONS_AT_ONCE + 1
 
 
 class Slot:
@@ -50,14 +54,14 @@ class Slot:
         self.deaths = 0
         self.kill_at_s: float | None = None
         self.was_ready = False
+        self.limits = Limits(None, None)
 
 
 class Generation:
     """The workers of one set of definitions."""
 
-    def __init__(self, number: int, workers: int, inheritance: Inheritance) -> None:
-        first = number % GENERATIONS_AT_ONCE * workers
-        self.slots = [Slot(first + place) for place in range(workers)]
+    def __init__(self, number: int, indexes: Sequence[int], inheritance: Inheritance) -> None:
+        self.slots = [Slot(index) for index in indexes]
         self.inheritance = inheritance
         self.number = number
         self.is_leaving = False

@@ -27,13 +27,16 @@ import asyncio
 import errno
 import logging
 import socket
+import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from time import monotonic_ns
+from typing import Any
 
 from fastserve.errors import DefinitionError
 from fastserve.server.options import ServerOptions
 from fastserve.server.shared_memory import Cell, Row, State
+from fastserve.server.tls import FailedHandshakes
 
 log = logging.getLogger("fastserve.server")
 
@@ -48,6 +51,8 @@ QUEUE_MAX = 65_535  # the kernel's own limit for a backlog is below
 STUCK_S = 2.0
 # Out of file descriptors or memory: the connections wait in the kernel meanwhile.
 STARVED_S = 0.1
+# So long a TLS connection that we close waits for the client to close it too.
+TLS_SHUTDOWN_S = 2.0
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -95,14 +100,22 @@ def _cannot_listen(options: ServerOptions, error: OSError) -> DefinitionError:
     return DefinitionError(f"can't listen on {_url(options.host, options.port)}: {reason}")
 
 
-def listener_url(listener: socket.socket) -> str:
+def listener_url(listener: socket.socket, scheme: str = "http") -> str:
     """Return the URL that the socket listens on, with the real port."""
     host, port = listener.getsockname()[:2]
-    return _url(host, port)
+    return _url(host, port, scheme)
 
 
-def _url(host: str, port: int) -> str:
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def _url(host: str, port: int, scheme: str = "http") -> str:
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What an acceptor needs to shake hands: the context, and for how long a client may try."""
+
+    context: ssl.SSLContext
+    handshake_timeout_s: float
 
 
 class Acceptor:
@@ -115,6 +128,7 @@ class Acceptor:
         factory: Callable[[], asyncio.BaseProtocol],
         rows: Sequence[Row],
         index: int,
+        tls: Tls | None = None,
     ) -> None:
         self._loop = loop
         self._listener = listener
@@ -128,6 +142,14 @@ class Acceptor:
         self._stepped_forward_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
+        self._failed = FailedHandshakes()
+        self._tls: dict[str, Any] = {}
+        if tls is not None:
+            self._tls = {
+                "ssl": tls.context,
+                "ssl_handshake_timeout": tls.handshake_timeout_s,
+                "ssl_shutdown_timeout": TLS_SHUTDOWN_S,
+            }
 
     def start(self) -> None:
         """Begin to accept."""
@@ -214,12 +236,15 @@ class Acceptor:
         self._row[Cell.CONNECTIONS] += 1
         self._row[Cell.ACCEPTED] += 1
         task: asyncio.Task[object] = self._loop.create_task(
-            self._loop.connect_accepted_socket(self._factory, connection)
+            self._loop.connect_accepted_socket(self._factory, connection, **self._tls)
         )
         self._opening.add(task)
         task.add_done_callback(self._on_opened)
 
     def _on_opened(self, task: asyncio.Task[object]) -> None:
         self._opening.discard(task)
-        if task.cancelled() or task.exception() is not None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None and self._tls:
+            self._failed.add(error)
+        if task.cancelled() or error is not None:
             self.on_closed()

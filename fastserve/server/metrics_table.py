@@ -89,7 +89,12 @@ class WorkerCell(IntEnum):
     IN_FLIGHT = 22
     KEYS_IN_FLIGHT = 23
     LAG_NS = 24
-    LAG = 25
+    CIRCUIT_OPENED = 25
+    CACHE_HITS = 26
+    CACHE_MISSES = 27
+    CACHE_STALE = 28
+    CACHE_BYTES = 29
+    LAG = 30
 
 
 WORKER_CELLS = WorkerCell.LAG + len(LAG_BOUNDS_S) + 1
@@ -308,6 +313,30 @@ METRICS: tuple[Metric, ...] = (
     ),
     _counter(
         "fastserve_store_hedges_won_total", "Second tries that answered first.", WorkerCell.STORE_HEDGES_WON
+    ),
+    _counter(
+        "fastserve_store_circuit_opened_total",
+        "Times that a worker held the store for dead, and answered without asking it.",
+        WorkerCell.CIRCUIT_OPENED,
+    ),
+    Metric(
+        "fastserve_row_cache_reads_total",
+        Kind.COUNTER,
+        "Reads of views with a cache_ttl: rows in the worker's cache (hit), asked of the store (miss), or "
+        "out of the cache because the store had failed (stale).",
+        cells=(
+            ("hit", WorkerCell.CACHE_HITS),
+            ("miss", WorkerCell.CACHE_MISSES),
+            ("stale", WorkerCell.CACHE_STALE),
+        ),
+        label="outcome",
+    ),
+    Metric(
+        "fastserve_row_cache_bytes",
+        Kind.GAUGE,
+        "Memory of the workers' caches of rows.",
+        cells=(("", WorkerCell.CACHE_BYTES),),
+        live=True,
     ),
     _counter("fastserve_ingest_requests_total", "Requests with pushed records.", WorkerCell.INGEST_REQUESTS),
     _counter(

@@ -42,3 +42,6 @@ class ServerOptions:
     # sent nothing for so long is closed without.
     drain_grace_s: float = 0.5
     heartbeat_timeout_s: float = 5.0
+    # A worker that has answered so many requests, or holds so much memory, is replaced; None for never.
+    max_requests: int | None = None
+    max_rss_mb: int | None = None

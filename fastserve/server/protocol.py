@@ -65,6 +65,7 @@ class HttpProtocol(asyncio.Protocol):
     __slots__ = (
         # the connection
         "_flags",
+        "_handshake_s",
         "_pending",
         "_shared",
         "_transport",
@@ -97,6 +98,7 @@ class HttpProtocol(asyncio.Protocol):
         self._cork: list[bytes] = []
         self._discards = 0
         self._phase_start_s = shared.now_s
+        self._handshake_s = 0.0
         self._phase_bytes = 0
         self._unsent_bytes = 0
         self._unsent_since_s = 0.0
@@ -104,7 +106,8 @@ class HttpProtocol(asyncio.Protocol):
     # --- the transport's calls ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin."""
+        """Begin; with TLS the handshake lies between this and the protocol's making."""
+        self._handshake_s = self._shared.now_s - self._phase_start_s
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         self._shared.open.add(self)
@@ -147,9 +150,9 @@ class HttpProtocol(asyncio.Protocol):
             return False
         if self._partial is not None or self._flags & IN_BODY:
             self._refuse(RequestError(400, "the connection was closed before the request's end"))
-            return True
+            return self._transport.can_write_eof()  # TLS has no half that stays open here
         self._flags |= CLOSING
-        return bool(self._pending)
+        return bool(self._pending) and self._transport.can_write_eof()
 
     def pause_writing(self) -> None:
         """Take no more requests from a client that doesn't read its answers."""
@@ -261,7 +264,9 @@ class HttpProtocol(asyncio.Protocol):
 
     def _keep(self, data: bytes, position: int) -> None:
         if self._head is None and not self._pending:
-            self._phase_start_s = self._shared.now_s
+            # The time for the first head begins with the handshake, or a client could take it twice.
+            self._phase_start_s = self._shared.now_s - self._handshake_s
+            self._handshake_s = 0.0
         self._partial = bytearray(memoryview(data)[position:])
 
     def _check_partial_head(self, partial: bytearray) -> None:
@@ -471,8 +476,11 @@ class HttpProtocol(asyncio.Protocol):
         self._partial = None
         self._phase_bytes = 0
         if not self._transport.is_closing():
-            self._transport.write_eof()
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
             self._transport.resume_reading()
+            if not self._transport.can_write_eof():
+                self._transport.close()  # TLS: says so, and reads on until the client does
 
     def _discard(self, size_bytes: int) -> None:
         self._phase_bytes += size_bytes

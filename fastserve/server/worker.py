@@ -17,6 +17,7 @@ import gc
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from fastserve.errors import FastserveError
 from fastserve.server.admin_listener import AdminListener
 from fastserve.server.connections import TICK_S, Connections
 from fastserve.server.exchange import Application
-from fastserve.server.listener import Acceptor
+from fastserve.server.listener import Acceptor, Tls
 from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
 from fastserve.server.protocol import HttpProtocol
@@ -111,6 +112,7 @@ class Inheritance:
     wake_fd: int  # a byte written here wakes the arbiter
     before_loop: BeforeLoop | None = None
     admin: socket.socket | None = None
+    tls: ssl.SSLContext | None = None
 
     @property
     def fds(self) -> tuple[int, ...]:
@@ -188,12 +190,14 @@ class Worker:
         tell(f"worker {self._index} can't start: {type(error).__name__}: {error}")
 
     def _open(self, connections: Connections) -> Acceptor:
+        context = self._inherited.tls
         acceptor = Acceptor(
             self._loop,
             self._inherited.listener,
             lambda: HttpProtocol(connections),
             self._inherited.memory.workers,
             self._index,
+            None if context is None else Tls(context, self._options.header_timeout_s),
         )
         connections.on_closed = acceptor.on_closed
         gc.collect()

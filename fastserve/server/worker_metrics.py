@@ -29,6 +29,7 @@ from fastserve.server.shared_memory import Cell, State
 from fastserve.server.slow_log import Quota, SlowMeter, TimedAnswer, TimedWeighedAnswer
 from fastserve.server.worker import WorkerContext
 from fastserve.serving.engine import Engine
+from fastserve.serving.row_cache import RowCache
 from fastserve.store.counts import Counting
 from fastserve.store.interface import OnlineStore
 
@@ -103,6 +104,14 @@ class WorkerMetrics:
         counter(WorkerCell.STORE_FAILURES, lambda: counting.counts.failures)
         counter(WorkerCell.STORE_HEDGES, lambda: counting.counts.hedges)
         counter(WorkerCell.STORE_HEDGES_WON, lambda: counting.counts.hedges_won)
+        counter(WorkerCell.CIRCUIT_OPENED, lambda: counting.counts.circuit_opened)
+
+    def watch_cache(self, cache: RowCache) -> None:
+        """Count what the worker's cache of rows gives out."""
+        self._publisher.counter(WorkerCell.CACHE_HITS, lambda: cache.hits)
+        self._publisher.counter(WorkerCell.CACHE_MISSES, lambda: cache.misses)
+        self._publisher.counter(WorkerCell.CACHE_STALE, lambda: cache.stale)
+        self._publisher.gauge(WorkerCell.CACHE_BYTES, lambda: cache.bytes)
 
     def watch_ingest(self, handler: IngestHandler) -> None:
         """Count pushed records."""

@@ -15,7 +15,8 @@ class StoreCounts:
 
     ``unprocessed`` are keys that the store left out of an answer, ``retries`` tries after the first,
     ``throttles`` answers that said so, ``timeouts`` tries without an answer in time, ``failures`` reads that
-    got an error, ``hedges`` second tries beside a slow first, ``hedges_won`` those that answered first.
+    got an error, ``hedges`` second tries beside a slow first, ``hedges_won`` those that answered first,
+    ``circuit_opened`` times that the store was held for dead.
     """
 
     unprocessed: int = 0
@@ -25,6 +26,7 @@ class StoreCounts:
     failures: int = 0
     hedges: int = 0
     hedges_won: int = 0
+    circuit_opened: int = 0
 
 
 @runtime_checkable

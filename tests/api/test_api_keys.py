@@ -9,6 +9,7 @@ import pytest
 
 from fastserve.api.api_keys import (
     BAD_KEY,
+    BATCH,
     INGEST,
     NO_KEY,
     READ,
@@ -95,6 +96,13 @@ def test_a_file_gives_back_what_was_written_and_holds_no_secret() -> None:
     assert parse_keys(text, "keys.json") == keys
 
 
+def test_a_key_is_live_unless_it_says_batch() -> None:
+    record = {name: value for name, value in GOOD.items() if name != "priority"}
+    (live,) = parse_keys(orjson.dumps({"keys": [record]}), "keys.json")
+    (batch,) = parse_keys(orjson.dumps({"keys": [record | {"priority": BATCH}]}), "keys.json")
+    assert (live.is_batch, batch.is_batch) == (False, True)
+
+
 GOOD: dict[str, Any] = orjson.loads(format_keys([key()]))["keys"][0]
 
 
@@ -109,6 +117,8 @@ GOOD: dict[str, Any] = orjson.loads(format_keys([key()]))["keys"][0]
         (GOOD | {"workspaces": "prod"}, r"keys\[0\].workspaces: expected a list of texts"),
         (GOOD | {"created": "today"}, r"keys\[0\].created: expected a time"),
         (GOOD | {"expires": 5}, r"keys\[0\].expires: expected a time"),
+        (GOOD | {"priority": "high"}, r"keys\[0\].priority: expected live or batch, got 'high'"),
+        (GOOD | {"priority": None}, r"keys\[0\].priority: expected text, got None"),
         (GOOD | {"id": None}, r"keys\[0\].id: expected text, got None"),
         (GOOD | {"exprires": None}, r"keys\[0\]: unknown field 'exprires'"),
         ("fs_x", r"keys\[0\]: expected an object"),

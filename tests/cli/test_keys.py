@@ -34,6 +34,15 @@ def test_a_key_is_printed_once_and_only_its_hash_is_kept(
     assert re.search(r"checkout +read +prod", shown)
 
 
+def test_a_key_s_priority_is_kept_and_shown(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert keys(path, "create", "nightly", "--priority", "batch") == 0
+    assert keys(path, "create", "checkout") == 0
+    assert keys(path, "list") == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"nightly .*\bbatch\b", shown)
+    assert re.search(r"checkout .*\blive\b", shown)
+
+
 def test_a_client_has_two_keys_at_most_and_revoking_makes_room(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import orjson
@@ -25,7 +26,7 @@ from tests.support.feature_server import (
     with_store,
 )
 from tests.support.prometheus_text import Family, Labels, read_metrics, value
-from tests.support.server_process import Server, eventually, kill
+from tests.support.server_process import Connection, Server, eventually, kill
 
 Numbers = dict[tuple[str, Labels], float]
 
@@ -174,6 +175,31 @@ def test_a_scrape_counts_what_clients_counted(server: Server) -> None:
     assert value(found, "fastserve_build_info") == 1
 
 
+def test_a_scrape_under_load_counts_every_request_once(server: Server) -> None:
+    def asked() -> float:
+        return value(scrape(server), "fastserve_requests_total", service="users", status="2xx")
+
+    before = asked()
+    counts: list[int] = []
+    clients = [Thread(target=burst, args=(server.connect(), counts)) for _ in range(8)]
+    for client in clients:
+        client.start()
+    seen = [asked() for _ in range(20)]
+    for client in clients:
+        client.join()
+    assert seen == sorted(seen)
+    assert asked() - before == sum(counts) == 8 * 10 * 16
+
+
+def burst(connection: Connection, counts: list[int]) -> None:
+    """Ask many times, 16 requests under way at once, and count the answers."""
+    body = orjson.dumps({"params": {"featureServiceName": "users", "joinKeyMap": {"user_id": "a"}}})
+    head = f"POST {GET_FEATURES} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    for _ in range(10):
+        connection.send((head + body) * 16)
+        counts.append(sum(connection.read().status == 200 for _ in range(16)))
+
+
 def test_every_metric_of_the_table_is_there_and_no_other(server: Server) -> None:
     eventually(lambda: "fastserve_view_age_seconds" in scrape(server))  # looked up behind the start's back
     found = scrape(server)
@@ -219,8 +245,9 @@ def before_asked(before: Numbers) -> float:
     )
 
 
-def test_a_log_in_json_has_an_object_in_every_line_and_tells_of_slow_requests(repo: Repo) -> None:
-    flags = ("--workers", "1", "--log-format", "json", "--slow-request-ms", "1")
+def test_logs_of_all_kinds_say_what_was_asked_and_how_long_it_took(repo: Repo, tmp_path: Path) -> None:
+    flags = ["--workers", "1", "--log-format", "json", "--slow-request-ms", "1"]
+    flags += ["--feature-log", str(tmp_path), "--feature-log-every", "1"]
     with starting_features(*repo, *flags) as server:
         found = server.wait_for(r"listening on http://([^:]+):(\d+) with 1 worker")
         server.host, server.port = found[1], int(found[2])
@@ -228,10 +255,15 @@ def test_a_log_in_json_has_an_object_in_every_line_and_tells_of_slow_requests(re
         params = {"featureServiceName": "users", "requestData": [{"joinKeyMap": {"user_id": "a"}}] * 1000}
         assert connection.ask(GET_FEATURES_BATCH, orjson.dumps({"params": params})).status == 200
         server.wait_for("slow request")
+        vector = ask(connection, "users", {"user_id": "a"})
         assert server.stop() == 0
+    kept = [orjson.loads(line) for file in tmp_path.iterdir() for line in file.read_bytes().splitlines()]
+    assert len(kept) == 2
+    assert kept[-1]["request"]["params"]["joinKeyMap"] == {"user_id": "a"}
+    assert kept[-1]["answer"] == orjson.loads(vector.body)
     lines = [orjson.loads(line) for line in server.said.splitlines()]
     assert {line["logger"] for line in lines} == {"fastserve.server.life", "fastserve.slow"}
-    (slow,) = [line for line in lines if line["logger"] == "fastserve.slow"]
+    slow = next(line for line in lines if line["logger"] == "fastserve.slow")
     assert (slow["level"], slow["service"], slow["vectors"]) == ("warning", "users", 1000)
     parts = ("reads_ms", "evaluate_ms", "on_demand_ms", "encode_ms")
     assert 0 < sum(slow[part] for part in parts) <= slow["took_ms"] + 0.01

@@ -6,12 +6,15 @@ The whole way from bytes to answer, without a socket, one worker for all. For lo
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import orjson
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +27,7 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 # Of 5xx only what tells a client that its method or version is none of ours.
 EXPECTED = frozenset({200, 400, 404, 405, 408, 413, 414, 417, 431, 501, 505})
 LONG_BYTES = 2000
+HANGS_S = 30.0
 STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z' -]+\r\n")
 TOKENS = [
     *(b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\0", b" ", b"\t", b":", b",", b";", b"0\r\n\r\n", b"#", b"%00"),
@@ -79,6 +83,17 @@ def worker() -> ApplicationWorld:
     return ApplicationWorld()
 
 
+@cache
+def loop() -> asyncio.AbstractEventLoop:
+    return asyncio.new_event_loop()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loop_is_closed() -> Iterator[None]:
+    yield
+    loop().close()
+
+
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
     """Draw a few requests in a row, and bytes of them replaced, taken away, doubled, moved."""
@@ -105,27 +120,34 @@ def statuses_of(received: bytes) -> list[int]:
     return [int(status) for status in STATUS_LINE.findall(received)]
 
 
+async def converse(world: ApplicationWorld, client: Client, raw: bytes, size: int) -> None:
+    """Send what there is, in segments, and let the store answer until no more is asked of it."""
+    for at in range(0, len(raw), size):
+        client.send(raw[at : at + size])
+        world.turn()
+    while True:
+        asked = len(client.exchanges)
+        world.store.answer()
+        world.turn()
+        await asyncio.sleep(0)  # a pipeline that was full reads on in the loop's next turn
+        if len(client.exchanges) == asked and all(exchange.is_answered for exchange in client.exchanges):
+            break
+    client.protocol.eof_received()
+
+
 @settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(damaged(), st.integers(1, 400))
 def test_damaged_requests_are_answered_or_refused_and_never_break_anything(raw: bytes, size: int) -> None:
     world = worker()
     client = Client(world.application)
-    for at in range(0, len(raw), size):
-        client.send(raw[at : at + size])
-        world.turn()
-    world.store.answer()
-    world.turn()
-    client.protocol.eof_received()
-    for _ in range(3):  # until the answers that only time brings
-        world.wait(3)
+    loop().run_until_complete(asyncio.wait_for(converse(world, client, raw, size), HANGS_S))
     statuses = [status for status in statuses_of(client.received) if status != 100]
     assert set(statuses) <= EXPECTED, client.received
-    answered = [exchange for exchange in client.exchanges if exchange.is_answered]
-    assert answered == client.exchanges
-    # One answer for each request that came in whole, and one more for what was none.
-    assert len(client.exchanges) <= len(statuses)
+    # One answer for each request that came in whole, and at most one more, for what was none.
+    assert all(exchange.is_answered for exchange in client.exchanges)
+    assert len(statuses) - len(client.exchanges) >= 0
     assert world.application.admission.limit == 10_000
-    client.shared.on_tick(NOW_S + 2 * LINGER_S, 0)
-    client.shared.on_tick(NOW_S + client.options.idle_timeout_s + LINGER_S + 1, 0)
+    for second in (2 * LINGER_S, client.options.idle_timeout_s + LINGER_S + 1):
+        client.shared.on_tick(NOW_S + second, 0)
     assert client.transport.is_closed or client.transport.is_shut
     assert world.ask("GET", "/healthz").status == 200

@@ -1,7 +1,8 @@
 """A server with a tiny application whose paths misbehave on purpose; run as a process by `server_process`.
 
 `/echo` gives the body back, `/pid` the worker's process, `/ready` whether it is ready, `/later?MS` answers
-after a while, `/busy?MS` blocks the loop for it, `/hang` blocks it for ever, `/die` ends the process.
+after a while, `/busy?MS` blocks the loop for it, `/hang` blocks it for ever, `/die` ends the process,
+`/hoard?MIB` keeps so much memory for good.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from fastserve.server.arbiter import run
 from fastserve.server.exchange import Exchange
 from fastserve.server.generation import Definitions
 from fastserve.server.options import ServerOptions
+from fastserve.server.tls import make_tls_context
 from fastserve.server.worker import WorkerContext
 
 
@@ -28,6 +30,7 @@ class Echo:
         self._version = version
         self._context = context
         self._boot = boot
+        self._hoard: list[bytearray] = []
 
     async def start(self) -> None:
         if self._boot == "fails":
@@ -69,6 +72,9 @@ class Echo:
                 sys.stderr.write("hanging\n")
                 sys.stderr.flush()
                 time.sleep(3600)
+            case "/hoard":
+                self._hoard.append(bytearray(b"\1") * (int(exchange.query) << 20))
+                exchange.respond(200, b"%d" % os.getpid())
             case "/die":
                 os._exit(9)
             case _:
@@ -83,16 +89,18 @@ def main() -> int:
     settings = json.loads(sys.argv[1])
     boot = settings.pop("boot", "")
     file = settings.pop("version_file", "")
+    tls = settings.pop("tls", [])
     options = ServerOptions(**{"port": 0, **settings})
-    first = Definitions(options, lambda context: Echo(context, boot, read_version(file)))
-    return run(first, (lambda: reloaded(options, file)) if file else None)
+    context = make_tls_context(*tls) if tls else None
+    first = Definitions(options, lambda context: Echo(context, boot, read_version(file)), None, context)
+    return run(first, (lambda: reloaded(options, file, tls)) if file or tls else None)
 
 
 def read_version(file: str) -> str:
     return Path(file).read_text() if file else ""
 
 
-def reloaded(options: ServerOptions, file: str) -> Definitions:
+def reloaded(options: ServerOptions, file: str, tls: list[str]) -> Definitions:
     """Read the version anew, as a reload reads definitions."""
     version = read_version(file)
     if version == "broken":
@@ -100,7 +108,11 @@ def reloaded(options: ServerOptions, file: str) -> Definitions:
     if version == "hangs":
         time.sleep(3600)
     boot = "fails" if version == "fails" else ""
-    return Definitions(options, lambda context: Echo(context, boot, version))
+    return Definitions(
+        options,
+        lambda context: Echo(context, boot, version),
+        tls=make_tls_context(*tls) if tls else None,
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import re
 import select
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -68,7 +69,7 @@ class Server:
 
     def wait_until_listening(self) -> None:
         """Wait for the line that says where it listens, and remember that."""
-        ready = self.wait_for(r"listening on http://(?:\[(.+)\]|(.+)):(\d+) with \d+ workers?\n")
+        ready = self.wait_for(r"listening on https?://(?:\[(.+)\]|(.+)):(\d+) with \d+ workers?\n")
         self.host, self.port = ready[1] or ready[2], int(ready[3])
 
     def wait(self) -> int:
@@ -91,6 +92,17 @@ class Server:
 
     def connect(self) -> Connection:
         connection = Connection(socket.create_connection((self.host, self.port), PATIENCE_S))
+        self._connections.append(connection)
+        return connection
+
+    def connect_tls(self, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> Connection:
+        """Connect and shake hands; the connection's socket is then an `ssl.SSLSocket`."""
+        plain = socket.create_connection((self.host, self.port), PATIENCE_S)
+        try:
+            connection = Connection(context.wrap_socket(plain, server_hostname=self.host, session=session))
+        except BaseException:
+            plain.close()
+            raise
         self._connections.append(connection)
         return connection
 

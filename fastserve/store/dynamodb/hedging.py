@@ -27,6 +27,8 @@ LOOK_AGAIN_S = 0.002
 # Where half of at least so many calls under way are slow, or soon will be, nothing is to be gained elsewhere.
 MANY = 4
 SOON = 0.75
+# A slow call that got no copy, for lack of budget or for many others that were slow, may get one a bit later.
+TRY_AGAIN = 0.25
 
 SLOW_MARK, VERY_SLOW_MARK = 1, 2
 
@@ -59,27 +61,27 @@ class Hedger:
     def _look(self) -> None:
         """Find the calls that have become slow, and when the next one will."""
         now_s = self._loop.time()
-        law, marks, pool = self.law, self._marks, self._pool
+        law, pool = self.law, self._pool
         law.observe(pool.answered - law.copies, now_s)
-        after_s = law.after_s
-        next_s = now_s + after_s
+        next_s = now_s + law.after_s
         suspects: list[tuple[Connection, Call]] = []
-        self._marks = {}
+        marks, self._marks = self._marks, {}
         self._busy = self._aged = 0
         for connection in pool.connections:
             call = connection.call
             if call is None or (type(call) is Copy and call.is_second):
                 continue
-            self._busy += 1
-            self._aged += now_s - connection.sent_s >= SOON * after_s
-            mark = 0
+            if type(call) is not Copy:
+                self._busy += 1
+                self._aged += now_s - connection.sent_s >= SOON * law.after_s
             known = marks.get(connection)
+            mark = 0
             if known is not None and known[0] is call:
                 mark = known[1]
                 self._marks[connection] = known
             if mark == VERY_SLOW_MARK:
                 continue
-            due_s = connection.sent_s + (after_s * VERY_SLOW if mark else after_s)
+            due_s = self._due_s(connection, mark, now_s)
             if due_s <= now_s:
                 suspects.append((connection, call))
             else:
@@ -87,31 +89,47 @@ class Hedger:
         if suspects:
             # The first hop still comes before the loop asks the kernel, the second after it.
             self._loop.call_soon(self._loop.call_soon, self._settle_suspects, suspects)
+            next_s = min(next_s, now_s + law.after_s * TRY_AGAIN)
         delay_s = max(LOOK_AGAIN_S, next_s - now_s)
         self._timer = self._loop.call_later(delay_s, self._look) if pool.is_watched else None
 
-    def _settle_suspects(self, suspects: list[tuple[Connection, Call]]) -> None:
-        slow = [(connection, call) for connection, call in suspects if connection.call is call]
-        law = self.law
-        most_are_slow = self._busy >= MANY and 2 * self._aged >= self._busy
-        for connection, call in slow:
-            if connection in self._marks:
-                law.note_very_slow()
-                self._marks[connection] = (call, VERY_SLOW_MARK)
-                continue
-            law.note_slow()
-            may_be_copied = isinstance(call, Try) and call.is_read
-            if may_be_copied and not most_are_slow and self._pool.has_room and law.take():
-                self._send_copy(connection, call)
-            self._marks[connection] = (connection.call or call, SLOW_MARK)
+    def _due_s(self, connection: Connection, mark: int, now_s: float) -> float:
+        """Return when there is something to be done about a call."""
+        after_s = self.law.after_s
+        if mark == 0:
+            return connection.sent_s + after_s
+        if type(connection.call) is Copy or self.law.all_slow:
+            return connection.sent_s + after_s * VERY_SLOW
+        return now_s  # it is slow and has no copy: perhaps it may have one now
 
-    def _send_copy(self, connection: Connection, call: Call) -> None:
+    def _settle_suspects(self, suspects: list[tuple[Connection, Call]]) -> None:
+        law = self.law
+        now_s = self._loop.time()
+        most_are_slow = self._busy >= MANY and 2 * self._aged >= self._busy
+        for connection, call in suspects:
+            if connection.call is not call:
+                continue
+            again = connection in self._marks
+            if not again:
+                law.note_slow()
+            mark = SLOW_MARK
+            if now_s - connection.sent_s >= law.after_s * VERY_SLOW:
+                law.note_very_slow()
+                mark = VERY_SLOW_MARK
+            may_be_copied = isinstance(call, Try) and call.is_read
+            current = call
+            if may_be_copied and not most_are_slow and self._pool.has_room and law.take(again=again):
+                current = self._send_copy(connection, call)
+            self._marks[connection] = (current, mark)
+
+    def _send_copy(self, connection: Connection, call: Call) -> Copy:
         pair = Pair(call, self.law)
-        connection.call = Copy(pair, call, call.timeout_s, is_second=False)
+        first = connection.call = Copy(pair, call, call.timeout_s, is_second=False)
         age_s = self._loop.time() - connection.sent_s
         # Both have their time at the same moment, so that the pair takes no longer than a call alone.
         left_s = max(call.timeout_s - age_s, self.law.after_s)
         self._pool.request(Copy(pair, call, left_s, is_second=True))
+        return first
 
 
 class Pair:

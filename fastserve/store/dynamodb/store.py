@@ -109,6 +109,8 @@ class DynamoDBStore:
         counts = self._caller.counts
         if self._hedges is not None:
             counts.hedges, counts.hedges_won = self._hedges.copies, self._hedges.won
+        if self._caller.breaker is not None:
+            counts.circuit_opened = self._caller.breaker.opened
         return counts
 
     async def describe_tables(self, names: Sequence[str]) -> dict[str, TableSpec | None]:

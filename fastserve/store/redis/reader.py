@@ -219,7 +219,8 @@ class RedisReader:
         lost = [read for read in reads if id(read.group) in errors]
         for read in lost:
             read.error = errors[id(read.group)]
-        self._settle(lost)
+        if lost:
+            self._settle(lost)
         if len(lost) < len(reads):
             self._send([read for read in reads if id(read.group) not in errors], None)
 

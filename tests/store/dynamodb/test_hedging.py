@@ -47,7 +47,8 @@ class EagerLaw(HedgeLaw):
         self.slow += 1
         self._seen.set()
 
-    def take(self) -> bool:
+    def take(self, *, again: bool = False) -> bool:
+        del again
         self.copies += 1
         return True
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
+import redis
 
 from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
@@ -16,6 +17,7 @@ from fastserve.store.interface import OnlineStore, TableSpec, VersionedRow
 from fastserve.store.url import open_store
 from tests.store.test_contract import fetched, key_read, rows_in
 from tests.support.redis_servers import free_port, redis_started
+from tests.support.server_process import ROOT
 
 Story = Callable[[OnlineStore], Awaitable[None]]
 
@@ -179,3 +181,46 @@ def test_a_script_s_write_is_not_repeated_into_another_version(tmp_path: Path) -
             assert [row and row.version for row in rows] == [30] * 8
 
         told(f"redis://127.0.0.1:{server.port}", story)
+
+
+def documented_rights() -> tuple[list[str], list[str]]:
+    """Return the rules of the ACL that docs/stores.md gives, and those that a cluster needs too."""
+    text = (ROOT / "docs" / "stores.md").read_text(encoding="utf-8")
+    rules = text.partition("ACL SETUSER fastserve on >PASSWORD ")[2].partition("\n\n")[0].split()
+    more = text.partition("… and for a cluster: ")[2].partition("\n\n")[0].split()
+    assert len(rules) > 10
+    assert len(more) > 2
+    return rules, more
+
+
+async def whole_life(store: OnlineStore) -> None:
+    """Do everything that a store does."""
+    await write_and_read(store)
+    table = store.table_prefix + "views"
+    row = VersionedRow(1, bytes(24), b"ids", 4_000_000_000)
+    assert await store.replace_row(table, "b", row) is row
+    assert await store.get_versioned(table, ["b"]) == [row]
+    await store.put_newest(table, [("c", bytes(24))])
+    found = [pair async for page in store.scan_rows(table) for pair in page]
+    assert sorted(key for key, _ in found) == ["a", "b", "c"]
+    await store.delete_rows(table, ["a", "b", "c"])
+    assert await store.get_rows(table, ["a", "b", "c"]) == [None, None, None]
+
+
+def test_the_documented_rights_are_enough(
+    tmp_path: Path, redis_cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules, more = documented_rights()
+    rights = ("reset", "on", ">hunter2", *rules)
+    host, port = redis_cluster.split(":")
+    with redis_started(tmp_path) as server, redis.Redis(host=host, port=int(port)) as first:
+        masters = [int(master[1]) for _, _, master, *_ in first.execute_command("CLUSTER SLOTS")]
+        for each in (server.port, *masters):
+            with redis.Redis(port=each) as client:
+                client.execute_command(
+                    "ACL", "SETUSER", "fastserve", *rights, *(more if each in masters else ())
+                )
+        monkeypatch.setenv("REDIS_USERNAME", "fastserve")
+        monkeypatch.setenv("REDIS_PASSWORD", "hunter2")
+        told(f"redis://127.0.0.1:{server.port}?prefix=prod.", whole_life)
+        told(f"redis+cluster://{redis_cluster}?prefix=prod.", whole_life)
