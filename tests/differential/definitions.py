@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from fastserve import (
 from fastserve.sdk.repo import Repo
 from tests.differential.twin import Lifetime, Period, Rules, Series, Wanted
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 USER = Entity("user", Field("user_id", String))
 COLUMNS: Mapping[str, DataType] = {
     "amount": Float64,
@@ -57,6 +58,7 @@ class Definition:
     rules: Rules
     asked: Mapping[str, Wanted]
     horizon_ns: int
+    start_ns: int | None = None
 
 
 def duration(time_ns: int) -> timedelta:
@@ -110,6 +112,7 @@ def define(
     rules: Rules,
     asked: Sequence[Wanted] | Mapping[str, Wanted],
     horizon_ns: int,
+    start_ns: int | None = None,
 ) -> Definition:
     """Return a view with these aggregates; those of a view have one secondary key, or none.
 
@@ -131,13 +134,14 @@ def define(
         aggregation_interval=duration(rules.interval_ns),
         leading_edge="last_complete_tile" if rules.last_complete_tile else "now",
         horizon=duration(horizon_ns),
+        start_time=None if start_ns is None else EPOCH + duration(start_ns),
         aggregation_secondary_key=None if secondary is None else Field(secondary, COLUMNS[secondary]),
     )
     for added in view.aggregates[len(asked) :]:  # the secondary keys
         like = next(w for w in named.values() if window_of(w.period) == added.time_window)
         assert added.name is not None
         named[added.name] = replace(like, function="secondary_keys", column=str(secondary), params={})
-    return Definition(view, rules, named, horizon_ns)
+    return Definition(view, rules, named, horizon_ns, start_ns)
 
 
 def repo_of(folder: Path, *definitions: Definition) -> Repo:

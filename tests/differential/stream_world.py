@@ -91,6 +91,13 @@ class World:
         await self.send(events, senders)
         self.model.pushed += events
 
+    async def rehearse(self) -> None:
+        """Push events that are only looked at."""
+        events = self.data.draw(st.lists(self.new_events(), min_size=1, max_size=3), label="rehearsed")
+        body = {"dry_run": True, "records": {"pushes": [{"record": record_of(each)} for each in events]}}
+        status, document = await self.any_worker()[0].post("/ingest", body, self.now_ns)
+        assert status == 200, document
+
     async def send(self, events: Sequence[RawEvent], senders: Sequence[Served]) -> None:
         """Send one request, to several workers at a time if several are named."""
         self.requests += 1
@@ -239,7 +246,7 @@ class World:
         if not asked:
             return
         source, old = self.definition.view.source, self.definition
-        self.definition = define("view", source, old.rules, asked, old.horizon_ns)
+        self.definition = define("view", source, old.rules, asked, old.horizon_ns, old.start_ns)
         self.lasting &= set(self.definition.asked)
         self.model.definition = self.definition
         self.repo = repo_of(self.folder, self.definition)
@@ -258,26 +265,32 @@ class World:
         self.now_ns += self.data.draw(exactly | st.integers(0, horizon_ns), label="later by")
 
     async def read(self) -> None:
-        """Read all keys from one worker, and hold them against the model."""
+        """Read all keys from one worker, whose clock may be behind, and hold them against the model."""
         served, complete_until_ns = self.any_worker()
-        await self.check(served, complete_until_ns, [self.model])
+        behind_ns = self.data.draw(st.sampled_from([0, 0, 0, 1, SKEW_NS, SKEW_NS + 1]), label="behind by")
+        await self.check(served, complete_until_ns, [self.model], behind_ns)
 
     async def check(
-        self, served: Served, complete_until_ns: int | None, states: Sequence[StreamModel]
+        self,
+        served: Served,
+        complete_until_ns: int | None,
+        states: Sequence[StreamModel],
+        behind_ns: int = 0,
     ) -> None:
         """Read all keys, each of which must be as one of these states has it."""
         keys = [*KEYS, "nobody"]
-        vectors = await served.vectors("view", [{"user_id": key} for key in keys], self.now_ns)
+        time_ns = self.now_ns - behind_ns
+        vectors = await served.vectors("view", [{"user_id": key} for key in keys], time_ns)
         for key, vector in zip(keys, vectors, strict=True):
-            wrong = [self.wrong(state, key, vector, complete_until_ns) for state in states]
+            wrong = [self.wrong(state, key, vector, time_ns, complete_until_ns) for state in states]
             if all(wrong):
                 pytest.fail("\n".join(each for each in wrong if each))
 
     def wrong(
-        self, model: StreamModel, key: str, vector: Vector, complete_until_ns: int | None
+        self, model: StreamModel, key: str, vector: Vector, time_ns: int, complete_until_ns: int | None
     ) -> str | None:
-        """Return what is wrong about a vector, None where all is right."""
-        expected = model.expected(key, self.now_ns, complete_until_ns)
+        """Return what is wrong about a vector of some moment, None where all is right."""
+        expected = model.expected(key, time_ns, complete_until_ns)
         statuses = set(vector.statuses.values())
         got = {name.split(".")[1]: value for name, value in vector.values.items()}
         if len(statuses) != 1:
@@ -304,7 +317,7 @@ class World:
         lines = [
             f"{name} of key {key!r}: {told!r} ({', '.join(statuses)}), expected {want!r}",
             f"  {wanted}, {rules}, horizon {self.definition.horizon_ns}, blocks of {self.model.block_ns}",
-            f"  now {self.now_ns}, row as of {as_of_ns}, complete until {self.model.complete_until_ns}",
+            f"  at {expected.time_ns}, row as of {as_of_ns}, complete until {self.model.complete_until_ns}",
         ]
         windows = [bounds_ns(rules, span, wanted.hop_ns, expected.time_ns) for span in spans_of(wanted)]
         lines += [f"  window {bounds}" for bounds in windows]

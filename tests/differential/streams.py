@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.differential.definitions import Definition
-from tests.differential.twin import Lifetime, RawEvent, Series, Wanted, answer, bounds_ns
+from tests.differential.twin import Lifetime, RawEvent, Series, Span, Wanted, answer, bounds_ns, hop_ns_of
 from tests.support.stream_load import time_text
 
 SKEW_NS = 60 * 10**9
@@ -100,17 +100,41 @@ class StreamModel:
         as_of_ns = self.as_of_ns(until_ns)
         earliest_ns = self.earliest_ns(as_of_ns)
         events: dict[str, list[RawEvent]] = {}
-        for event in seen:
+        for event in self._since_start(seen):
             if event.time_ns < as_of_ns and (earliest_ns is None or event.time_ns >= earliest_ns):
                 events.setdefault(event.key, []).append(event)
         if forget:
+            # Between the windows may lie events that none of them holds before the next row is due.
+            events = {
+                key: own for key, own in events.items() if any(self._comes_in(e, as_of_ns) for e in own)
+            }
             self.rows = {key: row for key, row in self.rows.items() if key in events}
         self.rows |= {key: Row(as_of_ns, tuple(own)) for key, own in events.items()}
         self.complete_until_ns = as_of_ns
 
+    def _since_start(self, events: Iterable[RawEvent]) -> list[RawEvent]:
+        """Return the events that the view counts at all."""
+        start_ns = self.definition.start_ns
+        return [event for event in events if start_ns is None or event.time_ns >= start_ns]
+
+    def _comes_in(self, event: RawEvent, as_of_ns: int) -> bool:
+        """Tell whether a window that is asked within a row's horizon holds an event."""
+        rules = self.definition.rules
+        for wanted in self.definition.asked.values():
+            for span in spans_of(wanted):
+                first_ns = as_of_ns
+                if isinstance(span, Span) and span.offset_ns:
+                    hop_ns = hop_ns_of(rules, span.size_ns, wanted.hop_ns)
+                    first_ns = max(as_of_ns, (event.time_ns // hop_ns + 1) * hop_ns - span.offset_ns)
+                start_ns, _ = bounds_ns(rules, span, wanted.hop_ns, first_ns)
+                in_time = first_ns <= as_of_ns + self.definition.horizon_ns
+                if in_time and (start_ns is None or start_ns <= event.time_ns):
+                    return True
+        return False
+
     def expected(self, key: str, now_ns: int, complete_until_ns: int | None) -> Expected:
         """Return what a key's vector must be, asked of a server that knows the view complete until then."""
-        own = [event for event in self.pushed if event.key == key]
+        own = [event for event in self._since_start(self.pushed) if event.key == key]
         row = self.rows.get(key)
         horizon_ns = self.definition.horizon_ns
         if row is not None:

@@ -32,7 +32,8 @@ def definitions(draw: st.DrawFn, folder: Path) -> Definition:
         draw(st.sampled_from([HOUR_NS, 5 * HOUR_NS + 1000, DAY_NS, 2 * DAY_NS])), rules.interval_ns
     )
     history = str(folder / "*.parquet") if draw(st.booleans()) else None
-    return define("view", push_source("pushes", history), rules, asked, horizon_ns)
+    start_ns = draw(st.none() | st.integers(-48, 24).map(lambda hours: drawn.T0_NS + hours * HOUR_NS))
+    return define("view", push_source("pushes", history), rules, asked, horizon_ns, start_ns)
 
 
 async def live(world: World, steps: Sequence[str]) -> None:
@@ -48,7 +49,7 @@ async def live(world: World, steps: Sequence[str]) -> None:
 
 STEPS = (
     *("push", "push", "push", "make_rows", "advance", "advance"),
-    *("restart", "push_bad", "at_once", "at_once", "redefine"),
+    *("restart", "push_bad", "rehearse", "at_once", "at_once", "redefine"),
 )
 
 
