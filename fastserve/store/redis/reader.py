@@ -77,6 +77,7 @@ class RedisReader:
     """A `serving.coalescer.Reader` over connections of our own."""
 
     __slots__ = (
+        "_awaited",
         "_budget",
         "_counts",
         "_describe",
@@ -112,6 +113,7 @@ class RedisReader:
         self._known: dict[int, GroupKeys] = {}
         self._losses = nodes.losses
         self._learning: set[asyncio.Task[None]] = set()
+        self._awaited: dict[int, list[KeyRead]] = {}
 
     def fetch(self, reads: Sequence[KeyRead]) -> None:
         """Ask for all keys of ``reads``; settle each when its rows are there or can't be had."""
@@ -187,42 +189,56 @@ class RedisReader:
 
     # Tables.
 
-    def _learn_soon(self, reads: list[KeyRead]) -> None:
-        task = self._loop.create_task(self._learn(reads))
-        self._learning.add(task)
-        task.add_done_callback(partial(self._on_learned, reads))
+    def _learn_soon(self, reads: Sequence[KeyRead]) -> None:
+        """Look for the tables of reads that are the first of their groups; others wait for the same look."""
+        groups: list[ReadGroup] = []
+        for read in reads:
+            awaited = self._awaited.get(id(read.group))
+            if awaited is None:
+                self._awaited[id(read.group)] = [read]
+                groups.append(read.group)
+            else:
+                awaited.append(read)
+        if groups:
+            deadline_s = max(read.deadline_s for read in reads)
+            task = self._loop.create_task(self._learn(groups, deadline_s))
+            self._learning.add(task)
+            task.add_done_callback(partial(self._on_learned, groups))
 
-    def _on_learned(self, reads: Sequence[KeyRead], task: asyncio.Task[None]) -> None:
+    def _on_learned(self, groups: Sequence[ReadGroup], task: asyncio.Task[None]) -> None:
         self._learning.discard(task)
         if task.cancelled():  # perhaps before its first step
-            self._fail(reads, CLOSED)
+            self._fail(self._take_awaited(groups), CLOSED)
 
-    async def _learn(self, reads: list[KeyRead]) -> None:
-        """Look for the tables of reads that are the first of their groups, then send the reads."""
-        groups = {id(read.group): read.group for read in reads}
-        names = list(dict.fromkeys(name for group in groups.values() for name in group.tables))
-        deadline_s = max(read.deadline_s for read in reads)
+    def _take_awaited(self, groups: Sequence[ReadGroup]) -> list[KeyRead]:
+        return [read for group in groups for read in self._awaited.pop(id(group), ())]
+
+    async def _learn(self, groups: Sequence[ReadGroup], deadline_s: float) -> None:
+        """Look for the tables of groups, then send the reads that wait for them."""
+        names = list(dict.fromkeys(name for group in groups for name in group.tables))
         try:
             async with asyncio.timeout_at(deadline_s):
                 found = await self._describe(names)
         except StoreError as error:
-            self._fail(reads, error)
+            self._fail(self._take_awaited(groups), error)
             return
         except TimeoutError:
-            self._fail(reads, TIMED_OUT)
+            reads = self._take_awaited(groups)
+            late = [read for read in reads if read.deadline_s <= deadline_s]
+            self._fail(late, TIMED_OUT)
+            if len(late) < len(reads):
+                self._learn_soon([read for read in reads if read.deadline_s > deadline_s])
             return
-        errors: dict[int, StoreError] = {}
-        for key, group in groups.items():
+        good: list[KeyRead] = []
+        for group in groups:
             wrong = self._note(group, found)
-            if wrong is not None:
-                errors[key] = wrong
-        lost = [read for read in reads if id(read.group) in errors]
-        for read in lost:
-            read.error = errors[id(read.group)]
-        if lost:
-            self._settle(lost)
-        if len(lost) < len(reads):
-            self._send([read for read in reads if id(read.group) not in errors], None)
+            reads = self._take_awaited([group])
+            if wrong is None:
+                good += reads
+            else:
+                self._fail(reads, wrong)
+        if good:
+            self._send(good, None)
 
     def _note(self, group: ReadGroup, found: dict[str, TableSpec | None]) -> StoreError | None:
         """Remember a group whose tables are there; return what is wrong with one that has others."""
