@@ -6,7 +6,8 @@ the error that befell its own tables and key.
 1. Failures that a moment cures are tried again inside the reads' deadlines, as far as the budget goes.
 2. A redirected read goes where it is sent, at once; the others of its call are settled without it.
 3. A table is looked for before its first read, and again after a connection was lost: a server that comes
-   back empty is an error that names the table, not a store full of absent rows.
+   back empty is an error that names the table, not a store full of absent rows. (In a cluster reads go on
+   meanwhile.)
 4. Nothing is remembered about a key: the next fetch asks again.
 
 In a cluster the tables of one read share a slot (`layout`), so each read is an MGET of its own, and all those
@@ -81,6 +82,7 @@ class RedisReader:
         "_budget",
         "_counts",
         "_describe",
+        "_doubting",
         "_known",
         "_learning",
         "_loop",
@@ -114,6 +116,7 @@ class RedisReader:
         self._losses = nodes.losses
         self._learning: set[asyncio.Task[None]] = set()
         self._awaited: dict[int, list[KeyRead]] = {}
+        self._doubting: asyncio.Task[None] | None = None
 
     def fetch(self, reads: Sequence[KeyRead]) -> None:
         """Ask for all keys of ``reads``; settle each when its rows are there or can't be had."""
@@ -136,7 +139,7 @@ class RedisReader:
         nodes = self._nodes
         if self._losses != nodes.losses:
             self._losses = nodes.losses
-            self._known.clear()
+            self._doubt()
         known = self._known
         slots = nodes.slots
         unknown: list[KeyRead] = []
@@ -188,6 +191,33 @@ class RedisReader:
         node.send(Call(payload, replies, deadline_s, on_done))
 
     # Tables.
+
+    def _doubt(self) -> None:
+        """Look again for the tables: a server that was lost may have come back empty.
+
+        Reads of one server wait for it. In a cluster a node that is away must not hold up others,
+        and tables may be described on that very node: there they are looked for beside the reads.
+        """
+        if self._nodes.slots is None:
+            self._known.clear()
+        elif self._known and self._doubting is None:
+            self._doubting = self._loop.create_task(self._look_again())
+            self._learning.add(self._doubting)
+            self._doubting.add_done_callback(self._learning.discard)
+
+    async def _look_again(self) -> None:
+        groups = [keys.group for keys in self._known.values()]
+        try:
+            found = await self._describe(
+                list(dict.fromkeys(name for group in groups for name in group.tables))
+            )
+            for group in groups:
+                if any(found[name] is None for name in group.tables):
+                    self._known.pop(group.index, None)  # its next read is told so
+        except StoreError:
+            self._losses = -1  # the next read has it done again
+        finally:
+            self._doubting = None
 
     def _learn_soon(self, reads: Sequence[KeyRead]) -> None:
         """Look for the tables of reads that are the first of their groups; others wait for the same look."""
