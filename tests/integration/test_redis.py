@@ -21,11 +21,7 @@ from tests.support.feature_server import (
     serving_features,
     with_store,
 )
-from tests.support.redis_servers import (  # noqa: F401 - pytest finds fixtures by their names here
-    RedisServer,
-    redis_cluster,
-    redis_started,
-)
+from tests.support.redis_servers import RedisServer, redis_started
 from tests.support.server_process import Connection, Server
 
 REPO = """
@@ -110,7 +106,7 @@ def check_a_day(server: Server, repo: Path, url: str) -> None:
     assert vectors(server, "u2") == ["s4", "17", "11", "2"]
 
 
-def test_a_cluster_serves_what_was_pushed_and_compacted(redis_cluster: str, repo: Path) -> None:  # noqa: F811
+def test_a_cluster_serves_what_was_pushed_and_compacted(redis_cluster: str, repo: Path) -> None:
     url = f"redis+cluster://{redis_cluster}?prefix=day."
     set_up(repo, url)
     with serving_features(repo, url, "--workers", "2") as server:

@@ -248,8 +248,9 @@ def test_a_node_that_is_away_holds_up_only_its_own_keys(tmp_path: Path) -> None:
     folders = [tmp_path / str(number) for number in range(3)]
     for folder in folders:
         folder.mkdir()
-    # The others take it for alive until the end of the test: no failover, no word of a cluster that is down.
-    with redis_cluster_started(folders, (*DURABLE, "--cluster-node-timeout", "60000")) as servers:
+    # A node that comes back waits for as long as this before it serves.
+    options = ("--cluster-node-timeout", "500", "--cluster-require-full-coverage", "no")
+    with redis_cluster_started(folders, (*DURABLE, *options)) as servers:
         away = servers[1]
         keys = [f"user-{number}" for number in range(60)]
         end = 2 * layout.SLOTS // 3
