@@ -41,8 +41,9 @@ VOLUME ["/var/lib/fastserve"]
 USER 10001:10001
 EXPOSE 8080
 STOPSIGNAL SIGTERM
+# Where there is an admin port it is asked, since the other one may speak TLS.
 # A bare socket: this runs every few seconds, and an HTTP library takes longer to import than the answer to come.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 \
-    CMD ["/opt/fastserve/bin/python", "-c", "import os, socket; s = socket.create_connection(('127.0.0.1', int(os.environ.get('FASTSERVE_PORT') or 8080)), 2); s.sendall(b'GET /healthz HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n'); raise SystemExit(not s.recv(64).startswith(b'HTTP/1.1 200 '))"]
+    CMD ["/opt/fastserve/bin/python", "-c", "import os, socket; s = socket.create_connection(('127.0.0.1', int(os.environ.get('FASTSERVE_ADMIN_PORT') or os.environ.get('FASTSERVE_PORT') or 8080)), 2); s.sendall(b'GET /healthz HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n'); raise SystemExit(not s.recv(64).startswith(b'HTTP/1.1 200 '))"]
 ENTRYPOINT ["/opt/fastserve/bin/fastserve"]
 CMD ["serve"]

@@ -16,7 +16,7 @@ DYNOXIDE_SHA512 := sBHqlxJ9ANkLluFkYRfd5r8Y0ApFew4FhOrlhgRAgD4XzEoFOukEo1nuBTQ1+
 DYNOXIDE := .tools/dynoxide/dynoxide
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type check lock upgrade wheel docs perf perf-smoke perf-scenarios perf-compare \
+.PHONY: help demo test lint format type check lock upgrade wheel sbom docs perf perf-smoke perf-scenarios perf-compare \
 	perf-check tools clean
 
 help:  ## Say what can be made
@@ -95,6 +95,10 @@ upgrade:  ## Make the lock files with the newest versions
 
 wheel: $(VENV)/.installed-dev  ## Build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build --no-isolation
+
+sbom: | $(BIN)/python  ## Write dist/sbom.cdx.json: what the server runs with, as CycloneDX
+	@mkdir -p dist
+	$(BIN)/python deploy/sbom.py requirements.lock pyproject.toml > dist/sbom.cdx.json
 
 # Short rounds, so that all shapes have had their turns within five minutes. For figures to quote: an idle machine.
 perf: $(VENV)/.installed-dev  ## Measure a request's CPU beside the bare server, the floor and the budget

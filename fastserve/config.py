@@ -244,6 +244,24 @@ class Settings:
         "Time for a request's headers to arrive once its first byte has; then 408.",
         unit="ms",
     )
+    header_limit_bytes: int = _setting(
+        32 * KIB,
+        _whole(1 * KIB, 1 * MIB),
+        "Largest head of a request without its first line, which may have 8 KiB; then 431.",
+        unit="bytes",
+    )
+    body_rate_bytes_per_s: int = _setting(
+        1 * KIB,
+        _whole(1, 1024 * MIB),
+        "How fast a request's body has to come on average once header_timeout_ms has passed; then 408.",
+        unit="bytes/s",
+    )
+    write_timeout_ms: int = _setting(
+        30_000,
+        _TIMEOUT,
+        "Time for which a client may read nothing of an answer that waits for it; then it is cut off.",
+        unit="ms",
+    )
     idle_timeout_ms: int = _setting(
         90_000,
         _whole(1, 86_400_000),
@@ -330,7 +348,7 @@ class Settings:
         unit="vectors",
     )
     overload_wait_ms: int = _setting(
-        25,
+        500,
         _whole(1, 60_000),
         "When requests have waited longer than this for a tenth of a second without a break, a worker "
         "refuses what is too much for it with 503, until it keeps up again.",

@@ -1,9 +1,10 @@
 """What a faulty store does to reads: `python -m perf.store_faults [--reads N] [--only …]`.
 
 The stand-in DynamoDB answers by a law; the store's own client reads single keys, a few at a time, first some
-without hedged reads, then as many with them, and so on. For both: quantiles of the reads' latency as the caller
-sees it, and the calls that the stand-in counted. The breaker is always on. On a shared machine a process may
-get no CPU for 100 ms: reads in which this one got none for 20 ms are left out, and counted (`held up`).
+without hedged reads, then as many with them, and so on. For both: quantiles of the reads' latency as the
+caller sees it, and the calls that the stand-in counted. The breaker is always on. On a shared machine a
+process may get no CPU for 100 ms: reads in which this one got none for 20 ms are left out, and counted (`held
+up`).
 """
 
 from __future__ import annotations

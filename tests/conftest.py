@@ -5,6 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+from tests.support.redis_servers import redis_cluster, redis_server
+
+__all__ = ["redis_cluster", "redis_server"]  # of each server one for the session, for whoever asks for it
+
 # No deadline: it measures the machine's other tenants. A failure prints the blob that plays it again.
 settings.register_profile("fastserve", deadline=None, print_blob=True)
 settings.load_profile("fastserve")

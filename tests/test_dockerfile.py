@@ -105,7 +105,8 @@ def test_the_health_check_runs_without_a_shell_and_without_curl() -> None:
     python, flag, code = json.loads(command)
     assert (python, flag) == ("/opt/fastserve/bin/python", "-c")
     assert "--timeout=" in options
-    assert "'127.0.0.1', int(os.environ.get('FASTSERVE_PORT') or 8080)" in code
+    port = "os.environ.get('FASTSERVE_ADMIN_PORT') or os.environ.get('FASTSERVE_PORT') or 8080"
+    assert f"'127.0.0.1', int({port})" in code
     ast.parse(code)
     (request,) = re.findall(r"sendall\((b'.*?')\)", code)
     assert ast.literal_eval(request).split(b"\r\n") == [
@@ -117,14 +118,17 @@ def test_the_health_check_runs_without_a_shell_and_without_curl() -> None:
     ]
 
 
+@pytest.mark.parametrize("variable", ["FASTSERVE_PORT", "FASTSERVE_ADMIN_PORT"])
 @pytest.mark.parametrize("status, healthy", [(b"200 OK", True), (b"503 Service Unavailable", False)])
-def test_the_health_check_tells_a_healthy_server_from_another(status: bytes, *, healthy: bool) -> None:
+def test_the_health_check_tells_a_healthy_server_from_another(
+    status: bytes, variable: str, *, healthy: bool
+) -> None:
     (check,) = final("HEALTHCHECK")
     code = json.loads(check.partition("CMD ")[2])[2]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(10)
         port = listener.getsockname()[1]
-        checker = subprocess.Popen([sys.executable, "-c", code], env={"FASTSERVE_PORT": str(port)})
+        checker = subprocess.Popen([sys.executable, "-c", code], env={variable: str(port)})
         with listener.accept()[0] as connection:
             connection.recv(1000)
             connection.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\n\r\n")

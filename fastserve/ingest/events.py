@@ -149,8 +149,9 @@ class ViewFeed:
                 f"Timestamp `{self._time}`: expected one until {latest} (the clock and "
                 f"{times.max_future_ns // SECOND_NS} s), got {format_time(time_ns)}"
             )
-        if self._reach_ns is not None and time_ns < times.now_ns - self._reach_ns:
-            earliest = format_time(times.now_ns - self._reach_ns)
+        earliest_ns = _earliest_ns(self.plan, times.now_ns)
+        if earliest_ns is not None and time_ns < earliest_ns:
+            earliest = format_time(earliest_ns)
             return BAD_TIME, (
                 f"Timestamp `{self._time}`: expected one from {earliest} on, for no window of "
                 f"{self.name!r} reaches further back, got {format_time(time_ns)}"
@@ -215,11 +216,18 @@ class ViewFeed:
 DAY_S = 86_400
 
 
-def _reach_ns(plan: ViewPlan) -> int | None:
-    """Return how far back any window reaches, None for no limit; a window's start is floored to its hop."""
+def _earliest_ns(plan: ViewPlan, now_ns: int) -> int | None:
+    """Return the start of the window that begins first, None where any time counts."""
     if plan.schema is None or any(window.is_lifetime for window in plan.schema.windows):
         return None
-    return max(window.window_ns - window.offset_ns for window in plan.schema.windows)
+    return min(window.start_ns(now_ns) for window in plan.schema.windows)
+
+
+def _reach_ns(plan: ViewPlan) -> int | None:
+    """Return how far back any window can reach, None for no limit; a window's start is floored to its hop."""
+    if plan.schema is None or any(window.is_lifetime for window in plan.schema.windows):
+        return None
+    return max(window.window_ns - window.offset_ns + window.hop_ns for window in plan.schema.windows)
 
 
 def _source_refusal(source: PushSource, views: Sequence[ViewFeed]) -> str | None:

@@ -5,6 +5,8 @@ What is counted where is said by `server.metrics_table`; how it is written by `s
 Invariants
 1. It asks no other process: what it shows lies in shared memory or in /proc.
 2. A gauge counts living workers only, a counter all that ever were.
+3. Numbers are read at once, but written so many lines a turn of the loop: those of 50 services and 32 workers
+   take 10 ms, for which no request is to wait.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain, islice
 from os import sysconf
 from pathlib import Path
 
@@ -23,7 +26,9 @@ from fastserve.server.metrics_table import METRICS, Kind, Metric, Of, ViewCell
 from fastserve.server.metrics_text import CONTENT_TYPE, Sample, family, histogram
 from fastserve.server.named_cells import Numbers
 from fastserve.server.shared_memory import Cell, SharedMemory, State
-from fastserve.serving.on_demand_times import Stat
+
+LINES_A_TURN = 100
+"""Half a millisecond."""
 
 Totals = Mapping[str, list[int]]
 """Cells by name, over all rows."""
@@ -40,7 +45,8 @@ class Snapshot:
 class MetricsPage:
     """Answers `/metrics`. ``clock_ns`` is the request clock, by which views have an age.
 
-    ``before`` is called first: this worker's own numbers are then as of now.
+    ``before`` is called first: this worker's own numbers are then as of now. ``schedule`` calls a function in
+    the loop's next turn.
     """
 
     def __init__(
@@ -50,12 +56,14 @@ class MetricsPage:
         workspace: str,
         clock_ns: Callable[[], int],
         before: Callable[[], None],
+        schedule: Callable[[Callable[[], None]], object],
     ) -> None:
         self._memory = memory
         self._life = life
         self._workspace = workspace
         self._clock_ns = clock_ns
         self._before = before
+        self._schedule = schedule
         self._found: Mapping[str, Callable[[], Iterator[Sample]]] = {
             "fastserve_view_age_seconds": self._ages,
             "fastserve_connections": self._connections,
@@ -66,14 +74,22 @@ class MetricsPage:
         }
 
     def __call__(self, exchange: Exchange) -> None:
-        """Answer ``exchange``."""
-        exchange.respond(200, self.text().encode(), CONTENT_TYPE)
+        """Answer ``exchange`` in some turns of the loop."""
+        self._go_on(exchange, self.lines(), [])
 
-    def text(self) -> str:
-        """Return all metrics."""
+    def _go_on(self, exchange: Exchange, lines: Iterator[str], written: list[str]) -> None:
+        before = len(written)
+        written += islice(lines, LINES_A_TURN)
+        if len(written) - before == LINES_A_TURN:
+            self._schedule(lambda: self._go_on(exchange, lines, written))
+        else:
+            exchange.respond(200, "\n".join([*written, ""]).encode(), CONTENT_TYPE)
+
+    def lines(self) -> Iterator[str]:
+        """Give all metrics, with their numbers as they are now."""
         self._before()
         snapshot = self.snapshot()
-        return "".join(
+        return chain.from_iterable(
             family(metric.name, metric.kind, metric.help, self._samples(metric, snapshot))
             for metric in METRICS
         )
@@ -82,15 +98,11 @@ class MetricsPage:
         """Return all counted numbers as they are now."""
         alive = [row.state is not State.ABSENT for row in self._life.workers]
         workers = self._memory.workers.numbers()
-        on_demand = {
-            view: [getattr(stats, stat.name.lower()) for stat in Stat]
-            for view, stats in self._memory.on_demand.totals().items()
-        }
         return Snapshot(
             {
                 Of.SERVER: _sums(workers),
                 Of.SERVICE: _sums(self._memory.services.numbers()),
-                Of.ON_DEMAND: on_demand,
+                Of.ON_DEMAND: _sums(self._memory.on_demand.numbers()),
             },
             _sums({name: each[alive] for name, each in workers.items()}),
         )

@@ -9,7 +9,7 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastserve.server.metrics_table import Kind
@@ -28,13 +28,16 @@ class Sample:
     suffix: str = ""
 
 
-def family(name: str, kind: Kind, help_text: str, samples: Iterable[Sample]) -> str:
-    """Return the text of one metric; nothing where it has no samples."""
-    lines = [f"{name}{sample.suffix}{_labels(sample.labels)} {_number(sample.value)}" for sample in samples]
-    if not lines:
-        return ""
-    help_line = help_text.replace("\\", "\\\\").replace("\n", "\\n")
-    return "\n".join([f"# HELP {name} {help_line}", f"# TYPE {name} {kind}", *lines, ""])
+def family(name: str, kind: Kind, help_text: str, samples: Iterable[Sample]) -> Iterator[str]:
+    """Give the lines of one metric; none where it has no samples."""
+    is_first = True
+    for sample in samples:
+        if is_first:
+            is_first = False
+            help_line = help_text.replace("\\", "\\\\").replace("\n", "\\n")
+            yield f"# HELP {name} {help_line}"
+            yield f"# TYPE {name} {kind}"
+        yield f"{name}{sample.suffix}{_labels(sample.labels)} {_number(sample.value)}"
 
 
 def histogram(labels: Labels, counts: Sequence[int], bounds_s: Sequence[float], total: float) -> list[Sample]:

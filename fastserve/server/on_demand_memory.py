@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from fastserve.server.named_cells import NamedCells
+from fastserve.server.named_cells import NamedCells, Numbers
 from fastserve.serving.on_demand_times import CELLS_PER_VIEW, OnDemandTimes, ViewStats
 
 
@@ -32,6 +32,10 @@ class OnDemandMemory:
         """Return one worker's numbers."""
         cells = self._cells.row(index)
         return OnDemandTimes(tuple(cells), cells)
+
+    def numbers(self) -> dict[str, Numbers]:
+        """Return the cells of all workers as they are now, by view, each of shape (workers, `Stat`)."""
+        return self._cells.numbers()
 
     def totals(self) -> Mapping[str, ViewStats]:
         """Return each view's numbers over all workers."""

@@ -57,7 +57,8 @@ class WorkerMetrics:
         self._services = memory.services.row(context.index)
         self._views = memory.views.row(context.index)
         self._publisher = Publisher(self._worker)
-        self.page = MetricsPage(memory, self._life, plan.workspace, clock_ns, self._publisher.publish)
+        publish = self._publisher.publish
+        self.page = MetricsPage(memory, self._life, plan.workspace, clock_ns, publish, loop.call_soon)
         self._registry: Registry | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._look: asyncio.Task[None] | None = None

@@ -27,7 +27,9 @@ RESERVE = 5.0
 # The share of calls that are to be slow.
 SLOW_MAX = 0.05
 SLOW_MIN = 0.03
-ALL_SLOW = 0.1
+LEARNED = 0.1
+# Of calls that take more than twice as long as what is slow; a host among three that is in trouble isn't all.
+ALL_SLOW = 0.35
 WINDOW_CALLS = 100
 WINDOW_S = 0.5
 CEILING_S = 10.0
@@ -101,7 +103,7 @@ class HedgeLaw:
 
     def _adjust(self, slow: float, very_slow: float, elapsed_s: float) -> None:
         if not self._learned:
-            self._learned = slow <= ALL_SLOW
+            self._learned = slow <= LEARNED
             factor = 1.0 if self._learned else LEARN
         else:
             self.all_slow = very_slow > ALL_SLOW

@@ -9,6 +9,8 @@ import pytest
 
 from fastserve.cli.serve import server_options
 from fastserve.config import Settings
+from fastserve.server.options import ServerOptions
+from fastserve.wire.http1 import HttpLimits
 from tests.cli.conftest import Run
 from tests.support.command import running
 
@@ -153,3 +155,14 @@ def test_settings_reach_the_server_in_its_units() -> None:
     assert options.limits.body_bytes == 2048
     assert (options.idle_timeout_s, options.header_timeout_s, options.shutdown_timeout_s) == (1.5, 0.25, 0.1)
     assert server_options(Settings()).workers == len(os.sched_getaffinity(0))
+
+
+def test_limits_and_times_of_connections_are_settings() -> None:
+    flags = {"header_limit_bytes": "4096", "body_rate_bytes_per_s": "2048", "write_timeout_ms": "1500"}
+    options = server_options(Settings.load(flags, {}))
+    assert options.limits.header_bytes == 4096
+    assert (options.body_rate_bytes_per_s, options.write_timeout_s) == (2048, 1.5)
+    default = server_options(Settings())
+    assert default.limits.header_bytes == HttpLimits().header_bytes
+    assert default.write_timeout_s == ServerOptions().write_timeout_s
+    assert default.body_rate_bytes_per_s == ServerOptions().body_rate_bytes_per_s

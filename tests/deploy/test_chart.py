@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import kubernetes_validate
 import pytest
 
@@ -55,6 +57,32 @@ def test_what_it_renders_is_valid(overrides: dict[str, Any], version: str) -> No
         assert len(each["metadata"]["name"]) <= 52  # a CronJob's jobs add eleven characters to it
         if each["kind"] not in FOREIGN:
             kubernetes_validate.validate(each, version, strict=True)
+
+
+@pytest.mark.parametrize("overrides", SETS.values(), ids=SETS)
+def test_values_are_held_to_a_schema_that_has_all_of_them(overrides: dict[str, Any]) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    jsonschema.Draft7Validator.check_schema(schema)
+    jsonschema.validate(values(overrides), schema)
+    assert set(schema["properties"]) == {*values({}), "global"}
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"worker": 2},
+        {"workers": "2"},
+        {"settings": {"store": "local:store"}},  # a pod's own, gone with it
+        {"settings": {"port": 80}},  # the chart's
+        {"materialize": {"delay": "30 minutes"}},
+        {"drain": {"preStopSeconds": 0}},
+    ],
+    ids=str,
+)
+def test_values_that_would_do_harm_are_refused(overrides: dict[str, Any]) -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values(overrides), schema)
 
 
 def test_the_schemas_notice_what_is_wrong() -> None:

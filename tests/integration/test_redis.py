@@ -12,18 +12,16 @@ import orjson
 import pytest
 
 from fastserve.cli import main
+from fastserve.store.interface import Item
 from fastserve.tiles.times import format_time
 from tests.support.feature_server import (
     apply_and_put,
     ask,
     features,
     serving_features,
+    with_store,
 )
-from tests.support.redis_servers import (  # noqa: F401 - pytest finds fixtures by their names here
-    RedisServer,
-    redis_cluster,
-    redis_started,
-)
+from tests.support.redis_servers import RedisServer, redis_started
 from tests.support.server_process import Connection, Server
 
 REPO = """
@@ -49,7 +47,7 @@ profile = FeatureView(
 )
 service = FeatureService("spending", [spend, latest, profile])
 """
-PEOPLE = "user_id,age,at\nu1,41,2026-01-01T00:00:00Z\nu2,17,2026-01-01T00:00:00Z\n"
+PEOPLE: list[Item] = [{"pk": "u1", "age": 41}, {"pk": "u2", "age": 17}]
 HOUR_NS = 3_600 * 10**9
 
 
@@ -58,7 +56,6 @@ def repo(tmp_path: Path) -> Path:
     folder = tmp_path / "repo"
     folder.mkdir()
     (folder / "defs.py").write_text(REPO)
-    (folder / "people.csv").write_text(PEOPLE)
     return folder
 
 
@@ -74,7 +71,7 @@ def fastserve(*arguments: str) -> None:
 
 def set_up(repo: Path, url: str) -> None:
     apply_and_put(repo, url, {})
-    fastserve("materialize", "profile", "--repo", str(repo), "--store", url)
+    with_store(url, lambda store: store.put_items("people", PEOPLE))
 
 
 def push(connection: Connection, *users: str, cents: int = 5, age_ns: int = 0) -> None:
@@ -109,7 +106,7 @@ def check_a_day(server: Server, repo: Path, url: str) -> None:
     assert vectors(server, "u2") == ["s4", "17", "11", "2"]
 
 
-def test_a_cluster_serves_what_was_pushed_and_compacted(redis_cluster: str, repo: Path) -> None:  # noqa: F811
+def test_a_cluster_serves_what_was_pushed_and_compacted(redis_cluster: str, repo: Path) -> None:
     url = f"redis+cluster://{redis_cluster}?prefix=day."
     set_up(repo, url)
     with serving_features(repo, url, "--workers", "2") as server:

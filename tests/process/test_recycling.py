@@ -55,13 +55,14 @@ def test_no_request_is_lost_while_workers_are_replaced_one_after_the_other() -> 
 
 
 def test_a_worker_that_holds_too_much_is_replaced_and_its_connections_are_told() -> None:
-    with serving(max_rss_mb=200) as server:
+    with serving(max_rss_mb=100) as server:
         (before,) = server.workers()
         connection = server.connect()
-        assert connection.ask("/hoard?250").status == 200
+        assert connection.ask("/hoard?100").status == 200
         server.wait_for(rf"pid {before}\) is to be replaced: it holds \d+ MB")
         server.wait_for(REPLACED)
         eventually(lambda: connection.ask("/pid").headers.get("connection") == "close")
+        connection.close()
         eventually(lambda: before not in server.workers())
         assert len(server.workers()) == 1
         assert server.stop() == 0

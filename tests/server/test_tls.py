@@ -9,8 +9,12 @@ from pathlib import Path
 import pytest
 
 from fastserve.errors import DefinitionError
+from fastserve.server.connections import Connections
+from fastserve.server.options import ServerOptions
+from fastserve.server.protocol import HttpProtocol
 from fastserve.server.tls import EVERY_S, FailedHandshakes, make_tls_context
 from tests.support.certificates import Authority
+from tests.support.http_connection import FakeTransport, answer_body
 
 
 def test_a_context_speaks_nothing_older_than_tls_1_2(tmp_path: Path) -> None:
@@ -47,6 +51,52 @@ def test_files_that_can_t_be_used_are_refused_by_name(tmp_path: Path) -> None:
     ]:
         with pytest.raises(DefinitionError, match=said):
             make_tls_context(*arguments)
+
+
+class TlsTransport(FakeTransport):
+    """One whose half can't be closed."""
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def write_eof(self) -> None:
+        raise NotImplementedError
+
+
+def shaken(handshake_s: float) -> tuple[HttpProtocol, TlsTransport, Connections]:
+    """Return a protocol whose handshake took so long, out of 10 seconds for a head."""
+    shared = Connections(answer_body, ServerOptions(header_timeout_s=10.0), 100.0, 0)
+    protocol = HttpProtocol(shared)
+    shared.on_tick(100.0 + handshake_s, 0)
+    transport = TlsTransport()
+    protocol.connection_made(transport)
+    return protocol, transport, shared
+
+
+def test_the_time_of_a_handshake_is_missing_from_that_of_the_first_head() -> None:
+    protocol, transport, shared = shaken(handshake_s=7.0)
+    shared.on_tick(150.0, 0)  # idle for a while, which is its right
+    protocol.data_received(b"GET / HTTP/1.1\r\n")
+    shared.on_tick(152.9, 0)
+    assert transport.writes == []
+    shared.on_tick(153.1, 0)
+    assert transport.writes[0].startswith(b"HTTP/1.1 408 ")
+    assert transport.is_closed
+
+
+def test_a_connection_that_ends_with_its_answer_is_closed_since_it_has_no_halves() -> None:
+    protocol, transport, _ = shaken(handshake_s=0.0)
+    protocol.data_received(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+    assert transport.writes[0].startswith(b"HTTP/1.1 200 ")
+    assert transport.is_closed
+    assert not transport.is_aborted
+
+
+def test_a_client_that_ends_in_the_middle_is_answered_and_its_connection_not_kept() -> None:
+    protocol, transport, _ = shaken(handshake_s=0.0)
+    protocol.data_received(b"GET / HTTP")
+    assert protocol.eof_received() is False
+    assert transport.writes[0].startswith(b"HTTP/1.1 400 ")
 
 
 def test_of_many_failed_handshakes_one_line_is_written(caplog: pytest.LogCaptureFixture) -> None:

@@ -22,7 +22,14 @@ from typing import IO, Any
 import pytest
 import redis
 
-__all__ = ["REDIS_URLS", "RedisServer", "redis_cluster", "redis_server", "redis_started"]
+__all__ = [
+    "REDIS_URLS",
+    "RedisServer",
+    "redis_cluster",
+    "redis_cluster_started",
+    "redis_server",
+    "redis_started",
+]
 
 MASTERS = 3
 SLOTS = 16_384
@@ -89,14 +96,22 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def redis_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Give HOST:PORT of one of the three masters of a cluster."""
+    with redis_cluster_started([tmp_path_factory.mktemp("redis") for _ in range(MASTERS)]) as servers:
+        yield f"127.0.0.1:{servers[0].port}"
+
+
+@contextmanager
+def redis_cluster_started(
+    folders: Sequence[Path], options: Sequence[str] = ()
+) -> Iterator[list[RedisServer]]:
+    """Run a cluster of masters, one for each folder; each has its even share of the slots, in their order."""
     with ExitStack() as stack:
         servers = []
-        for _ in range(MASTERS):
-            folder = tmp_path_factory.mktemp("redis")
-            options = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-            servers.append(stack.enter_context(redis_started(folder, options)))
+        for folder in folders:
+            own = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+            servers.append(stack.enter_context(redis_started(folder, (*own, *options))))
         _join(servers)
-        yield f"127.0.0.1:{servers[0].port}"
+        yield servers
 
 
 def require_redis() -> None:

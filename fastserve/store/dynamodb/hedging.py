@@ -29,6 +29,8 @@ MANY = 4
 SOON = 0.75
 # A slow call that got no copy, for lack of budget or for many others that were slow, may get one a bit later.
 TRY_AGAIN = 0.25
+TOO_LATE = 8.0
+NEVER = float("inf")
 
 SLOW_MARK, VERY_SLOW_MARK = 1, 2
 
@@ -79,8 +81,6 @@ class Hedger:
             if known is not None and known[0] is call:
                 mark = known[1]
                 self._marks[connection] = known
-            if mark == VERY_SLOW_MARK:
-                continue
             due_s = self._due_s(connection, mark, now_s)
             if due_s <= now_s:
                 suspects.append((connection, call))
@@ -95,12 +95,16 @@ class Hedger:
 
     def _due_s(self, connection: Connection, mark: int, now_s: float) -> float:
         """Return when there is something to be done about a call."""
-        after_s = self.law.after_s
+        sent_s, after_s = connection.sent_s, self.law.after_s
         if mark == 0:
-            return connection.sent_s + after_s
-        if type(connection.call) is Copy or self.law.all_slow:
-            return connection.sent_s + after_s * VERY_SLOW
-        return now_s  # it is slow and has no copy: perhaps it may have one now
+            return sent_s + after_s
+        if (
+            type(connection.call) is not Copy
+            and not self.law.all_slow
+            and now_s < sent_s + after_s * TOO_LATE
+        ):
+            return now_s  # it is slow and has no copy: perhaps it may have one now
+        return NEVER if mark == VERY_SLOW_MARK else sent_s + after_s * VERY_SLOW
 
     def _settle_suspects(self, suspects: list[tuple[Connection, Call]]) -> None:
         law = self.law
@@ -109,16 +113,21 @@ class Hedger:
         for connection, call in suspects:
             if connection.call is not call:
                 continue
-            again = connection in self._marks
-            if not again:
+            before = self._marks.get(connection)
+            if before is None:
                 law.note_slow()
-            mark = SLOW_MARK
-            if now_s - connection.sent_s >= law.after_s * VERY_SLOW:
+            mark = SLOW_MARK if before is None else before[1]
+            if mark == SLOW_MARK and now_s - connection.sent_s >= law.after_s * VERY_SLOW:
                 law.note_very_slow()
                 mark = VERY_SLOW_MARK
             may_be_copied = isinstance(call, Try) and call.is_read
             current = call
-            if may_be_copied and not most_are_slow and self._pool.has_room and law.take(again=again):
+            if (
+                may_be_copied
+                and not most_are_slow
+                and self._pool.has_room
+                and law.take(again=before is not None)
+            ):
                 current = self._send_copy(connection, call)
             self._marks[connection] = (current, mark)
 

@@ -6,7 +6,8 @@ the error that befell its own tables and key.
 1. Failures that a moment cures are tried again inside the reads' deadlines, as far as the budget goes.
 2. A redirected read goes where it is sent, at once; the others of its call are settled without it.
 3. A table is looked for before its first read, and again after a connection was lost: a server that comes
-   back empty is an error that names the table, not a store full of absent rows.
+   back empty is an error that names the table, not a store full of absent rows. (In a cluster reads go on
+   meanwhile.)
 4. Nothing is remembered about a key: the next fetch asks again.
 
 In a cluster the tables of one read share a slot (`layout`), so each read is an MGET of its own, and all those
@@ -77,9 +78,11 @@ class RedisReader:
     """A `serving.coalescer.Reader` over connections of our own."""
 
     __slots__ = (
+        "_awaited",
         "_budget",
         "_counts",
         "_describe",
+        "_doubting",
         "_known",
         "_learning",
         "_loop",
@@ -112,6 +115,8 @@ class RedisReader:
         self._known: dict[int, GroupKeys] = {}
         self._losses = nodes.losses
         self._learning: set[asyncio.Task[None]] = set()
+        self._awaited: dict[int, list[KeyRead]] = {}
+        self._doubting: asyncio.Task[None] | None = None
 
     def fetch(self, reads: Sequence[KeyRead]) -> None:
         """Ask for all keys of ``reads``; settle each when its rows are there or can't be had."""
@@ -134,7 +139,7 @@ class RedisReader:
         nodes = self._nodes
         if self._losses != nodes.losses:
             self._losses = nodes.losses
-            self._known.clear()
+            self._doubt()
         known = self._known
         slots = nodes.slots
         unknown: list[KeyRead] = []
@@ -187,42 +192,83 @@ class RedisReader:
 
     # Tables.
 
-    def _learn_soon(self, reads: list[KeyRead]) -> None:
-        task = self._loop.create_task(self._learn(reads))
-        self._learning.add(task)
-        task.add_done_callback(partial(self._on_learned, reads))
+    def _doubt(self) -> None:
+        """Look again for the tables: a server that was lost may have come back empty.
 
-    def _on_learned(self, reads: Sequence[KeyRead], task: asyncio.Task[None]) -> None:
+        Reads of one server wait for it. In a cluster a node that is away must not hold up others,
+        and tables may be described on that very node: there they are looked for beside the reads.
+        """
+        if self._nodes.slots is None:
+            self._known.clear()
+        elif self._known and self._doubting is None:
+            self._doubting = self._loop.create_task(self._look_again())
+            self._learning.add(self._doubting)
+            self._doubting.add_done_callback(self._learning.discard)
+
+    async def _look_again(self) -> None:
+        groups = [keys.group for keys in self._known.values()]
+        try:
+            found = await self._describe(
+                list(dict.fromkeys(name for group in groups for name in group.tables))
+            )
+            for group in groups:
+                if any(found[name] is None for name in group.tables):
+                    self._known.pop(group.index, None)  # its next read is told so
+        except StoreError:
+            self._losses = -1  # the next read has it done again
+        finally:
+            self._doubting = None
+
+    def _learn_soon(self, reads: Sequence[KeyRead]) -> None:
+        """Look for the tables of reads that are the first of their groups; others wait for the same look."""
+        groups: list[ReadGroup] = []
+        for read in reads:
+            awaited = self._awaited.get(id(read.group))
+            if awaited is None:
+                self._awaited[id(read.group)] = [read]
+                groups.append(read.group)
+            else:
+                awaited.append(read)
+        if groups:
+            deadline_s = max(read.deadline_s for read in reads)
+            task = self._loop.create_task(self._learn(groups, deadline_s))
+            self._learning.add(task)
+            task.add_done_callback(partial(self._on_learned, groups))
+
+    def _on_learned(self, groups: Sequence[ReadGroup], task: asyncio.Task[None]) -> None:
         self._learning.discard(task)
         if task.cancelled():  # perhaps before its first step
-            self._fail(reads, CLOSED)
+            self._fail(self._take_awaited(groups), CLOSED)
 
-    async def _learn(self, reads: list[KeyRead]) -> None:
-        """Look for the tables of reads that are the first of their groups, then send the reads."""
-        groups = {id(read.group): read.group for read in reads}
-        names = list(dict.fromkeys(name for group in groups.values() for name in group.tables))
-        deadline_s = max(read.deadline_s for read in reads)
+    def _take_awaited(self, groups: Sequence[ReadGroup]) -> list[KeyRead]:
+        return [read for group in groups for read in self._awaited.pop(id(group), ())]
+
+    async def _learn(self, groups: Sequence[ReadGroup], deadline_s: float) -> None:
+        """Look for the tables of groups, then send the reads that wait for them."""
+        names = list(dict.fromkeys(name for group in groups for name in group.tables))
         try:
             async with asyncio.timeout_at(deadline_s):
                 found = await self._describe(names)
         except StoreError as error:
-            self._fail(reads, error)
+            self._fail(self._take_awaited(groups), error)
             return
         except TimeoutError:
-            self._fail(reads, TIMED_OUT)
+            reads = self._take_awaited(groups)
+            late = [read for read in reads if read.deadline_s <= deadline_s]
+            self._fail(late, TIMED_OUT)
+            if len(late) < len(reads):
+                self._learn_soon([read for read in reads if read.deadline_s > deadline_s])
             return
-        errors: dict[int, StoreError] = {}
-        for key, group in groups.items():
+        good: list[KeyRead] = []
+        for group in groups:
             wrong = self._note(group, found)
-            if wrong is not None:
-                errors[key] = wrong
-        lost = [read for read in reads if id(read.group) in errors]
-        for read in lost:
-            read.error = errors[id(read.group)]
-        if lost:
-            self._settle(lost)
-        if len(lost) < len(reads):
-            self._send([read for read in reads if id(read.group) not in errors], None)
+            reads = self._take_awaited([group])
+            if wrong is None:
+                good += reads
+            else:
+                self._fail(reads, wrong)
+        if good:
+            self._send(good, None)
 
     def _note(self, group: ReadGroup, found: dict[str, TableSpec | None]) -> StoreError | None:
         """Remember a group whose tables are there; return what is wrong with one that has others."""

@@ -19,7 +19,7 @@ from fastserve.store.interface import OnlineStore, TableSpec
 from fastserve.store.redis import layout
 from fastserve.store.redis.reader import GroupKeys
 from fastserve.store.url import open_store
-from tests.support.redis_servers import redis_started, unused
+from tests.support.redis_servers import redis_cluster_started, redis_started, unused
 
 DURABLE = ("--appendonly", "yes", "--appendfsync", "always")
 
@@ -242,6 +242,39 @@ def test_reads_of_a_cluster_follow_slots_that_move(redis_cluster: str, cluster: 
             assert await hot.store.get_rows(table, keys) == [row for (row,) in expected]
 
     told(unused(f"redis+cluster://{redis_cluster}"), story)
+
+
+def test_a_node_that_is_away_holds_up_only_its_own_keys(tmp_path: Path) -> None:
+    folders = [tmp_path / str(number) for number in range(3)]
+    for folder in folders:
+        folder.mkdir()
+    # A node that comes back waits for as long as this before it serves.
+    options = ("--cluster-node-timeout", "500", "--cluster-require-full-coverage", "no")
+    with redis_cluster_started(folders, (*DURABLE, *options)) as servers:
+        away = servers[1]
+        keys = [f"user-{number}" for number in range(60)]
+        end = 2 * layout.SLOTS // 3
+        lost = [key for key in keys if layout.SLOTS // 3 < layout.slot_of(key.encode()) < end - 1]
+        kept = [key for key in keys if not layout.SLOTS // 3 - 1 <= layout.slot_of(key.encode()) <= end]
+
+        async def story(hot: Hot, table: str) -> None:
+            await hot.store.put_rows(table, [(key, key.encode()) for key in keys])
+            group = ReadGroup(0, (table,))
+            rows_of(await hot.read(group, keys))
+            away.stop()
+            waiting = asyncio.create_task(hot.read(group, keys, within_s=20))
+            for _ in range(3):
+                await asyncio.sleep(0)
+                reads = await hot.read(group, kept, within_s=20)
+                assert rows_of(reads) == [[key.encode()] for key in kept]
+            assert not waiting.done()
+            (late,) = await hot.read(group, lost[:1], within_s=0.1)
+            assert isinstance(late.error, StoreError)
+            assert "connect" in late.error.message
+            await asyncio.to_thread(away.start)
+            assert rows_of(await waiting) == [[key.encode()] for key in keys]
+
+        told(f"redis+cluster://127.0.0.1:{servers[0].port}", story)
 
 
 def test_closing_fails_what_waits(tmp_path: Path) -> None:

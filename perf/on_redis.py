@@ -1,0 +1,144 @@
+"""The same services on Redis and on the stand-in DynamoDB, in turns: CPU per request, latencies.
+
+Run as `python -m perf.on_redis [--service NAME …]`; it starts a redis-server and fills it with rows of as
+many entities as are asked for (`--entities`), each of the pool that the stand-in answers from. One answer in
+500 is compared with values computed one by one, on both.
+
+Invariants
+1. What is compared was measured in one run, round by round, by one generator with the same keys.
+2. Redis holds all keys that are asked for: no read is cheap because it finds nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import sys
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fastserve.store.interface import TableSpec
+from fastserve.store.url import open_store
+from perf import server
+from perf.data import POOL_ROWS, SHAPES, encode_rows, prepare_service, request_stream, service_plan
+from perf.environment import describe_environment
+from perf.load import redis_server, standin_client
+from perf.load.child import run_load
+from perf.load.key_laws import entity_key
+from perf.load.load_plan import LoadPlan
+from perf.load.tables import row_index
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SERVICES = ("fs_1x10", "fs_5x100", "fs_10x100", "fs_50x100")
+REDIS, DYNAMODB = "redis", "dynamodb"
+
+
+async def fill(url: str, service: str, entities: int) -> None:
+    """Write the rows of a service's tables for all entities."""
+    store = await open_store(url)
+    keys = [entity_key(number) for number in range(entities)]
+    try:
+        for view in {place.view.table: place.view for place in service_plan(service).places}.values():
+            pool = encode_rows(view)
+            await store.create_table(TableSpec(view.table))
+            await store.put_rows(view.table, [(key, pool[row_index(key, POOL_ROWS)]) for key in keys])
+    finally:
+        await store.close()
+
+
+def measure(service: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Load a service on both stores in turns.
+
+    Raises:
+        ChildError: a process did not come up.
+    """
+    with contextlib.ExitStack() as stack:
+        stand_in = stack.enter_context(standin_client.running())
+        redis = stack.enter_context(redis_server.running())
+        prepare_service(stand_in, service)
+        asyncio.run(fill(redis.store_url(), service, options.entities))
+        stores = {REDIS: (redis.store_url(), redis.pid), DYNAMODB: (stand_in.store_url(), stand_in.pid)}
+        servers = {
+            name: stack.enter_context(server.running(SHAPES[service].repo_path, url))
+            for name, (url, _) in stores.items()
+        }
+        rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in stores}
+        for number in range(options.rounds):
+            for name in list(stores) if number % 2 == 0 else reversed(stores):
+                pid, port = servers[name]
+                stream = request_stream(service, entities=options.entities, connections=options.clients)
+                plan = LoadPlan(
+                    port,
+                    (stream,),
+                    warmup_s=options.warmup_s,
+                    duration_s=options.duration_s,
+                    seed=number,
+                    watch={"server": pid, "store": stores[name][1]},
+                )
+                rounds[name].append(run_load(plan))
+    return {"service": service, **{name: figures(reports) for name, reports in rounds.items()}}
+
+
+def figures(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Give the medians of the rounds."""
+    streams = [report["streams"][0] for report in reports]
+    costs = [report["processes"]["server"]["cpu_us_per_request"] for report in reports]
+    return {
+        "cpu_us_per_request": median(costs),
+        "rounds_cpu_us": costs,
+        "store_cpu_us": median(report["processes"]["store"]["cpu_us_per_request"] for report in reports),
+        "fs_qps": median(report["fs_qps"] for report in reports),
+        **{f"{name}_ms": median(stream["latency_ms"][name] for stream in streams) for name in ("p50", "p99")},
+        **{name: sum(stream[name] for stream in streams) for name in ("errors", "verified", "wrong")},
+    }
+
+
+def main() -> int:
+    """Measure and print; 1 when an answer failed or was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m perf.on_redis", description=__doc__)
+    parser.add_argument("--service", action="append", choices=list(SHAPES), help="may be repeated")
+    parser.add_argument("--entities", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--duration-s", type=float, default=3.0)
+    parser.add_argument("--warmup-s", type=float, default=1.0)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="keep the figures")
+    options = parser.parse_args()
+    load_before = round(os.getloadavg()[0], 2)
+    form = "{:<12}{:<10}{:>10}{:>11}{:>9}{:>9}{:>9}{:>8}{:>7}"
+    print(form.format("", "", "CPU us", "store us", "FS-QPS", "p50 ms", "p99 ms", "errors", "wrong"))
+    measured = []
+    for service in options.service or SERVICES:
+        found = measure(service, options)
+        measured.append(found)
+        for name in (REDIS, DYNAMODB):
+            one = found[name]
+            costs = [f"{one[key]:.1f}" for key in ("cpu_us_per_request", "store_cpu_us")]
+            times = [f"{one[key]:.2f}" for key in ("p50_ms", "p99_ms")]
+            line = form.format(
+                service, name, *costs, f"{one['fs_qps']:,.0f}", *times, one["errors"], one["wrong"]
+            )
+            print(line, flush=True)
+    if options.json:
+        run = {key: value for key, value in vars(options).items() if key != "json"}
+        document = {"services": measured, "options": run, "load_average_before": load_before}
+        document |= describe_environment()
+        options.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    bad = [
+        found
+        for found in measured
+        for name in (REDIS, DYNAMODB)
+        if found[name]["errors"] or found[name]["wrong"]
+    ]
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
