@@ -30,7 +30,7 @@ from fastserve.plan.views import ViewPlan, duration_ns
 from fastserve.sdk.sources import PushSource
 from fastserve.sdk.types import DataType, Int64, String
 from fastserve.serving.items import api_value
-from fastserve.store.interface import MAX_KEY_BYTES
+from fastserve.store.interface import MAX_KEY_BYTES, MAX_ROW_BYTES
 from fastserve.tiles.blocks import Block, BlockSchema, block_schema, from_events, merge
 from fastserve.tiles.layout import NULL_INT64, Storage
 from fastserve.tiles.rows import encode_row
@@ -98,8 +98,15 @@ class ViewFeed:
         self._keys = [(field.name, field.dtype) for field in plan.key_fields]
         self._columns = [field.name for field in plan.view.input_columns]
         self._reach_ns = _reach_ns(plan)
+        self._earliest_at: tuple[int, int | None] = (-1, None)
         self._integers = [name for name, dtype in self._aggregated() if dtype == Int64]
         self._wide_texts = [name for name in self._wide_columns() if self._aggregated_type(name) == String]
+
+    def _earliest(self, now_ns: int) -> int | None:
+        """Return the time before which nothing counts, found once for all events of a request."""
+        if self._earliest_at[0] != now_ns:
+            self._earliest_at = now_ns, _earliest_ns(self.plan, now_ns)
+        return self._earliest_at[1]
 
     def _aggregated(self) -> list[tuple[str, DataType]]:
         return [] if self.blocks is None else list(self.blocks.input_types.items())
@@ -135,7 +142,21 @@ class ViewFeed:
             if value is not None and len(value) * 4 > MAX_STRING_BYTES < len(value.encode()):
                 expected = f"text of at most {MAX_STRING_BYTES} bytes"
                 return BAD_VALUE, f"Column `{name}`: expected {expected}, got {shown(value)}"
-        return self._time_refusal(event, times)
+        return self._size_refusal(event) or self._time_refusal(event, times)
+
+    def _size_refusal(self, event: Mapping[str, Any]) -> tuple[str, str] | None:
+        """Return what is wrong with attributes that no row can hold."""
+        if self.blocks is not None:
+            return None
+        left = MAX_ROW_BYTES - self.plan.layout.fixed_bytes
+        for column in self.plan.layout.columns:
+            value = event[column.name]
+            if column.storage is Storage.JSON and value is not None:
+                left -= len(orjson.dumps(api_value(column.dtype, value)))
+                if left < 0:
+                    expected = f"values that fit into a row of {MAX_ROW_BYTES} bytes together"
+                    return BAD_VALUE, f"Column `{column.name}`: expected {expected}, got {shown(value)}"
+        return None
 
     def _time_refusal(self, event: Mapping[str, Any], times: Times) -> tuple[str, str] | None:
         if self._time is None:
@@ -149,7 +170,7 @@ class ViewFeed:
                 f"Timestamp `{self._time}`: expected one until {latest} (the clock and "
                 f"{times.max_future_ns // SECOND_NS} s), got {format_time(time_ns)}"
             )
-        earliest_ns = _earliest_ns(self.plan, times.now_ns)
+        earliest_ns = self._earliest(times.now_ns)
         if earliest_ns is not None and time_ns < earliest_ns:
             earliest = format_time(earliest_ns)
             return BAD_TIME, (
@@ -224,10 +245,10 @@ def _earliest_ns(plan: ViewPlan, now_ns: int) -> int | None:
 
 
 def _reach_ns(plan: ViewPlan) -> int | None:
-    """Return how far back any window can reach, None for no limit; a window's start is floored to its hop."""
+    """Return how far back any window reaches, less than a hop, None for no limit."""
     if plan.schema is None or any(window.is_lifetime for window in plan.schema.windows):
         return None
-    return max(window.window_ns - window.offset_ns + window.hop_ns for window in plan.schema.windows)
+    return max(window.window_ns - window.offset_ns for window in plan.schema.windows)
 
 
 def _source_refusal(source: PushSource, views: Sequence[ViewFeed]) -> str | None:

@@ -45,6 +45,12 @@ CONTENDED_S = 1.0
 """For so long after a conflict whoever wins a block pauses, too, before it writes that block again."""
 
 Place = tuple[str, str]
+
+
+class TooLargeError(StoreError):
+    """A block would outgrow an item of the store."""
+
+
 Shapes = dict[int, BlockShape]
 
 
@@ -165,7 +171,13 @@ class BlockWriter:
             self.counts.repeats += len(batch) - len(fresh)
             if not fresh:
                 break
-            following = self._merged(feed.blocks, known, fresh, batch)
+            try:
+                following = self._merged(feed.blocks, known, fresh, batch)
+            except TooLargeError:
+                if len(batch) == 1:
+                    raise
+                await self._write_apart(place, lane, batch)
+                return
             began_s = self._loop.time()
             left_s = deadline_s - began_s
             if left_s <= 0:
@@ -189,6 +201,15 @@ class BlockWriter:
             if not one.done.done():
                 one.done.set_result(None)
 
+    async def _write_apart(self, place: Place, lane: _Lane, batch: list[_Waiting]) -> None:
+        """Write deltas one by one, so that one too large for the block fails alone."""
+        for one in batch:
+            try:
+                await self._write(place, lane, [one])
+            except FastserveError as error:
+                self._forget(place)
+                _fail([one], error)
+
     def _merged(
         self, schema: BlockSchema | None, known: _Known | None, fresh: list[_Waiting], batch: list[_Waiting]
     ) -> _Known:
@@ -202,7 +223,7 @@ class BlockWriter:
         value, id_bytes = encode(schema, block), encode_ids(ids)
         delta = batch[0].delta
         if len(value) + len(id_bytes) > MAX_ROW_BYTES:
-            raise StoreError(
+            raise TooLargeError(
                 f"table {delta.feed.stream_table}: a block of {delta.feed.name!r} would have {len(value)} "
                 f"bytes, more than {MAX_ROW_BYTES} with its ids: a longer aggregation_interval or a shorter "
                 "horizon makes it smaller"
