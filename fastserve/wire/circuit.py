@@ -21,6 +21,9 @@ from collections.abc import Callable
 FAILURES = 10
 # A server that restarts breaks all connections at once; that is over in less.
 STREAK_S = 0.25
+# What the time between two failures counts for at most: when our own process was held up for a second, then
+# calls that had their answers waiting fail together, and that second says nothing about the store.
+STEP_MAX_S = 0.1
 PROBES = 3
 PAUSE_S = 0.25
 PAUSE_MAX_S = 5.0
@@ -33,7 +36,8 @@ class Circuit:
         "_good",
         "_good_probes",
         "_pause_s",
-        "_since_s",
+        "_lasted_s",
+        "_last_s",
         "_streak",
         "_uniform",
         "_until_s",
@@ -43,7 +47,8 @@ class Circuit:
     def __init__(self, uniform: Callable[[], float]) -> None:
         self._uniform = uniform
         self._streak = 0
-        self._since_s = 0.0
+        self._lasted_s = 0.0
+        self._last_s = 0.0
         self._good = -1
         self._pause_s = PAUSE_S
         self._until_s: float | None = None  # None: closed
@@ -62,9 +67,12 @@ class Circuit:
         if good != self._good:
             self._good = good
             self._streak = 0
-            self._since_s = now_s
+            self._lasted_s = 0.0
+            self._last_s = now_s
         self._streak += 1
-        if self._streak < FAILURES or now_s - self._since_s < STREAK_S:
+        self._lasted_s += min(now_s - self._last_s, STEP_MAX_S)
+        self._last_s = now_s
+        if self._streak < FAILURES or self._lasted_s < STREAK_S:
             return False
         self._open(PAUSE_S, now_s)
         return True

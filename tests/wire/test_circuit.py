@@ -15,7 +15,7 @@ def opened(at_s: float = 0.0) -> Circuit:
     """Return a circuit that opens at ``at_s``."""
     circuit = new_circuit()
     for number in range(FAILURES):
-        circuit.on_failure(0, at_s - STREAK_S * (1 - number / (FAILURES - 1)))
+        circuit.on_failure(0, at_s - 1.01 * STREAK_S * (1 - number / (FAILURES - 1)))
     assert not circuit.is_closed
     return circuit
 
@@ -23,8 +23,15 @@ def opened(at_s: float = 0.0) -> Circuit:
 def test_failures_in_a_row_open_it_once_they_have_lasted() -> None:
     circuit = new_circuit()
     assert [circuit.on_failure(7, 10.0) for _ in range(100)] == [False] * 100
-    assert circuit.on_failure(7, 10.0 + STREAK_S)
+    assert [circuit.on_failure(7, 10.0 + tenths / 10) for tenths in (1, 2, 3)] == [False, False, True]
     assert not circuit.on_failure(7, 11.0)  # open already
+
+
+def test_a_pause_of_our_own_process_does_not_open_it() -> None:
+    circuit = new_circuit()
+    circuit.on_failure(7, 10.0)
+    assert [circuit.on_failure(7, 12.0) for _ in range(100)] == [False] * 100
+    assert [circuit.on_failure(8, 14.0) for _ in range(100)] == [False] * 100
 
 
 def test_few_failures_do_not_open_it_however_long_they_last() -> None:
