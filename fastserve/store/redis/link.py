@@ -1,7 +1,7 @@
 """One connection to one Redis server: calls go out as they come, answers come in the same order.
 
 Knows neither rows nor slots. hiredis splits the bytes into replies; redis-py over the same parser takes
-three to four times as long for a call (docs/decisions/0007-redis-hot-side.md).
+three to four times as long for a call (docs/decisions/0008-redis-hot-side.md).
 
 Invariants
 1. Each call gets exactly one outcome: as many replies as it has commands, or a failure.
