@@ -72,20 +72,24 @@ def single(number: float) -> float:
 
 
 def columns() -> st.SearchStrategy[dict[str, object]]:
-    """The columns of one event."""
-    none = st.none()
-    return st.fixed_dictionaries(
-        {
-            "amount": none | floats(),
-            "units": none | int64s(),
-            "kind": none | st.sampled_from(["", "a", "b", "B", "é", 'a,b|\t"\\', "𝄞", "￮", "x" * 300]),
-            "flag": none | st.booleans(),
-            "seen": none | st.integers(-3, 3).map(lambda n: T0_NS + n) | st.integers(0, 2**62),
-            "score": none | singles(),
-            "shop": none | st.sampled_from(SHOPS),
-            "shelf": none | st.sampled_from([-(2**63) + 1, -10, -9, 0, 9, 10, 2**63 - 1]),
-        }
-    )
+    """The columns of one event, one in six of them null."""
+    texts = st.sampled_from(["", "a", "b", "B", "é", 'a,b|\t"\\', "𝄞", "￮", "x" * 300])
+    of_column: dict[str, st.SearchStrategy[object]] = {
+        "amount": floats(),
+        "units": int64s(),
+        "kind": texts,
+        "flag": st.booleans(),
+        "seen": st.integers(-3, 3).map(lambda n: T0_NS + n) | st.integers(0, 2**62),
+        "score": singles(),
+        "shop": st.sampled_from(SHOPS),
+        "shelf": st.sampled_from([-(2**63) + 1, -10, -9, 0, 9, 10, 2**63 - 1]),
+    }
+    return st.fixed_dictionaries({name: one_in_six_null(values) for name, values in of_column.items()})
+
+
+def one_in_six_null(values: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """Return the same with nulls among them."""
+    return st.integers(0, 5).flatmap(lambda number: values if number else st.none())
 
 
 def periods(interval_ns: int, longest: int = 60) -> st.SearchStrategy[Period]:

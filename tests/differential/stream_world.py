@@ -29,6 +29,8 @@ from tests.support.served import Served, Vector, serving
 
 KEYS = ("a", "a\t20454")
 SETTLE_NS = 60 * 10**9
+KEPT_NS = 600 * 10**9
+"""For so long a block knows the requests that it was written by."""
 
 
 class World:
@@ -50,6 +52,7 @@ class World:
         self.store: OnlineStore
         self.workers: list[tuple[AsyncExitStack, Served, int | None]] = []
         self.requests = 0
+        self.sent: list[tuple[int, Any]] = []
         self.reads = 0
 
     async def open(self) -> None:
@@ -98,6 +101,15 @@ class World:
         status, document = await self.any_worker()[0].post("/ingest", body, self.now_ns)
         assert status == 200, document
 
+    async def push_again(self) -> None:
+        """Push two requests, and one of all that were answered lately again: nothing of it counts."""
+        await self.push()
+        await self.push()
+        recent = [body for sent_ns, body in self.sent if sent_ns > self.now_ns - KEPT_NS]
+        body = self.data.draw(st.sampled_from(recent), label="again")
+        status, document = await self.any_worker()[0].post("/ingest", body, self.now_ns)
+        assert status in {200, 400}, document  # its events may be too old by now
+
     async def send(self, events: Sequence[RawEvent], senders: Sequence[Served]) -> None:
         """Send one request, to several workers at a time if several are named."""
         self.requests += 1
@@ -106,6 +118,7 @@ class World:
             "request_id": f"request-{self.requests}",
             "records": {"pushes": [{"record": record_of(event)} for event in events]},
         }
+        self.sent.append((self.now_ns, body))
         answers = await asyncio.gather(*(sender.post("/ingest", body, self.now_ns) for sender in senders))
         for status, document in answers:
             assert status == 200, document
@@ -261,6 +274,8 @@ class World:
         jumps = [1, self.model.interval_ns, HOUR_NS, block_end_ns - self.now_ns, horizon_ns]
         rows_end = [row.as_of_ns + horizon_ns - self.now_ns for row in self.model.rows.values()]
         jumps += [jump for jump in rows_end if jump > 0]
+        if turns := [turn - self.now_ns for turn in self.model.turns_ns() if turn > self.now_ns]:
+            jumps += self.data.draw(st.lists(st.sampled_from(turns), max_size=6), label="turns")
         exactly = st.builds(lambda jump, off: max(jump + off, 0), st.sampled_from(jumps), st.integers(-1, 1))
         self.now_ns += self.data.draw(exactly | st.integers(0, horizon_ns), label="later by")
 

@@ -112,6 +112,17 @@ class StreamModel:
         self.rows |= {key: Row(as_of_ns, tuple(own)) for key, own in events.items()}
         self.complete_until_ns = as_of_ns
 
+    def turns_ns(self) -> list[int]:
+        """Return when pushed events come into windows or leave them."""
+        rules, turns = self.definition.rules, set()
+        for wanted in self.definition.asked.values():
+            for span in spans_of(wanted):
+                if isinstance(span, Span):
+                    hop_ns = hop_ns_of(rules, span.size_ns, wanted.hop_ns)
+                    ends = {(event.time_ns // hop_ns + 1) * hop_ns - span.offset_ns for event in self.pushed}
+                    turns |= ends | {end_ns + span.size_ns for end_ns in ends}
+        return sorted(turns)
+
     def _since_start(self, events: Iterable[RawEvent]) -> list[RawEvent]:
         """Return the events that the view counts at all."""
         start_ns = self.definition.start_ns

@@ -22,7 +22,7 @@ from fastserve.config import Settings
 from fastserve.plan.service import plan_workspace
 from fastserve.sdk.repo import Repo
 from fastserve.sdk.types import DataType
-from fastserve.server import boot
+from fastserve.server import boot, watermarks
 from fastserve.server.exchange import Application, Exchange, Headers
 from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.options import ServerOptions
@@ -33,6 +33,7 @@ from tests.differential.readable import value_of
 from tests.support.feature_server import GET_FEATURES_BATCH, clean_environ
 
 WAIT_S = 30.0
+FOREVER_S = 1e6
 ROWS_AT_ONCE = 1_000
 
 
@@ -148,8 +149,13 @@ async def serving(repo: Repo, url: str) -> AsyncIterator[Served]:
     worker = boot.make_boot(settings, plan, metrics)(
         WorkerContext(0, ServerOptions(), _State())  # type: ignore[arg-type] # of shared memory elsewhere
     )
-    with patch.object(boot, "_clock", lambda _fixed: lambda: clock[0]):
+    # What is known of watermarks is what there was at the start, however long a test takes.
+    with (
+        patch.object(boot, "_clock", lambda _fixed: lambda: clock[0]),
+        patch.object(watermarks, "POLL_EVERY_S", FOREVER_S),
+    ):
         await worker.start()
+        await asyncio.sleep(0)  # the poll goes to sleep
     try:
         yield Served(repo, worker.application, clock)
     finally:
