@@ -348,7 +348,7 @@ class Settings:
         unit="vectors",
     )
     overload_wait_ms: int = _setting(
-        25,
+        50,
         _whole(1, 60_000),
         "When requests have waited longer than this for a tenth of a second without a break, a worker "
         "refuses what is too much for it with 503, until it keeps up again.",
