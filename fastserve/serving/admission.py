@@ -89,9 +89,7 @@ class Admission:
         "refused",
     )
 
-    def __init__(
-        self, max_rows: int = 10_000, wait_s: float = 0.025, *, has_priorities: bool = False
-    ) -> None:
+    def __init__(self, max_rows: int = 10_000, wait_s: float = 0.05, *, has_priorities: bool = False) -> None:
         self._max_rows = max_rows
         self._wait_s = wait_s
         self._has_priorities = has_priorities

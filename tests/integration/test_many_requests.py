@@ -216,7 +216,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with standin_client.running() as stand_in:
         apply_and_put(folder, stand_in.store_url(), rows)
         materialize_spending(folder, stand_in.store_url())
-        flags = ["--workers", "1", "--server-timeout-ms", "60000", "--clock", CLOCK]
+        # All of them are to be answered, however long that takes: none is refused for the others' sake.
+        patience = ["--server-timeout-ms", "60000", "--overload-wait-ms", "60000"]
+        flags = ["--workers", "1", *patience, "--clock", CLOCK]
         with serving_features(folder, stand_in.store_url(), *flags) as server:
             yield Running(server, stand_in)
             assert server.stop() == 0

@@ -286,8 +286,21 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slow]:
             assert "Traceback" not in server.said
 
 
+def recover(slow: Slow) -> None:
+    """Let the store be well, and wait until the server has noticed: then it bears some failures again."""
+    slow.stand_in.control(faults={})
+    for _ in range(500):
+        try:
+            slow.client.get_features(feature_service_name="bank", join_key_map=JOIN_KEYS)
+        except (ServiceUnavailableError, GatewayTimeoutError):
+            continue
+        return
+    raise AssertionError("the server didn't recover")
+
+
 def test_a_store_that_is_late_is_a_timeout_with_our_text(slow: Slow) -> None:
     """Whether the store's client or the request is the first to notice, the caller is told the same."""
+    recover(slow)
     slow.stand_in.control(faults={"stall_share": 1.0, "stall_ms": 500})
     for allow_partial_results in [False, True] * 3:
         with pytest.raises(GatewayTimeoutError) as caught:
@@ -305,6 +318,7 @@ def test_a_store_that_is_late_is_a_timeout_with_our_text(slow: Slow) -> None:
 def test_what_has_not_come_by_the_latency_budget_is_null_and_timed_out(
     slow: Slow, budget_ms: int | str
 ) -> None:
+    recover(slow)
     slow.stand_in.control(faults={"stall_share": 1.0, "stall_ms": 400})
     options = RequestOptions()
     options.latency_budget_ms = budget_ms  # type: ignore[assignment]  # text is allowed on the wire
@@ -321,8 +335,7 @@ def test_what_has_not_come_by_the_latency_budget_is_null_and_timed_out(
 
 
 def test_a_store_that_fails_is_its_error_with_our_text(slow: Slow) -> None:
-    slow.stand_in.control(faults={})
-    slow.client.get_features(feature_service_name="bank", join_key_map=JOIN_KEYS)  # no read is under way now
+    recover(slow)  # no read is under way now
     slow.stand_in.control(faults={"server_error_share": 1.0})
     with pytest.raises(ServiceUnavailableError) as failed:
         slow.client.get_features(feature_service_name="bank", join_key_map=JOIN_KEYS)

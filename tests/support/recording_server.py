@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import cast
 
 import orjson
 import uvloop
@@ -40,9 +40,9 @@ def recording() -> Iterator[Recorder]:
     loop = uvloop.new_event_loop()
     options = ServerOptions(limits=HttpLimits(body_bytes=1_000_000))
     shared = Connections(recorder, options, time.monotonic(), int(time.time()))
-    made = loop.run_until_complete(loop.create_server(lambda: HttpProtocol(shared), "127.0.0.1", 0))
-    server = cast("asyncio.Server", made)
-    recorder.port = server.sockets[0].getsockname()[1]
+    listener = socket.create_server(("127.0.0.1", 0))
+    recorder.port = listener.getsockname()[1]
+    server = loop.run_until_complete(loop.create_server(lambda: HttpProtocol(shared), sock=listener))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
