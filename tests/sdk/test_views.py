@@ -131,7 +131,9 @@ def test_sql_names_its_source_by_its_name_or_by_a_place_for_it(sql: str) -> None
 
 
 @pytest.mark.parametrize(
-    "function", [lambda table: table, functools.partial(two_arguments, other=1), max, NAMES.get], ids=repr
+    "function",
+    [lambda table: table, functools.partial(two_arguments, other=1), max, NAMES.get],
+    ids=["lambda", "partial", "built-in", "method"],
 )
 def test_a_function_of_one_table_is_a_transformation(function: Any) -> None:
     assert FeatureView("v", USER, FILES, [AGE], transformation=function).transformation is function
