@@ -119,7 +119,7 @@ def _aggregate(
     *,
     zero_counts: bool,
 ) -> Any:
-    assert feature.value is not None
+    assert feature.value is not None, "one of bytes or a series: the twin over raw events has those"
     stored = _live(place, feature.value, values, as_of_ns, now_ns)
     count = None if feature.count is None else sum(_live(place, feature.count, values, as_of_ns, now_ns))
     assert place.view.schema is not None
