@@ -44,7 +44,7 @@ demo: $(VENV)/.installed  ## Materialize 336,776 flights, serve them on 127.0.0.
 	$(BIN)/fastserve demo
 
 test: $(VENV)/.installed-dev tools  ## Run every test (PYTEST_ARGS="..." for a part)
-	$(BIN)/python -m pytest -n auto --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # A second implementation of DynamoDB to test against, a binary for Linux on x86-64. Unpacked only if it is the very
 # file that was looked at; its absence skips tests, which CI doesn't allow.
