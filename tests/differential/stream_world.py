@@ -134,8 +134,9 @@ class World:
         faults = ["late" if reach_ns is not None else "early", "early", "no time", "no key", "type"]
         fault = self.data.draw(st.sampled_from(faults), label="fault")
         if fault == "late":
-            assert reach_ns is not None
-            bad["at"] = record_of(RawEvent("a", self.now_ns - reach_ns - 1, {}))["at"]
+            earliest_ns = self.model.earliest_ns(self.now_ns)
+            assert earliest_ns is not None
+            bad["at"] = record_of(RawEvent("a", earliest_ns - 1, {}))["at"]
         elif fault == "early":
             bad["at"] = record_of(RawEvent("a", self.now_ns + SKEW_NS + 1, {}))["at"]
         elif fault == "type":
