@@ -6,7 +6,7 @@ nothing of this is on a request's way.
 Invariants
 1. A read that comes from the cache is told to its waiter at the end of the turn, with all others of the turn,
    as if the store had answered at once.
-2. Only whole answers of the store are kept: no failed read, none that was overtaken by a write.
+2. Only whole answers of the store are kept: no failed read, and none that was asked for before what is kept.
 3. Stale rows are put into one request's reads, in place of those that failed or haven't come. The reads
    themselves, which others may share, stay as they are.
 """
@@ -94,7 +94,7 @@ class CachingCoalescer(Coalescer):
             asked_ns = self._asked_ns.pop(read, None)
             if asked_ns is None or read.settled or read.error is not None:
                 continue
-            if self._in_flight[read.group.index].get(read.key) is read and _may_be_kept(read):
+            if _may_be_kept(read):
                 self._cache.put(read.group, read.key, read.rows, asked_ns)
         super().settle(reads)
 

@@ -184,7 +184,7 @@ class Coalescer:
             by_key = in_flight[read.group.index]
             if by_key.get(read.key) is read:  # not where a newer read of a pushed group took its place
                 del by_key[read.key]
-            elif read.group.pushed:
+            elif read.group.pushed and not read.is_cached:
                 self._apart -= 1
             # Let go, lest read and waiter hold each other, and all rows, until the garbage collector comes.
             waiter, read.waiter = read.waiter, None

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
+from fastserve import Attribute, FeatureView, Field, Int64, PushSource
 from fastserve.errors import StoreError
 from fastserve.plan.service import WorkspacePlan
 from fastserve.serving.caching import CachingCoalescer
@@ -16,7 +17,7 @@ from fastserve.serving.coalescer import Coalescer
 from fastserve.serving.row_cache import RowCache
 from tests.server.application_world import V1, Answer, ApplicationWorld
 from tests.serving.fake_store import number_of
-from tests.support.plans import SHOP, attribute_view, workspace_plan
+from tests.support.plans import SHOP, USER, attribute_view, workspace_plan
 
 DOWN = StoreError("nobody there", retryable=True)
 STATUS = {"includeServingStatus": True}
@@ -30,6 +31,21 @@ def cached_plan() -> WorkspacePlan:
     )
     plain = attribute_view("plain", ["a_int"], entities=[SHOP])
     return workspace_plan({"kept": [kept], "both": [kept, plain], "plain": [plain]})
+
+
+def pushed_plan(*, cached: bool) -> WorkspacePlan:
+    source = PushSource("pushes", schema=[*USER.join_keys, Field("a_int", Int64)])
+    pushed = FeatureView(
+        "pushed",
+        entities=[USER],
+        source=source,
+        features=[Attribute("a_int", Int64)],
+        cache_ttl=timedelta(seconds=10) if cached else None,
+        cache_streamed=cached,
+    )
+    # Beside a view that is kept in any case, so that there is a cache.
+    kept = attribute_view("kept", ["a_int"], entities=[SHOP], cache_ttl=timedelta(seconds=10))
+    return workspace_plan({"kept": [pushed], "shops": [kept]})
 
 
 class CacheWorld(ApplicationWorld):
@@ -187,6 +203,15 @@ def test_stale_rows_of_one_request_are_not_put_into_anothers(world: CacheWorld) 
     assert first is not None
     assert second is not None
     assert (told(first)[1], told(second)[1]) == (["CACHED_PRESENT"], ["PRESENT"])
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_view_that_is_pushed_to_is_kept_only_where_it_says_so(cached: bool) -> None:
+    world = CacheWorld(pushed_plan(cached=cached))
+    assert world.get() == ([USER_NUMBER], ["PRESENT"])
+    assert world.get() == ([USER_NUMBER], ["CACHED_PRESENT" if cached else "PRESENT"])
+    assert len(world.asked) == (1 if cached else 2)
+    assert world.engine.coalescer.in_flight() == 0
 
 
 def test_failed_reads_are_not_kept(world: CacheWorld) -> None:
