@@ -165,7 +165,8 @@ class WorkerService:
             hedge_floor_s=self._settings.hedge_floor_ms / 1000,
         )
         transport = row_transport(self._settings.store)
-        layouts, shapes = await _known_layouts(self._store, self._plan)
+        layouts = await _known_layouts(self._store, self._plan)
+        shapes: dict[str, dict[int, BlockShape]] = {}
         engine = Engine(
             self._plan,
             transport,
@@ -177,7 +178,7 @@ class WorkerService:
             old_shapes=shapes,
         )
         registry = Registry(self._store, self._plan.workspace)
-        self._watermarks = WatermarkPoll(registry, self._plan, engine.watermarks)
+        self._watermarks = WatermarkPoll(registry, self._plan, engine.watermarks, shapes)
         await self._watermarks.start()
         store = self._store
 
@@ -291,18 +292,10 @@ class WorkerService:
             await self._store.close()
 
 
-async def _known_layouts(
-    store: OnlineStore, plan: WorkspacePlan
-) -> tuple[Mapping[str, Mapping[int, RowLayout]], Mapping[str, Mapping[int, BlockShape]]]:
-    """Return layouts and shapes that older rows and blocks may have, by view.
-
-    There are none where the store doesn't know the workspace.
-    """
+async def _known_layouts(store: OnlineStore, plan: WorkspacePlan) -> Mapping[str, Mapping[int, RowLayout]]:
+    """Return the layouts that older rows may have; none where the store doesn't know the workspace."""
     registry = Registry(store, plan.workspace)
-    if not await registry.exists():
-        return {}, {}
-    streamed = [view.name for view in plan.views.values() if view.stream is not None]
-    return await registry.layouts(list(plan.views)), await registry.shapes(streamed)
+    return await registry.layouts(list(plan.views)) if await registry.exists() else {}
 
 
 def _clock(fixed_ns: int | None) -> Callable[[], int]:

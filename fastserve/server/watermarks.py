@@ -1,7 +1,8 @@
-"""Until when streamed views' events are in rows, kept up to date in one worker.
+"""Until when streamed views' events are in rows, and which shapes blocks have, up to date in one worker.
 
 Whether an absent row means an entity without events, the registry alone knows: batch jobs and compactions
-run elsewhere. Every worker asks it at its start and then now and again; requests never wait for it.
+run elsewhere. So do servers with newer definitions, whose blocks this one must be able to read. Every worker
+asks at its start and then now and again; requests never wait for it.
 
 Invariants
 1. A watermark that couldn't be read stays what it was: it may be too old, which is told as missing data, and
@@ -18,6 +19,7 @@ from fastserve.errors import StoreError
 from fastserve.ingest.registry import Registry
 from fastserve.plan.service import WorkspacePlan
 from fastserve.serving.heads import Watermarks
+from fastserve.tiles.blocks import BlockShape
 
 LOGGER = logging.getLogger("fastserve")
 POLL_EVERY_S = 10.0
@@ -25,19 +27,26 @@ POLL_EVERY_S = 10.0
 
 
 class WatermarkPoll:
-    """Keeps the watermarks of one worker."""
+    """Keeps the watermarks and the shapes of blocks of one worker; ``shapes`` is added to as it stands."""
 
-    def __init__(self, registry: Registry, plan: WorkspacePlan, watermarks: Watermarks) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        plan: WorkspacePlan,
+        watermarks: Watermarks,
+        shapes: dict[str, dict[int, BlockShape]],
+    ) -> None:
         streamed = {
             stream.place.view.name for service in plan.services.values() for stream in service.streams
         }
         self._views = sorted(streamed)
         self._registry = registry
         self._watermarks = watermarks
+        self._shapes = shapes
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Read the watermarks, and go on doing so until `stop`.
+        """Read them, and go on doing so until `stop`.
 
         Raises:
             StoreError: the store fails at the first time.
@@ -47,7 +56,7 @@ class WatermarkPoll:
             self._task = asyncio.get_running_loop().create_task(self._poll())
 
     async def refresh(self) -> None:
-        """Read the watermarks once.
+        """Read them once.
 
         Raises:
             StoreError: the store fails.
@@ -56,6 +65,7 @@ class WatermarkPoll:
             return  # nothing was applied, so nothing is complete
         found = await self._registry.watermarks(self._views)
         self._watermarks.until_ns = {view: at_ns for view, at_ns in found.items() if at_ns is not None}
+        self._shapes.update(await self._registry.shapes(self._views))
 
     async def stop(self) -> None:
         """End the asking."""
@@ -70,4 +80,4 @@ class WatermarkPoll:
             try:
                 await self.refresh()
             except StoreError as error:
-                LOGGER.warning("the views' watermarks couldn't be read: %s", error)
+                LOGGER.warning("the views' watermarks and shapes couldn't be read: %s", error)

@@ -93,7 +93,8 @@ class StreamHeads:
         self._heads = plan.heads
         self._transport = transport
         self._watermarks = watermarks
-        self._old_shapes: OldShapes = old_shapes or {}
+        # The caller's own, also while it is empty: shapes are added to it.
+        self._old_shapes: OldShapes = {} if old_shapes is None else old_shapes
         self._views = [stream.place.view for stream in plan.streams]
         self._place_count = len(plan.places)
         self._places = np.array([stream.place.number for stream in plan.streams], np.intp)

@@ -15,6 +15,7 @@ from fastserve.plan.service import WorkspacePlan
 from fastserve.server import watermarks as module
 from fastserve.server.watermarks import WatermarkPoll
 from fastserve.serving.heads import Watermarks
+from fastserve.tiles.blocks import BlockShape
 from tests.support.plans import USER, aggregate_view, workspace_plan
 
 AMOUNT = Field("amount", Float64)
@@ -37,10 +38,14 @@ class Records:
         self.answers = list(answers)
         self.asked: list[Sequence[str]] = []
         self.applied = applied
+        self.known: dict[int, BlockShape] = {}
         self.idle = asyncio.Event()
 
     async def exists(self) -> bool:
         return self.applied
+
+    async def shapes(self, views: Sequence[str]) -> dict[str, dict[int, BlockShape]]:
+        return {view: dict(self.known) for view in views}
 
     async def watermarks(self, views: Sequence[str]) -> dict[str, int | None]:
         self.asked.append(views)
@@ -53,7 +58,23 @@ class Records:
 
 
 def poll(records: Records, kept: Watermarks, *, streamed: bool = True) -> WatermarkPoll:
-    return WatermarkPoll(records, plan(streamed=streamed), kept)  # type: ignore[arg-type]
+    return WatermarkPoll(records, plan(streamed=streamed), kept, {})  # type: ignore[arg-type]
+
+
+def test_shapes_that_newer_servers_write_are_known_after_the_next_look() -> None:
+    shape = BlockShape((("sum", 1),))
+    shapes: dict[str, dict[int, BlockShape]] = {}
+
+    async def run() -> None:
+        records = Records(1)
+        both = WatermarkPoll(records, plan(), Watermarks(), shapes)  # type: ignore[arg-type]
+        await both.refresh()
+        assert shapes == {"pushed_to": {}}
+        records.known[shape.schema_id] = shape
+        await both.refresh()
+
+    asyncio.run(run())
+    assert shapes == {"pushed_to": {shape.schema_id: shape}}
 
 
 def test_streamed_views_have_their_watermarks_from_the_start_and_new_ones_later() -> None:
@@ -82,7 +103,7 @@ def test_a_failure_leaves_them_as_they_were_and_is_told(caplog: pytest.LogCaptur
             await asyncio.sleep(0)
             await polling.stop()
         assert kept.until_ns == {"pushed_to": 5}
-        assert "watermarks couldn't be read: gone" in caplog.text
+        assert "watermarks and shapes couldn't be read: gone" in caplog.text
 
     asyncio.run(run())
 
