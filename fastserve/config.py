@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fastserve.errors import DefinitionError, InvariantError, shown
@@ -28,8 +29,9 @@ VARIABLE_PREFIX = "FASTSERVE_"
 CONFIG_VARIABLE = "FASTSERVE_CONFIG"  # names the file, as --config does
 DEFAULT_FILE = "fastserve.toml"
 SERVER_TABLE = "server"
-# Beside the server's table the file may name the workspace of the feature repo that it lies in.
-TOP_LEVEL_KEYS = (SERVER_TABLE, "workspace")
+STORES = "stores"  # the setting, and the file's table of named stores
+# Beside these tables the file may name the workspace of the feature repo that it lies in.
+TOP_LEVEL_KEYS = (SERVER_TABLE, STORES, "workspace")
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -42,6 +44,7 @@ _SERVICE_LINK = re.compile(
 )
 LINKED = ("port", "admin_port")  # beside services named `fastserve` and `fastserve-admin`
 _SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://")
+_NAMED_URL = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,119})=(\S+)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
 
@@ -123,9 +126,34 @@ def _string_of(from_text: Callable[[str], _T]) -> Callable[[object], _T]:
     return from_toml
 
 
+def _named_urls() -> Kind:
+    """Return the kind of stores by name: as text separated by blanks, in the file a table of texts."""
+
+    def from_text(text: str) -> Mapping[str, str]:
+        named: dict[str, str] = {}
+        for part in text.split():
+            match = _NAMED_URL.fullmatch(part)
+            if match is None or match[1] in named:
+                raise ValueError
+            named[match[1]] = match[2]
+        return named
+
+    def from_toml(value: object) -> Mapping[str, str]:
+        if not isinstance(value, dict):
+            raise ValueError  # noqa: TRY004 - the caller makes the message
+        named: dict[str, str] = {}
+        for name, url in value.items():
+            if not isinstance(url, str) or not url.isprintable() or not _NAMED_URL.fullmatch(f"{name}=x"):
+                raise ValueError
+            named[name] = url
+        return named
+
+    return Kind("NAME=URL, each name once and of letters, digits and _, by blanks", from_text, from_toml)
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table."""
+    """One row of the table; ``flag_text`` is for a flag that isn't called like its setting."""
 
     name: str
     kind: Kind
@@ -133,11 +161,12 @@ class Setting:
     default_text: str
     unit: str
     help: str
+    flag_text: str = ""
 
     @property
     def flag(self) -> str:
         """The name on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return self.flag_text or "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
@@ -145,9 +174,14 @@ class Setting:
         return VARIABLE_PREFIX + self.name.upper()
 
 
-def _setting(default: Any, kind: Kind, help_text: str, *, unit: str = "", default_text: str = "") -> Any:
+def _setting(
+    default: Any, kind: Kind, help_text: str, *, unit: str = "", default_text: str = "", flag: str = ""
+) -> Any:
     words = default_text or str(default)
-    return field(default=default, metadata={"kind": kind, "unit": unit, "help": help_text, "default": words})
+    about = {"kind": kind, "unit": unit, "help": help_text, "default": words, "flag": flag}
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: default, metadata=about)
+    return field(default=default, metadata=about)
 
 
 _TIMEOUT = _whole(1, 600_000)
@@ -215,6 +249,14 @@ class Settings:
         "local:.fastserve/store",
         _text(),
         "Online store: local:PATH, or dynamodb://REGION with the parameters endpoint and prefix.",
+    )
+    stores: Mapping[str, str] = _setting(
+        MappingProxyType({}),
+        _named_urls(),
+        "NAME=URL: a store by name, for views that name one (`store=`); all others lie in `store`. The flag "
+        "may be repeated; in the file they have a table of their own, `[stores]`.",
+        default_text="none",
+        flag="--store",
     )
     repo: str = _setting(".", _text(), "Folder of the feature repo.")
     workspace: str | None = _setting(
@@ -388,10 +430,13 @@ class Settings:
         if not flags.keys() <= {setting.name for setting in SETTINGS}:
             message = f"flags that are no settings: {sorted(flags.keys() - {s.name for s in SETTINGS})}"
             raise InvariantError(message)
-        table = _server_table(toml_text, toml_path)
+        document = _document(toml_text, toml_path)
+        table = _server_table(document, toml_path)
         values: dict[str, Any] = {}
         for setting in SETTINGS:
-            if (text := flags.get(setting.name)) is not None:
+            if setting.name == STORES:
+                values[STORES] = _all_stores(setting, flags.get(STORES), environ, document, toml_path)
+            elif (text := flags.get(setting.name)) is not None:
                 values[setting.name] = _read(setting, text, f"flag {setting.flag}")
             elif text := _variable(setting, environ):
                 values[setting.name] = _read(setting, text, f"variable {setting.variable}")
@@ -408,6 +453,7 @@ SETTINGS: tuple[Setting, ...] = tuple(
         default_text=row.metadata["default"],
         unit=row.metadata["unit"],
         help=row.metadata["help"],
+        flag_text=row.metadata["flag"],
     )
     for row in fields(Settings)
 )
@@ -440,8 +486,9 @@ _MARKDOWN_HEAD = f"""# Settings
 
 Each setting is looked for as a flag, then as a variable of the environment, then in the `[{SERVER_TABLE}]`
 table of `{DEFAULT_FILE}` (or of the file that `--config` or `{CONFIG_VARIABLE}` names). The keys there are
-the flags' names with underscores and no dashes in front: `server_timeout_ms = 2000`. What none of them gives
-has its default. An empty variable counts as one that isn't there. A key that is no setting's is an error; a
+the flags' names with underscores and no dashes in front: `server_timeout_ms = 2000`. Stores by name stand in
+`[{STORES}]`, as in `hot = "redis://10.0.0.7:6379"`; each name is looked for by itself. What nobody gives has
+its default. An empty variable counts as one that isn't there. A key that is no setting's is an error; a
 variable that begins with `{VARIABLE_PREFIX}` and is no setting's is warned of. The variables that Kubernetes
 makes for a service named `fastserve`, `{VARIABLE_PREFIX}PORT=tcp://…` among them, are left alone.
 
@@ -451,8 +498,8 @@ This page is made from `fastserve/config.py` by `make docs`.
 |---|---|---|---|---|"""
 
 
-def _server_table(toml_text: str | None, toml_path: str) -> dict[str, object]:
-    """Return the server's table of the file, every key of it known."""
+def _document(toml_text: str | None, toml_path: str) -> dict[str, object]:
+    """Return the file's tables, every one of them known."""
     if toml_text is None:
         return {}
     try:
@@ -461,11 +508,39 @@ def _server_table(toml_text: str | None, toml_path: str) -> dict[str, object]:
         message = f"{toml_path}: expected TOML, got what isn't: {str(error)[:200]}"
         raise DefinitionError(message) from None
     _refuse_unknown(document, TOP_LEVEL_KEYS, toml_path)
+    return document
+
+
+def _all_stores(
+    setting: Setting,
+    flags: str | None,
+    environ: Mapping[str, str],
+    document: Mapping[str, object],
+    toml_path: str,
+) -> Mapping[str, str]:
+    """Return the named stores: each name's flag over its variable, its variable over the file."""
+    named: dict[str, str] = {}
+    if STORES in document:
+        named |= _urls(_read_toml(setting, document[STORES], toml_path))
+    if text := _variable(setting, environ):
+        named |= _urls(_read(setting, text, f"variable {setting.variable}"))
+    if flags is not None:
+        named |= _urls(_read(setting, flags, f"flag {setting.flag}"))
+    return MappingProxyType(named)
+
+
+def _urls(value: object) -> dict[str, str]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _server_table(document: Mapping[str, object], toml_path: str) -> dict[str, object]:
+    """Return the server's table of the file, every key of it known."""
     table = document.get(SERVER_TABLE, {})
     if not isinstance(table, dict):
         message = f"{toml_path}: {SERVER_TABLE}: expected a table, got {shown(table)}"
         raise DefinitionError(message)
-    _refuse_unknown(table, tuple(setting.name for setting in SETTINGS), f"{toml_path}: [{SERVER_TABLE}]")
+    known = tuple(setting.name for setting in SETTINGS if setting.name != STORES)
+    _refuse_unknown(table, known, f"{toml_path}: [{SERVER_TABLE}]")
     return table
 
 

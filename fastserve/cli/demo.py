@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import fastserve.cli as package
 from fastserve.cli.child import run_in_child
-from fastserve.cli.flags import Subparsers, add_command, add_settings
+from fastserve.cli.flags import Subparsers, add_command, add_settings, flags_of
 from fastserve.cli.get import GET_FEATURES, METADATA, GetError, Question, answer_text, ask, server_url
 from fastserve.cli.materialize import cpus, report_text
 from fastserve.cli.serve import CANNOT_LISTEN, port_complaint, serve, server_options
@@ -72,7 +72,7 @@ def demo_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
     own = {"repo": str(example_repo()), "clock": CLOCK}
     settable = [setting for setting in SETTINGS if setting.name in SETTABLE]
     variables = {s.variable: environ[s.variable] for s in settable if s.variable in environ}
-    flags = own | {s.name: getattr(arguments, s.name) for s in settable}
+    flags = own | flags_of(arguments)
     if flags["store"] is None and not variables.get("FASTSERVE_STORE"):
         flags["store"] = STORE
     settings = Settings.load(flags, variables)
@@ -95,11 +95,11 @@ async def prepare(settings: Settings) -> None:
     from fastserve.ingest.apply import execute, plan_apply
     from fastserve.ingest.materialize import materialize
     from fastserve.ingest.registry import Registry
-    from fastserve.store.url import open_store
 
     until_ns = settings.clock_ns or 0
-    repo = load_workspace(settings).repo
-    store = await open_store(settings.store)
+    workspace = load_workspace(settings)
+    repo = workspace.repo
+    store = await workspace.stores.open()
     try:
         plan = await plan_apply(repo, store)
         await execute(plan, store)

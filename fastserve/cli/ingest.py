@@ -51,6 +51,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         workspace=settings.workspace,
         settings=IngestSettings(settings.ingest_max_future_s),
         clock_ns=time.time_ns if clock_ns is None else lambda: clock_ns,
+        stores=settings.stores,
     )
     progress = make_progress(wanted=True)
     progress.step(f"{arguments.source}: writing", "records")

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from fastserve.api.ingest import MAX_RECORDS, IngestRequest, Record, RecordError
@@ -271,6 +271,7 @@ class StreamWriter:
     ``write`` returns after the records are in the store. Call it with several batches at once
     (`asyncio.gather`): they share reads and writes. After an error write the same batch again with the same
     ``request_id``; what had been written counts once. Acknowledge to the source after ``write`` returned.
+    ``stores`` are the URLs of the stores that views name.
 
     Raises:
         DefinitionError: the repo, its workspace or the store's URL can't be used.
@@ -284,16 +285,15 @@ class StreamWriter:
         workspace: str | None = None,
         settings: IngestSettings | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        stores: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         from fastserve.plan.service import plan_workspace
-        from fastserve.store.url import parse_store_url
+        from fastserve.store.mixed import addresses, configured_prefixes
 
-        parsed = parse_store_url(store)
-        prefix = parsed.prefix
-        plan = plan_workspace(load_repo(str(repo)), prefix, workspace)
+        plan = plan_workspace(load_repo(str(repo)), configured_prefixes(store, stores), workspace)
         self._workspace = plan.workspace
         self._feeds = source_feeds(plan.views.values())
-        self._url = store
+        self._addresses = addresses(store, stores, plan.homes)
         self._settings = settings
         self._clock_ns = clock_ns
         self._store: OnlineStore | None = None
@@ -315,9 +315,7 @@ class StreamWriter:
         Raises:
             StoreError: it can't be opened.
         """
-        from fastserve.store.url import open_store
-
-        self._store = await open_store(self._url)
+        self._store = await self._addresses.open()
         try:
             self._ingestor = Ingestor(
                 self._workspace, self._feeds, self._store, self._settings, self._clock_ns

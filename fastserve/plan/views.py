@@ -4,8 +4,8 @@ What reads rows (serving) and what writes them (ingest) both start from a `ViewP
 disagree.
 
 Invariants
-1. A view plan is a function of the view, the workspace and the table prefix alone: every host makes the same
-   one.
+1. A view plan is a function of the view, the workspace and the stores' table prefixes alone: every host makes
+   the same one.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 from fastserve.errors import DefinitionError
 from fastserve.plan.keys import encode_key, ordinary_key
 from fastserve.plan.reads import PACKED_KEY, CachePolicy, KeyAttributes
+from fastserve.plan.stores import MAIN_STORE, TablePrefixes
 from fastserve.plan.streams import StreamPlan, stream_plan
 from fastserve.sdk.features import Aggregate, Attribute
 from fastserve.sdk.row_format import AttributesFormat
@@ -78,6 +79,11 @@ class ViewPlan:
         return self.view.name
 
     @property
+    def store(self) -> str:
+        """The name of the store in which rows and blocks lie."""
+        return self.view.store or MAIN_STORE
+
+    @property
     def tables(self) -> tuple[str, ...]:
         """All tables of the view: that of its rows, and that of its blocks if it has any."""
         return (self.table,) if self.stream is None else (self.table, self.stream.table)
@@ -97,12 +103,14 @@ class ViewPlan:
         return floor_to(until_ns, self.interval_ns or 1)
 
 
-def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
-    """Compile one view.
+def plan_view(view: FeatureView, workspace: str, prefixes: TablePrefixes | str) -> ViewPlan:
+    """Compile one view; a text for ``prefixes`` is the main store's, where there is no other.
 
     Raises:
-        DefinitionError: the attributes format asks for what its items can't hold.
+        DefinitionError: the attributes format asks for what its items can't hold, or the view's store isn't
+            configured.
     """
+    table_prefix = (TablePrefixes(prefixes) if isinstance(prefixes, str) else prefixes).of(view)
     interval_ns = None if view.aggregation_interval is None else duration_ns(view.aggregation_interval)
     schema = _schema(view, interval_ns) if interval_ns is not None and view.is_aggregate else None
     layout = (

@@ -32,7 +32,6 @@ from fastserve.server.vector_answer import (
 )
 from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
-from fastserve.serving.transport import RowTransport
 from fastserve.wire.http1_answer import JSON
 
 V1 = "/api/v1/feature-service/"
@@ -68,7 +67,6 @@ class FeatureApplication:
         self,
         workspace: str,
         engine: Engine,
-        transport: RowTransport,
         readiness: Readiness,
         now_s: Callable[[], float],
         call_later: Callable[..., object],
@@ -91,7 +89,8 @@ class FeatureApplication:
         self._single = VectorAnswer
         self._batch = WeighedAnswer
         self._handlers: Mapping[str | None, ServiceHandler] = {
-            name: ServiceHandler(runtime, transport) for name, runtime in engine.services.items()
+            name: ServiceHandler(runtime, engine.transports.of(runtime.plan.stores))
+            for name, runtime in engine.services.items()
         }
         self._posts: dict[str, Callable[..., None]] = {
             V1 + "get-features": self._get_features,

@@ -3,7 +3,7 @@
 Compiled plans are made before the fork and shared; whatever has a connection, a file or a timer is made here.
 
 Invariants
-1. A worker is ready only when its store has answered once.
+1. A worker is ready only when its main store has answered once; named ones may come later.
 2. What was opened is closed, also when the start fails half-way.
 """
 
@@ -41,14 +41,15 @@ from fastserve.server.watermarks import WatermarkPoll
 from fastserve.server.worker import WorkerContext
 from fastserve.server.worker_metrics import WorkerMetrics
 from fastserve.serving.admission import Admission
-from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
 from fastserve.serving.on_demand import Surroundings
 from fastserve.serving.row_cache import RowCache
+from fastserve.serving.stores import StoreTransports
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.store.interface import OnlineStore
-from fastserve.store.url import DynamoDBSettings, RedisSettings, open_store, parse_store_url
+from fastserve.store.mixed import MixedStore, StoreAddresses, addresses, main_of
+from fastserve.store.url import DynamoDBSettings, RedisSettings, parse_store_url
 from fastserve.tiles.blocks import BlockShape
 from fastserve.tiles.layout import RowLayout
 
@@ -61,14 +62,22 @@ def row_transport(store_url: str) -> RowTransport:
     return BASE64_ROWS if isinstance(parse_store_url(store_url), DynamoDBSettings) else RAW_ROWS
 
 
+def row_transports(where: StoreAddresses) -> StoreTransports:
+    """Return the forms in which rows come from a workspace's stores."""
+    named = {name: row_transport(url) for name, url in where.named.items()}
+    return StoreTransports(row_transport(where.main), named)
+
+
 def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -> FeatureBoot:
     """Return what each worker calls to get its service; made before the fork.
 
     ``metrics`` is the server's one, handed over again by every reload.
     """
-    library = LIBRARIES.get(type(parse_store_url(settings.store)))
-    if library is not None:
-        importlib.import_module(library)
+    where = addresses(settings.store, settings.stores, plan.homes)
+    for url in (where.main, *where.named.values()):
+        library = LIBRARIES.get(type(parse_store_url(url)))
+        if library is not None:
+            importlib.import_module(library)
     metrics.declare(plan.services, plan.views, on_demand_views(plan))
     return FeatureBoot(settings, plan, metrics, source_feeds(plan.views.values()))
 
@@ -158,18 +167,18 @@ class WorkerService:
         """
         keep_freed_memory()
         loop = asyncio.get_running_loop()
-        self._store = await open_store(
-            self._settings.store,
+        where = addresses(self._settings.store, self._settings.stores, self._plan.homes)
+        self._store = await where.open(
+            may_lack=True,
             read_timeout_s=self._settings.store_timeout_ms / 1000,
             connections=self._settings.store_connections,
             hedge_floor_s=self._settings.hedge_floor_ms / 1000,
         )
-        transport = row_transport(self._settings.store)
         layouts = await _known_layouts(self._store, self._plan)
         shapes: dict[str, dict[int, BlockShape]] = {}
         engine = Engine(
             self._plan,
-            transport,
+            row_transports(where),
             schedule=_scheduler(loop, self._settings.linger_us / 1e6),
             clock_ns=_clock(self._settings.clock_ns),
             old_layouts=layouts,
@@ -180,20 +189,15 @@ class WorkerService:
         registry = Registry(self._store, self._plan.workspace)
         self._watermarks = WatermarkPoll(registry, self._plan, engine.watermarks, shapes)
         await self._watermarks.start()
-        store = self._store
-
-        def make_reader(settle: Callable[[Sequence[KeyRead]], None]) -> Reader:
-            return store.reader(settle)
-
         kept_bytes = self._settings.row_cache_bytes
         self._cache = RowCache(kept_bytes) if kept_bytes else None
-        engine.attach(make_reader, self._cache)
+        named = self._store.named_readers if isinstance(self._store, MixedStore) else {}
+        engine.attach(main_of(self._store).reader, self._cache, named)
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
         self._application = FeatureApplication(
             self._plan.workspace,
             engine,
-            transport,
             self._context.state,
             # The loop's own clock stands still during its turns, and so during on-demand code.
             time.monotonic,
@@ -264,7 +268,9 @@ class WorkerService:
             settings.overload_wait_ms / 1000,
             has_priorities=settings.api_keys is not None,
         )
-        self._probe = LoopProbe(loop, admission, self._store, engine.waiting, lambda: self._expire(loop))
+        # Only the main store's line tells of overload: another's may be long because that one is gone.
+        store = None if self._store is None else main_of(self._store)
+        self._probe = LoopProbe(loop, admission, store, engine.waiting, lambda: self._expire(loop))
         return admission
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:

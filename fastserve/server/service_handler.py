@@ -21,7 +21,7 @@ from fastserve.plan.service import MAX_STORE_BYTES, ServicePlan
 from fastserve.server.exchange import Meter
 from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.requests import ServiceRuntime
-from fastserve.serving.transport import RowTransport
+from fastserve.serving.transport import BASE64_ROWS, RowTransport
 
 
 class ServiceHandler:
@@ -117,6 +117,6 @@ class ServiceHandler:
         for row in rows:
             if isinstance(row, dict):
                 size += len(orjson.dumps(row))
-            elif row is not None:
-                size += len(row) * self._bytes_per_unit
+            elif row is not None:  # text in any case is base64, also beside another store's bytes
+                size += len(row) * (BASE64_ROWS.bytes_per_unit if type(row) is str else self._bytes_per_unit)
         return int(size)

@@ -126,9 +126,7 @@ class Bench:
         self._flushes: list[Callable[[], None]] = []
         engine = Engine(plan, BASE64_ROWS, schedule=self._flushes.append, clock_ns=lambda: CLOCK_NS)
         engine.attach(lambda settle: self._reader(texts, settle))
-        self.application = FeatureApplication(
-            plan.workspace, engine, BASE64_ROWS, Ready(), lambda: 0.0, lambda *_: None
-        )
+        self.application = FeatureApplication(plan.workspace, engine, Ready(), lambda: 0.0, lambda *_: None)
         if metered:
             measure(engine, self.application)
         shared = Connections(self.application, ServerOptions(), 0.0, 0)

@@ -126,7 +126,6 @@ class ApplicationWorld:
         self.application = FeatureApplication(
             "w",
             self.engine,
-            BASE64_ROWS,
             self.readiness,
             lambda: self.now_s,
             self._call_later,
