@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, NoReturn
 import fastserve.cli as package
 from fastserve.cli.child import run_in_child
 from fastserve.cli.flags import Subparsers, add_command, add_settings, flags_of
-from fastserve.cli.get import GET_FEATURES, METADATA, GetError, Question, answer_text, ask, server_url
+from fastserve.cli.get import GET_FEATURES, METADATA, Question, answer_text, ask, server_url
+from fastserve.cli.http_call import CallError
 from fastserve.cli.materialize import cpus, report_text
 from fastserve.cli.serve import CANNOT_LISTEN, port_complaint, serve, server_options
 from fastserve.config import SETTINGS, Settings
@@ -150,7 +151,7 @@ def _show_and_leave(url: str, arbiter: int) -> NoReturn:
         if _is_ready(url, arbiter):
             shown = [_shown(url, question) for question in QUESTIONS]
             print("\n".join([*shown, f"Serving on {url} until Ctrl-C."]), flush=True)
-    except GetError as error:
+    except CallError as error:
         print(f"fastserve: error: {error}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         pass
