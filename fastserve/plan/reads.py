@@ -20,6 +20,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
+from fastserve.wire.feast_key import FeastKeyForm
+
 MAX_GROUP_TABLES = 50
 """Half of BatchGetItem's 100 keys: a group of 60 tables would leave 40 places of every call empty."""
 
@@ -51,7 +53,8 @@ class ReadGroup:
     rows written by fastserve, false where they hold ordinary items (the attributes format). ``block_ns`` is
     how long the blocks in stream tables are, 0 for all other tables. ``pushed`` tells that a push may write
     to the tables at any moment, and that whoever asks after its answer is to find it.
-    ``cache`` is None where every request asks the store.
+    ``cache`` is None where every request asks the store. ``feast`` is how keys are made where Feast wrote the
+    tables.
     """
 
     index: int
@@ -61,6 +64,7 @@ class ReadGroup:
     block_ns: int = 0
     pushed: bool = False
     cache: CachePolicy | None = None
+    feast: FeastKeyForm | None = None
 
     @property
     def size(self) -> int:
@@ -79,6 +83,7 @@ class TableUse:
     block_ns: int = 0
     pushed: bool = False
     cache: CachePolicy | None = None
+    feast: FeastKeyForm | None = None
 
 
 def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[ReadGroup]:
@@ -102,6 +107,7 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
             use.block_ns,
             use.pushed,
             use.cache,
+            use.feast,
         )
         cells.setdefault(cell, []).append(table)
     groups: list[ReadGroup] = []
@@ -117,6 +123,7 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
                     use.block_ns,
                     use.pushed,
                     use.cache,
+                    use.feast,
                 )
             )
     return groups

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from fastserve.errors import DefinitionError
+from fastserve.plan.feast import FeastPlan, feast_uses, plan_feast
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan, on_demand_outputs, plan_on_demand
 from fastserve.plan.reads import PACKED_KEY, ReadGroup, TableUse, partition_tables
 from fastserve.plan.streams import BLOCKS_READ
@@ -143,6 +144,8 @@ class WorkspacePlan:
     views: Mapping[str, ViewPlan]
     services: Mapping[str, ServicePlan]
     groups: tuple[ReadGroup, ...]
+    feast: FeastPlan | None = None
+    """What Feast's own API is answered from; None where no view has rows that Feast wrote."""
 
 
 def plan_workspace(repo: Repo, table_prefix: str = "", workspace: str | None = None) -> WorkspacePlan:
@@ -154,11 +157,13 @@ def plan_workspace(repo: Repo, table_prefix: str = "", workspace: str | None = N
     name = workspace or repo.workspace
     views = {view.name: plan_view(view, name, table_prefix) for view in repo.views.values()}
     _refuse_shared_tables(views.values())
-    groups = partition_tables([_uses(service, views) for service in repo.services.values()])
+    uses = [_uses(service, views) for service in repo.services.values()]
+    groups = partition_tables([*uses, *feast_uses(views.values())])
     services = {
         service.name: _plan_service(name, service, views, groups) for service in repo.services.values()
     }
-    return WorkspacePlan(name, views, services, tuple(groups))
+    feast = plan_feast(views, repo.services.values(), groups)
+    return WorkspacePlan(name, views, services, tuple(groups), feast)
 
 
 def _refuse_shared_tables(views: Iterable[ViewPlan]) -> None:
@@ -185,7 +190,9 @@ def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableU
         view = views[reference.view.name]
         keys = _positions(reference, service.join_keys)
         pushed = view.is_streamed and view.stream is None
-        uses.append(TableUse(view.table, keys, view.key_attributes, view.packed, 0, pushed, view.cache))
+        uses.append(
+            TableUse(view.table, keys, view.key_attributes, view.packed, 0, pushed, view.cache, view.feast)
+        )
         if view.stream is not None:
             block_ns = view.stream.block_ns
             uses.append(TableUse(view.stream.table, keys, PACKED_KEY, True, block_ns, True, view.cache))
