@@ -86,7 +86,7 @@ def stream_table_spec(stream: StreamPlan) -> TableSpec:
 
 
 async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = None) -> ApplyPlan:
-    """Compare a repo with what the store has.
+    """Compare a repo with what the store has; views whose rows somebody else writes are left out.
 
     Raises:
         DefinitionError: a view can't be compiled.
@@ -94,7 +94,8 @@ async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = 
     """
     workspace = workspace or repo.workspace
     prefixes = prefixes_of(store)
-    plans = [plan_view(view, workspace, prefixes) for view in repo.views.values()]
+    own = [view for view in repo.views.values() if not view.is_external]
+    plans = [plan_view(view, workspace, prefixes) for view in own]
     registry = Registry(store, workspace)
     known = await registry.exists()
     applied = await registry.definitions([plan.name for plan in plans]) if known else {}
@@ -102,7 +103,7 @@ async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = 
     specs = {spec.name: spec for plan in plans for spec in table_specs(plan)}
     existing = await store.describe_tables(list(specs))
     missing = [spec for name, spec in specs.items() if existing[name] is None]
-    tables = [*missing, *([] if known else [TableSpec(registry.table)])]
+    tables = [*missing, *([] if known or not plans else [TableSpec(registry.table)])]
     stored = await stored_rows(registry, plans, applied) if known else {}
     changes = [
         describe_change(
@@ -127,6 +128,8 @@ async def execute(plan: ApplyPlan, store: OnlineStore, *, clock_ns: Callable[[],
     if plan.incompatible:
         lines = ["expected changes that the store can follow, got:", *(f"  {c}" for c in plan.incompatible)]
         raise DefinitionError("\n".join(lines))
+    if not plan.plans:
+        return
     registry = Registry(store, plan.workspace)
     await registry.create()
     # Rows that were made lie elsewhere, or are gone: what the registry knows of them is no longer so.

@@ -21,6 +21,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from fastserve.plan.stores import MAIN_STORE
+from fastserve.wire.feast_key import FeastKeyForm
 
 MAX_GROUP_TABLES = 50
 """Half of BatchGetItem's 100 keys: a group of 60 tables would leave 40 places of every call empty."""
@@ -53,7 +54,8 @@ class ReadGroup:
     rows written by fastserve, false where they hold ordinary items (the attributes format). ``block_ns`` is
     how long the blocks in stream tables are, 0 for all other tables. ``pushed`` tells that a push may write
     to the tables at any moment, and that whoever asks after its answer is to find it.
-    ``cache`` is None where every request asks the store, ``store`` the name of that store.
+    ``cache`` is None where every request asks the store. ``feast`` is how keys are made where Feast wrote the
+    tables. ``store`` is the name of the store in which they lie.
     """
 
     index: int
@@ -63,6 +65,7 @@ class ReadGroup:
     block_ns: int = 0
     pushed: bool = False
     cache: CachePolicy | None = None
+    feast: FeastKeyForm | None = None
     store: str = MAIN_STORE
 
     @property
@@ -82,6 +85,7 @@ class TableUse:
     block_ns: int = 0
     pushed: bool = False
     cache: CachePolicy | None = None
+    feast: FeastKeyForm | None = None
     store: str = MAIN_STORE
 
 
@@ -106,6 +110,7 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
             use.block_ns,
             use.pushed,
             use.cache,
+            use.feast,
             use.store,
         )
         cells.setdefault(cell, []).append(table)
@@ -122,6 +127,7 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
                     use.block_ns,
                     use.pushed,
                     use.cache,
+                    use.feast,
                     store=use.store,
                 )
             )

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from fastserve.errors import DefinitionError
+from fastserve.plan.feast import FeastPlan, feast_uses, plan_feast
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan, on_demand_outputs, plan_on_demand
 from fastserve.plan.reads import PACKED_KEY, ReadGroup, TableUse, partition_tables
 from fastserve.plan.stores import TablePrefixes
@@ -149,6 +150,8 @@ class WorkspacePlan:
     views: Mapping[str, ViewPlan]
     services: Mapping[str, ServicePlan]
     groups: tuple[ReadGroup, ...]
+    feast: FeastPlan | None = None
+    """What Feast's own API is answered from; None where no view has rows that Feast wrote."""
 
     @property
     def homes(self) -> dict[str, str]:
@@ -168,11 +171,13 @@ def plan_workspace(
     name = workspace or repo.workspace
     views = {view.name: plan_view(view, name, prefixes) for view in repo.views.values()}
     _refuse_shared_tables(views.values())
-    groups = partition_tables([_uses(service, views) for service in repo.services.values()])
+    uses = [_uses(service, views) for service in repo.services.values()]
+    groups = partition_tables([*uses, *feast_uses(views.values())])
     services = {
         service.name: _plan_service(name, service, views, groups) for service in repo.services.values()
     }
-    return WorkspacePlan(name, views, services, tuple(groups))
+    feast = plan_feast(views, repo.services.values(), groups)
+    return WorkspacePlan(name, views, services, tuple(groups), feast)
 
 
 def _refuse_shared_tables(views: Iterable[ViewPlan]) -> None:
@@ -201,7 +206,15 @@ def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableU
         pushed = view.is_streamed and view.stream is None
         uses.append(
             TableUse(
-                view.table, keys, view.key_attributes, view.packed, 0, pushed, view.cache, store=view.store
+                view.table,
+                keys,
+                view.key_attributes,
+                view.packed,
+                0,
+                pushed,
+                view.cache,
+                view.feast,
+                store=view.store,
             )
         )
         if view.stream is not None:

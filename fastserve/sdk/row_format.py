@@ -1,4 +1,4 @@
-"""How a view's rows are laid out in the online store: ``"packed"``, or an attribute per feature.
+"""How a view's rows lie in the online store: ``"packed"``, an attribute per feature, or as Feast writes.
 
 Invariants:
 1. The names that an `AttributesFormat` gives to keys and timestamp are different ones.
@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from fastserve.errors import Location
 from fastserve.sdk.checks import Checks, Immutable
+from fastserve.sdk.feast_format import FeastFormat
 
 ATTRIBUTE_NAME_BYTES_MAX: Final = 255  # DynamoDB's limit for the names of key attributes
 
@@ -66,15 +67,15 @@ class AttributesFormat(Immutable):
         return f"AttributesFormat{self._parts()!r}"
 
 
-RowFormat = Literal["packed"] | AttributesFormat
+RowFormat = Literal["packed"] | AttributesFormat | FeastFormat
 
 
 def check_row_format(checks: Checks, value: object) -> RowFormat:
     """Return the format given, or ``"packed"`` with a fault."""
-    if isinstance(value, AttributesFormat):
+    if isinstance(value, (AttributesFormat, FeastFormat)):
         return value
     if value != "packed":
-        checks.wrong("row_format", '"packed" or an AttributesFormat', value)
+        checks.wrong("row_format", '"packed", an AttributesFormat or a FeastFormat', value)
     return "packed"
 
 

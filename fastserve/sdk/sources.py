@@ -1,4 +1,4 @@
-"""Where values come from: `FileSource` (Parquet, CSV), `PushSource` (pushed records) and `RequestSource`.
+"""Where values come from: `FileSource` (files), `PushSource` (records), `RequestSource`, `ExternalSource`.
 
 Knows the sources' descriptions; files are opened by the batch job, not here.
 
@@ -134,7 +134,34 @@ class PushSource(Definition):
         return next((field for field in self.schema if field.name == name), None)
 
 
-Source = FileSource | PushSource
+class ExternalSource(Definition):
+    """Rows that somebody else writes into the view's table: fastserve only reads them.
+
+    For views of ordinary tables (`AttributesFormat`, `FeastFormat`). ``timestamp_field`` says that rows have
+    a time, which a ``ttl`` counts from.
+
+    Raises:
+        DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
+    """
+
+    timestamp_field: str | None
+
+    def __init__(
+        self,
+        name: str,
+        timestamp_field: str | None = None,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        owner: str | None = None,
+    ) -> None:
+        checks = Checks("ExternalSource", name)
+        self.name = checks.name("name", name, FREE_NAME, FREE_NAME_EXPECTED)
+        self._describe(checks, description, tags, owner)
+        self.timestamp_field = checks.optional_text("timestamp_field", timestamp_field)
+        self._register(checks)
+
+
+Source = FileSource | PushSource | ExternalSource
 
 
 class RequestSource(Immutable):

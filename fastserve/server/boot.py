@@ -28,7 +28,9 @@ from fastserve.sdk.on_demand import OnDemandFeatureView
 from fastserve.server.admin import AdminApplication
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
+from fastserve.server.described import Described, describe, show
 from fastserve.server.exchange import Application
+from fastserve.server.feast_handler import FeastHandler
 from fastserve.server.feature_log import FeatureLog
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
@@ -79,7 +81,7 @@ def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -
         if library is not None:
             importlib.import_module(library)
     metrics.declare(plan.services, plan.views, on_demand_views(plan))
-    return FeatureBoot(settings, plan, metrics, source_feeds(plan.views.values()))
+    return FeatureBoot(settings, plan, metrics, describe(settings, plan), source_feeds(plan.views.values()))
 
 
 def on_demand_views(plan: WorkspacePlan) -> dict[str, OnDemandFeatureView[..., Any]]:
@@ -95,11 +97,13 @@ class FeatureBoot:
         settings: Settings,
         plan: WorkspacePlan,
         metrics: MetricsMemory,
+        described: Described,
         feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         self._plan = plan
         self._metrics = metrics
+        self._described = described
         self._feeds = feeds
         self._nursery: Nursery | None = None
 
@@ -112,7 +116,9 @@ class FeatureBoot:
 
     def __call__(self, context: WorkerContext) -> WorkerService:
         """Return the service of one worker."""
-        return WorkerService(self._settings, self._plan, context, self._metrics, self._nursery, self._feeds)
+        return WorkerService(
+            self._settings, self._plan, context, self._metrics, self._described, self._nursery, self._feeds
+        )
 
 
 class WorkerService:
@@ -124,6 +130,7 @@ class WorkerService:
         plan: WorkspacePlan,
         context: WorkerContext,
         metrics: MetricsMemory,
+        described: Described,
         nursery: Nursery | None,
         feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
     ) -> None:
@@ -133,6 +140,7 @@ class WorkerService:
         self._ingest: IngestHandler | None = None
         self._context = context
         self._numbers = metrics
+        self._described = described
         self._metrics: WorkerMetrics | None = None
         self._nursery = nursery
         self._pool: UdfPool | None = None
@@ -195,6 +203,7 @@ class WorkerService:
         engine.attach(main_of(self._store).reader, self._cache, named)
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
+        admission = self._admission(loop, engine)
         self._application = FeatureApplication(
             self._plan.workspace,
             engine,
@@ -205,8 +214,10 @@ class WorkerService:
             limits,
             await self._ingest_handler(self._store),
             self._watched_keys(loop),
-            self._admission(loop, engine),
+            admission,
+            self._feast_handler(loop, engine, admission, limits),
         )
+        self._application.describe(self._described.openapi)
         if self._context.options.admin_port is not None:
             self._admin = AdminApplication(self._context.state)
         if self._admin is not None or self._settings.slow_request_ms is not None:
@@ -217,6 +228,16 @@ class WorkerService:
             self._feature_log.start()
         if self._probe is not None:
             self._probe.start()
+
+    def _feast_handler(
+        self, loop: asyncio.AbstractEventLoop, engine: Engine, admission: Admission, limits: ApplicationLimits
+    ) -> FeastHandler | None:
+        plan = self._plan.feast
+        if plan is None:
+            return None
+        clock_ns = _clock(self._settings.clock_ns)
+        times = (limits.server_timeout_s, limits.max_batch_rows)
+        return FeastHandler(plan, engine, admission, clock_ns, time.monotonic, loop.call_later, *times)
 
     def _measure(
         self, loop: asyncio.AbstractEventLoop, engine: Engine, application: FeatureApplication
@@ -232,6 +253,7 @@ class WorkerService:
             metrics.watch_ingest(self._ingest)
         if self._admin is not None:
             self._admin.add("/metrics", metrics.page)
+            show(self._described, self._admin, metrics.page, application, self._context.serving_url)
         metrics.start()
 
     async def _ingest_handler(self, store: OnlineStore) -> IngestHandler:
