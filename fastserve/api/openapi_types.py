@@ -103,7 +103,7 @@ COMMON: Mapping[str, Schema] = {
 }
 """The schemas of scalars by name: what a request may hold, and what an answer holds (``…Answer``)."""
 
-_TAKEN = {
+_TAKEN: Mapping[DataType, str] = {
     Int64: "Int64",
     Float64: "Float64",
     Float32: "Float32",
@@ -111,7 +111,7 @@ _TAKEN = {
     Bool: "Boolean",
     Timestamp: "Timestamp",
 }
-_WRITTEN = {
+_WRITTEN: Mapping[DataType, str] = {
     Int64: "Int64Answer",
     Float64: "FloatAnswer",
     Float32: "FloatAnswer",

@@ -71,6 +71,11 @@ class Exchange:
         return self.head.authorization
 
     @property
+    def host(self) -> bytes | None:
+        """The Host header's value."""
+        return self.head.host
+
+    @property
     def content_type(self) -> bytes | None:
         """The Content-Type header's value."""
         return self.head.content_type

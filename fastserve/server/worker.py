@@ -30,7 +30,7 @@ from fastserve.errors import FastserveError
 from fastserve.server.admin_listener import AdminListener
 from fastserve.server.connections import TICK_S, Connections
 from fastserve.server.exchange import Application
-from fastserve.server.listener import Acceptor, Tls
+from fastserve.server.listener import Acceptor, Tls, listener_url
 from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
 from fastserve.server.protocol import HttpProtocol
@@ -73,6 +73,8 @@ class WorkerContext:
     index: int
     options: ServerOptions
     state: WorkerState
+    serving_url: str = ""
+    """Where clients reach this server on its own machine, with the real port."""
 
 
 class Service(Protocol):
@@ -167,7 +169,14 @@ class Worker:
 
     async def _boot(self) -> Service | None:
         """Return the started application, or nothing when it can't start or isn't to any more."""
-        context = WorkerContext(self._index, self._options, WorkerState(self._inherited.memory, self._index))
+        inherited = self._inherited
+        scheme = "http" if inherited.tls is None else "https"
+        context = WorkerContext(
+            self._index,
+            self._options,
+            WorkerState(inherited.memory, self._index),
+            listener_url(inherited.listener, scheme),
+        )
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             service = self._inherited.boot(context)

@@ -67,6 +67,7 @@ class RequestHead:
     request_timeout_ms: bytes | None
     refusal: RequestError | None = None
     idempotency_key: bytes | None = None
+    host: bytes | None = None
     is_plain: bool = field(init=False)  # nothing but the body's length decides how to read and to answer it
 
     def __post_init__(self) -> None:
@@ -176,6 +177,7 @@ def parse_head(raw: bytes, limits: HttpLimits) -> RequestHead:
         fields.get(b"x-request-timeout-ms"),
         None if method in METHODS else _refused_method(method),
         fields.get(b"idempotency-key"),
+        fields.get(b"host"),
     )
 
 
