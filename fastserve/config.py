@@ -36,6 +36,7 @@ TOP_LEVEL_KEYS = (SERVER_TABLE, STORES, "workspace")
 KIB = 1024
 MIB = 1024 * KIB
 _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
+_SHARE = re.compile(r"0(\.[0-9]{1,9})?|1(\.0{1,9})?", re.ASCII)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 # What Kubernetes puts into every pod beside a service named `fastserve`; its `FASTSERVE_PORT=tcp://10.0.0.7:80`
 # would be taken for the port to listen on.
@@ -72,6 +73,22 @@ def _whole(minimum: int, maximum: int) -> Kind:
         return value
 
     return Kind(f"a whole number from {minimum} to {maximum}", from_text, from_toml)
+
+
+def _share() -> Kind:
+    """Return the kind of shares, of decimals in [0, 1]."""
+
+    def from_text(text: str) -> float:
+        if _SHARE.fullmatch(text) is None:  # ``float`` would take nan, 1e-3 and blanks
+            raise ValueError
+        return float(text)
+
+    def from_toml(value: object) -> float:
+        if type(value) not in {int, float} or not 0 <= value <= 1:  # type: ignore[operator]
+            raise ValueError
+        return float(value)  # type: ignore[arg-type]
+
+    return Kind("a number from 0 to 1", from_text, from_toml)
 
 
 def _text() -> Kind:
@@ -367,6 +384,18 @@ class Settings:
     )
     feature_log_every: int = _setting(
         1000, _whole(1, 1_000_000_000), "One in so many requests for features is in the sample."
+    )
+    trace_endpoint: str | None = _setting(
+        None,
+        _text(),
+        "Where traces of requests are sent to, as OTLP over HTTP, such as http://127.0.0.1:4318; needs the "
+        "extra fastserve[otel].",
+        default_text="none, nothing is traced",
+    )
+    trace_sample: float = _setting(
+        0.01,
+        _share(),
+        "Share of requests that are traced where the caller doesn't decide by a traceparent header.",
     )
     max_batch_rows: int = _setting(
         1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"

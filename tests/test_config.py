@@ -77,6 +77,8 @@ def sample(setting: Setting) -> tuple[str, str]:
     if setting.kind.expected.startswith("a whole number"):
         number = "777" if setting.name in {"workers", "store_connections"} else "7777"
         return number, number
+    if setting.name == "trace_sample":
+        return "0.25", "0.25"
     return "x:y", '"x:y"'
 
 

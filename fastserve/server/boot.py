@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import random
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +39,9 @@ from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
 from fastserve.server.loop_probe import LoopProbe
 from fastserve.server.memory import keep_freed_memory
 from fastserve.server.metrics_memory import MetricsMemory
+from fastserve.server.metrics_page import version_text
+from fastserve.server.trace_export import TraceExport, trace_exporter, traces_url
+from fastserve.server.tracing import TracingApplication, traced_reader
 from fastserve.server.udf_pool import UdfPool
 from fastserve.server.udf_process import Nursery, start_nursery
 from fastserve.server.watermarks import WatermarkPoll
@@ -47,7 +52,7 @@ from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
 from fastserve.serving.on_demand import Surroundings
 from fastserve.serving.row_cache import RowCache
-from fastserve.serving.stores import StoreTransports
+from fastserve.serving.stores import MakeReader, StoreTransports
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.store.interface import OnlineStore
 from fastserve.store.mixed import MixedStore, StoreAddresses, addresses, main_of
@@ -80,6 +85,8 @@ def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -
         library = LIBRARIES.get(type(parse_store_url(url)))
         if library is not None:
             importlib.import_module(library)
+    if settings.trace_endpoint is not None:
+        importlib.import_module(trace_exporter(settings.trace_endpoint))
     metrics.declare(plan.services, plan.views, on_demand_views(plan))
     return FeatureBoot(settings, plan, metrics, describe(settings, plan), source_feeds(plan.views.values()))
 
@@ -154,13 +161,15 @@ class WorkerService:
         self._admin: AdminApplication | None = None
         self._cache: RowCache | None = None
         self._feature_log: FeatureLog | None = None
+        self._traces: TraceExport | None = None
+        self._traced: TracingApplication | None = None
 
     @property
     def application(self) -> Application:
         """What answers exchanges."""
         if self._application is None:
             raise InvariantError("the application was asked for before the service had started")
-        return self._application if self._feature_log is None else self._feature_log
+        return self._feature_log or self._traced or self._application
 
     @property
     def admin(self) -> Application | None:
@@ -199,8 +208,14 @@ class WorkerService:
         await self._watermarks.start()
         kept_bytes = self._settings.row_cache_bytes
         self._cache = RowCache(kept_bytes) if kept_bytes else None
-        named = self._store.named_readers if isinstance(self._store, MixedStore) else {}
-        engine.attach(main_of(self._store).reader, self._cache, named)
+        main: MakeReader = main_of(self._store).reader
+        named: dict[str, MakeReader] = {}
+        if isinstance(self._store, MixedStore):
+            named |= self._store.named_readers
+        if self._settings.trace_endpoint is not None:
+            main = traced_reader(main)
+            named = {name: traced_reader(reader, name) for name, reader in named.items()}
+        engine.attach(main, self._cache, named)
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
         admission = self._admission(loop, engine)
@@ -220,11 +235,14 @@ class WorkerService:
         self._application.describe(self._described.openapi)
         if self._context.options.admin_port is not None:
             self._admin = AdminApplication(self._context.state)
-        if self._admin is not None or self._settings.slow_request_ms is not None:
+        if self._settings.trace_endpoint is not None:
+            self._trace(self._settings.trace_endpoint, self._application)
+        if self._admin is not None or self._settings.slow_request_ms is not None or self._traces is not None:
             self._measure(loop, engine, self._application)
         if self._settings.feature_log is not None:
             folder, every = Path(self._settings.feature_log), self._settings.feature_log_every
-            self._feature_log = FeatureLog(self._application, folder, every, random.random, loop)
+            application = self._traced or self._application
+            self._feature_log = FeatureLog(application, folder, every, random.random, loop)
             self._feature_log.start()
         if self._probe is not None:
             self._probe.start()
@@ -239,12 +257,27 @@ class WorkerService:
         times = (limits.server_timeout_s, limits.max_batch_rows)
         return FeastHandler(plan, engine, admission, clock_ns, time.monotonic, loop.call_later, *times)
 
+    def _trace(self, endpoint: str, application: FeatureApplication) -> None:
+        resource = {
+            "service.version": version_text(),
+            "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",
+            "fastserve.workspace": self._plan.workspace,
+            "fastserve.worker": str(self._context.index),
+        }
+        self._traces = TraceExport(traces_url(endpoint), resource)
+        self._traced = TracingApplication(
+            application, self._settings.trace_sample, random.random, self._traces.take
+        )
+        self._traces.start()
+
     def _measure(
         self, loop: asyncio.AbstractEventLoop, engine: Engine, application: FeatureApplication
     ) -> None:
         clock_ns = _clock(self._settings.clock_ns)
         metrics = self._metrics = WorkerMetrics(self._numbers, self._context, self._plan, loop, clock_ns)
-        metrics.cover(engine, application, self._settings.slow_request_ms)
+        metrics.cover(engine, application, self._settings.slow_request_ms, traced=self._traces is not None)
+        if self._traces is not None:
+            metrics.watch_traces(self._traces)
         if self._store is not None and self._admin is not None:
             metrics.watch_store(self._store)
         if self._cache is not None:
@@ -305,6 +338,8 @@ class WorkerService:
             self._metrics.stop()
         if self._feature_log is not None:
             await self._feature_log.close()
+        if self._traces is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._traces.close)
         if self._probe is not None:
             self._probe.stop()
         if self._watch is not None:

@@ -135,6 +135,11 @@ class Exchange:
         """
         self.respond(status, error_body(status, message), JSON, extra_headers)
 
+    @property
+    def answering(self) -> Answering | None:
+        """What takes the answer: the connection, or what `tap` put before it; None once all is over."""
+        return self._connection
+
     def tap(self, around: Callable[[Answering], Answering]) -> None:
         """Let what ``around`` makes of the connection take the answer in its place."""
         if self._connection is not None:

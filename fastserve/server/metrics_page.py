@@ -66,6 +66,8 @@ class MetricsPage:
         self._schedule = schedule
         self._found: Mapping[str, Callable[[], Iterator[Sample]]] = {
             "fastserve_view_age_seconds": self._ages,
+            "fastserve_view_rows_total": lambda: self._of_views(ViewCell.ROWS),
+            "fastserve_view_missing_rows_total": lambda: self._of_views(ViewCell.MISSING),
             "fastserve_connections": self._connections,
             "fastserve_workers": self._workers,
             "fastserve_worker_resident_memory_bytes": self._resident,
@@ -148,6 +150,10 @@ class MetricsPage:
     def _ages(self) -> Iterator[Sample]:
         for view, age_s in self.ages():
             yield Sample({"view": view}, age_s)
+
+    def _of_views(self, cell: ViewCell) -> Iterator[Sample]:
+        for view, cells in self._memory.views.numbers().items():
+            yield Sample({"view": view}, int(cells[:, cell].sum()))
 
     def _connections(self) -> Iterator[Sample]:
         yield Sample({}, sum(row[Cell.CONNECTIONS] for row in self._life.workers))

@@ -68,6 +68,7 @@ class RequestHead:
     refusal: RequestError | None = None
     idempotency_key: bytes | None = None
     host: bytes | None = None
+    traceparent: bytes | None = None
     is_plain: bool = field(init=False)  # nothing but the body's length decides how to read and to answer it
 
     def __post_init__(self) -> None:
@@ -77,7 +78,8 @@ class RequestHead:
 
 # The fields that mean something here. Several of a list are joined by commas; several of the others would
 # hide which one counts, and are refused (RFC 9110 section 5.3).
-_LISTS = frozenset({b"accept", b"connection"})
+# Of traceparent there is one; several are made into what can't be one, for it never fails a request.
+_LISTS = frozenset({b"accept", b"connection", b"traceparent"})
 _SINGLETONS = frozenset(
     {
         b"authorization",
@@ -178,6 +180,7 @@ def parse_head(raw: bytes, limits: HttpLimits) -> RequestHead:
         None if method in METHODS else _refused_method(method),
         fields.get(b"idempotency-key"),
         fields.get(b"host"),
+        fields.get(b"traceparent"),
     )
 
 
