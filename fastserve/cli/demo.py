@@ -36,7 +36,7 @@ QUESTIONS = (
     Question("flights", "route_overlap", {"carrier_a": "UA", "carrier_b": "B6"}, {}),
 )
 # Of the environment only these count: the demo's repo and clock are its own, whatever is set for `serve`.
-SETTABLE = ("host", "port", "workers", "store", "log_level")
+SETTABLE = ("host", "port", "admin_host", "admin_port", "workers", "store", "log_level")
 ASK_EVERY_S = 0.05
 
 
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     url = server_url(settings.host, settings.port)
     arbiter = os.getpid()
     if os.fork() == 0:
-        _show_and_leave(url, arbiter)
+        _show_and_leave(url, arbiter, settings)
     return serve(settings)
 
 
@@ -145,12 +145,12 @@ def curl_command(url: str, question: Question) -> str:
     return f"curl -s {url}{GET_FEATURES} -d {shlex.quote(body)}"
 
 
-def _show_and_leave(url: str, arbiter: int) -> NoReturn:
+def _show_and_leave(url: str, arbiter: int, settings: Settings) -> NoReturn:
     """In a child: show a vector once the server is ready, and leave the process."""
     try:
         if _is_ready(url, arbiter):
             shown = [_shown(url, question) for question in QUESTIONS]
-            print("\n".join([*shown, f"Serving on {url} until Ctrl-C."]), flush=True)
+            print("\n".join([*shown, *_console(settings), f"Serving on {url} until Ctrl-C."]), flush=True)
     except CallError as error:
         print(f"fastserve: error: {error}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
@@ -159,6 +159,12 @@ def _show_and_leave(url: str, arbiter: int) -> NoReturn:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(0)
+
+
+def _console(settings: Settings) -> list[str]:
+    if not settings.admin_port:  # none, or any free one, which the server has printed
+        return []
+    return [f"Console on {server_url(settings.admin_host, settings.admin_port)}/"]
 
 
 def _shown(url: str, question: Question) -> str:

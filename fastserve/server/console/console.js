@@ -238,7 +238,7 @@
         svg.append(drawn("line", { x1: left, x2: right, y1: level, y2: level, class: "grid" }));
         if (part !== 0.25 && part !== 0.75) {
           const label = drawn("text", { x: left - 8, y: level + 4, "text-anchor": "end", class: "axis" });
-          label.textContent = part ? this.write(ceil * part) : "0";
+          label.textContent = part ? this.write(ceil * part).replace(/\.0+(?= )/, "") : "0";
           svg.append(label);
         }
       }
@@ -351,6 +351,7 @@
   function prepare() {
     const live = document.getElementById("live");
     if (live) live.hidden = false;
+    for (const line of document.querySelectorAll("[data-now]")) line.hidden = false;
     for (const root of document.querySelectorAll("[data-chart]")) {
       const isRate = root.dataset.chart === "rate";
       charts[root.dataset.chart] = new Chart(root, isRate ? count : duration, isRate ? 1 : 0.001);
@@ -379,8 +380,8 @@
     if (charts.latency) charts.latency.show(latencies(), now);
     for (const cell of document.querySelectorAll("[data-figure]")) {
       const own = latest && latest.services[cell.dataset.service];
-      const isRate = cell.dataset.figure === "rate";
-      cell.textContent = own ? (isRate ? count(own.rate) : duration(own.p99)) : "–";
+      const { figure } = cell.dataset;
+      cell.textContent = own ? (figure === "rate" ? count : duration)(own[figure]) : "–";
     }
     for (const row of document.querySelectorAll("[data-view]")) freshness(row, last.views[row.dataset.view]);
   }

@@ -183,7 +183,8 @@ def size_text(size_bytes: int) -> str:
 
 def price_text(price_usd: float) -> str:
     """Return a price: two digits behind the point, more where it is small."""
-    return f"${price_usd:,.2f}" if price_usd >= 1 else f"${price_usd:,.3g}"
+    is_whole = round(price_usd, 2) == price_usd
+    return f"${price_usd:,.2f}" if is_whole or price_usd >= 1 else f"${price_usd:,.3g}"
 
 
 def counted(number: int, noun: str) -> str:

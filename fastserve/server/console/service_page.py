@@ -56,6 +56,7 @@ def service_page(frame: Frame, plan: ServicePlan, cost: Explanation, policy: Pol
         tag("p", link(f"{UP}#services", "Services"), class_="trail"),
         tag("h1", plan.name),
         tag("p", service.description, class_="lead") if service.description else None,
+        _now(plan),
         facts({"Owner": service.owner, "Tags": tags_of(service.tags)}),
         _costs(cost),
         _try(plan, policy, time),
@@ -74,6 +75,25 @@ _ASSUMED = (
 )
 _STREAMS = "Blocks hold what was pushed after a row was written; a pushed event rewrites its block."
 _ORDER = "In the order in which they are computed."
+
+
+def _now(plan: ServicePlan) -> Html:
+    """Return a line that the script fills in."""
+    figure = {
+        name: tag("span", "–", data_service=plan.name, data_figure=name) for name in ("rate", "p50", "p99")
+    }
+    return tag(
+        "p",
+        figure["rate"],
+        " requests per second, latency ",
+        figure["p50"],
+        " (p50), ",
+        figure["p99"],
+        " (p99)",
+        class_="now",
+        hidden=True,
+        data_now=True,
+    )
 
 
 def _costs(cost: Explanation) -> Html:
