@@ -1,8 +1,9 @@
 """Columns of join keys as they come in JSON, checked and made into entity ids.
 
 Invariants
-1. A value is taken only if Feast would make the same key of it; any other is a `FeastFault` that names the
-   column, the row, what was expected and what came.
+1. A value is taken only if Feast would make the same key of it: also a number as text and text as a number,
+   if they are exact. Any other is a `FeastFault` that names the column, the row, what was expected and what
+   came; what Feast would cut to fit (1.5 to 1) is among them.
 2. Views with the same join keys share their ids: they are made once a request.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fastserve.api.feast import FeastFault, FeastRequest
+from fastserve.api.values import DECIMAL
 from fastserve.errors import shown
 from fastserve.plan.feast import NO_ENTITY_KEYS, FeastPlan, FeastSelection
 from fastserve.plan.feast_keys import entity_key
@@ -21,6 +23,7 @@ from fastserve.tiles.times import parse_time_ns
 from fastserve.wire.feast_key import FeastKeyForm, entity_id_of, int_limits
 
 SECOND_NS = 1_000_000_000
+EXACT_FLOATS = 2**53
 Columns = Mapping[str, list[Any]]
 
 
@@ -32,16 +35,17 @@ class KeyColumns:
         self._of_part = [
             forms.setdefault((part.view.key_form, part.request_keys), len(forms)) for part in parts
         ]
-        self._makers = [_maker(form, names) for form, names in forms]
+        self._makers = [_Maker(form, names) for form, names in forms]
 
-    def texts(self, columns: Columns, rows: int) -> list[tuple[str, ...]]:
-        """Return for each row the key texts of its parts.
+    def texts(self, columns: Columns, rows: int) -> tuple[list[tuple[str, ...]], dict[str, list[Any]]]:
+        """Return for each row the key texts of its parts, and the columns with the values that keys have.
 
         Raises:
             FeastFault: a column lacks, or has a value that no key is made of.
         """
-        made = [make(columns, rows) for make in self._makers]
-        return list(zip(*[made[number] for number in self._of_part], strict=True))
+        echoed = dict(columns)
+        made = [maker.keys(columns, rows, echoed) for maker in self._makers]
+        return list(zip(*[made[number] for number in self._of_part], strict=True)), echoed
 
 
 def join_key_columns(plan: FeastPlan, request: FeastRequest, parts: Sequence[FeastSelection]) -> Columns:
@@ -73,28 +77,35 @@ def row_count(request: FeastRequest) -> int:
     return len(next(iter(request.columns.values()), (None,)))
 
 
-def _maker(form: FeastKeyForm, names: Sequence[str]) -> Callable[[Columns, int], list[str]]:
-    make = entity_id_of(form)
-    if form.names == NO_ENTITY_KEYS:
-        only = entity_key(make([""]))
-        return lambda _columns, rows: [only] * rows
-    readers = [
-        (name, _COLUMNS[kind](name, kind, form.version)) for name, kind in zip(names, form.types, strict=True)
-    ]
+class _Maker:
+    """Makes keys of one form out of columns of these names."""
 
-    def keys(columns: Columns, _rows: int) -> list[str]:
+    def __init__(self, form: FeastKeyForm, names: Sequence[str]) -> None:
+        self._make = entity_id_of(form)
+        self._only = entity_key(self._make([""])) if form.names == NO_ENTITY_KEYS else None
+        self._readers = [
+            (name, kind, _COLUMNS[kind](name, kind, form.version))
+            for name, kind in zip(names, form.types, strict=True)
+        ]
+
+    def keys(self, columns: Columns, rows: int, echoed: dict[str, list[Any]]) -> list[str]:
+        """Return the key texts of all rows; what the columns' values were taken for goes into ``echoed``."""
+        if self._only is not None:
+            return [self._only] * rows
         taken = []
-        for name, read in readers:
+        for name, kind, read in self._readers:
             values = columns.get(name)
             if values is None:
                 raise FeastFault(400, f"`entities`: expected the join key {shown(name)}, got none of it")
-            taken.append(read(values))
+            found = read(values)
+            taken.append(found)
+            if kind != "BYTES":
+                echoed[name] = found
+        make = self._make
         return [entity_key(make(row)) for row in zip(*taken, strict=True)]
 
-    return keys
 
-
-Reader = Callable[[list[Any]], Sequence[Any]]
+Reader = Callable[[list[Any]], list[Any]]
 
 
 def _wrong(name: str, row: int, expected: str, value: object) -> FeastFault:
@@ -103,11 +114,17 @@ def _wrong(name: str, row: int, expected: str, value: object) -> FeastFault:
 
 
 def _strings(name: str, _kind: str, _version: int) -> Reader:
-    def read(values: list[Any]) -> Sequence[Any]:
+    def read(values: list[Any]) -> list[Any]:
+        found = values
         for row, value in enumerate(values):
-            if type(value) is not str:
+            if type(value) is str:
+                continue
+            if type(value) is not int:
                 raise _wrong(name, row, "a string", value)
-        return values
+            if found is values:
+                found = values.copy()
+            found[row] = str(value)
+        return found
 
     return read
 
@@ -115,20 +132,34 @@ def _strings(name: str, _kind: str, _version: int) -> Reader:
 def _integers(name: str, kind: str, version: int) -> Reader:
     least, end = int_limits(kind, version)
 
-    def read(values: list[Any]) -> Sequence[Any]:
+    def read(values: list[Any]) -> list[Any]:
+        found = values
         for row, value in enumerate(values):
-            if type(value) is not int or not least <= value < end:
+            if type(value) is int and least <= value < end:
+                continue
+            number = _whole(value)
+            if number is None or not least <= number < end:
                 raise _wrong(name, row, f"an integer from {least} to {end - 1}", value)
-        return values
+            if found is values:
+                found = values.copy()
+            found[row] = number
+        return found
 
     return read
+
+
+def _whole(value: Any) -> int | None:
+    """Return the integer that a decimal text or a float without a fraction is."""
+    if type(value) is str and DECIMAL.fullmatch(value):
+        return int(value)
+    return int(value) if type(value) is float and value.is_integer() and abs(value) < EXACT_FLOATS else None
 
 
 def _times(name: str, kind: str, version: int) -> Reader:
     least, end = int_limits(kind, version)
 
-    def read(values: list[Any]) -> Sequence[Any]:
-        found = []
+    def read(values: list[Any]) -> list[Any]:
+        found: list[Any] = []
         for row, value in enumerate(values):
             seconds = value
             if type(value) is str:
@@ -145,8 +176,8 @@ def _times(name: str, kind: str, version: int) -> Reader:
 
 
 def _byte_strings(name: str, _kind: str, _version: int) -> Reader:
-    def read(values: list[Any]) -> Sequence[Any]:
-        found = []
+    def read(values: list[Any]) -> list[Any]:
+        found: list[Any] = []
         for row, value in enumerate(values):
             try:
                 found.append(b64decode(value, validate=True))

@@ -281,6 +281,8 @@ class _Writer:
             raise _Unfit("it has no features")
         self._imports.add("FeatureService")
         features = f"features={_listed(parts)}"
+        if len(features) > WIDTH - 10:
+            features = "features=[\n" + "".join(f"        {part},\n" for part in parts) + "    ]"
         described = _described(service.description, service.tags, service.owner)
         self._blocks.append(_call("FeatureService", [_text(service.name), features, *described]))
 

@@ -91,7 +91,7 @@ class FeastHandler:
         rows = row_count(request)
         if rows > self._max_rows:
             raise FeastFault(400, f"`entities`: expected at most {self._max_rows} rows, got {rows}")
-        texts = prepared.keys.texts(columns, rows)
+        texts, columns = prepared.keys.texts(columns, rows)
         timeout_s = self._timeout_s
         if exchange.head.request_timeout_ms is not None:
             timeout_s = min(timeout_s, decode_timeout_s(exchange.head.request_timeout_ms))
