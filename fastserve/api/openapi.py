@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import orjson
 
+from fastserve.api.openapi_feast import feast_paths, feast_schemas
 from fastserve.api.openapi_schemas import (
     INGEST_FIELDS,
     OPTIONS,
@@ -87,6 +88,7 @@ def openapi_document(plan: WorkspacePlan, about: About, server_url: str = SERVIN
     for service in services:
         paths |= _service_paths(service, about)
     paths |= {"/ingest": _ingest_path(plan, about), **_own_paths()}
+    paths |= feast_paths(plan.feast, _POST_REFUSALS, about.example_time)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -301,6 +303,7 @@ def _generic_schemas(plan: WorkspacePlan, about: About) -> dict[str, Schema]:
             "metadata",
         ),
         "IngestRequest": _ingest_schema(_push_sources(plan), plan),
+        **feast_schemas(plan.feast),
     }
 
 

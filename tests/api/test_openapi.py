@@ -30,6 +30,7 @@ from fastserve.sdk.types import (
     Timestamp,
 )
 from tests.support.api_plan import TIME, api_plan, faults
+from tests.support.feast_golden import feast_plan, golden
 
 ABOUT = About(version="1.2.3", needs_key=False, max_batch_rows=1000, example_time=TIME)
 V1 = "/api/v1/feature-service/"
@@ -239,3 +240,22 @@ def test_a_written_struct_is_a_list_of_its_fields() -> None:
     assert faults(NESTED, schema, [0.5, 1])
     assert faults(NESTED, schema, [0.5])
     assert faults(NESTED, schema, {"x": 0.5, "n": "1"})
+
+
+def test_feast_s_paths_are_there_where_feast_s_tables_are() -> None:
+    made = openapi_document(feast_plan(), ABOUT)
+    validate(made)
+    assert {"/get-online-features", "/health"} <= set(made["paths"])
+    schema = made["components"]["schemas"]["FeastRequest"]
+    examples = made["paths"]["/get-online-features"]["post"]["requestBody"]["content"]["application/json"]
+    for each in examples["examples"].values():
+        assert faults(made, schema, each["value"]) == []
+    answer = made["components"]["schemas"]["FeastAnswer"]
+    recorded = [each for each in golden("exchanges.json") if each["status"] == 200]
+    assert recorded
+    for each in recorded:
+        assert faults(made, answer, each["answer"]) == [], each["name"]
+
+
+def test_there_is_no_word_of_feast_elsewhere(document: Document) -> None:
+    assert "Feast" not in orjson.dumps(document).decode()
