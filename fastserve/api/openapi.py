@@ -50,6 +50,10 @@ V2 = "/api/v2/workspaces/"
 SERVING_URL = "/"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 _JSON = "application/json"
+MSGPACK = "application/msgpack"
+_PACKED: Schema = {
+    "description": "The same structure; int64 are integers, floats floats whatever is in them, null is nil."
+}
 
 Document = dict[str, Any]
 
@@ -144,7 +148,13 @@ def _generic_paths(services: Sequence[_Service], about: About) -> Document:
     return {
         f"{V1}get-features": {
             "post": _operation(
-                "getFeatures", "One vector", "vectors", ref("VectorAnswer"), ref("VectorRequest"), vectors
+                "getFeatures",
+                "One vector",
+                "vectors",
+                ref("VectorAnswer"),
+                ref("VectorRequest"),
+                vectors,
+                packed=True,
             )
         },
         f"{V1}get-features-batch": {
@@ -155,6 +165,7 @@ def _generic_paths(services: Sequence[_Service], about: About) -> Document:
                 ref("BatchAnswer"),
                 ref("BatchRequest"),
                 batches,
+                packed=True,
             )
         },
         f"{V1}metadata": {
@@ -189,6 +200,7 @@ def _service_paths(service: _Service, about: About) -> Document:
                 ref(f"VectorAnswer.{name}"),
                 ref(f"VectorRequest.{name}"),
                 {"one": {"value": vector}},
+                packed=True,
             )
         },
         f"{service.path}get-features-batch": {
@@ -199,6 +211,7 @@ def _service_paths(service: _Service, about: About) -> Document:
                 ref(f"BatchAnswer.{name}"),
                 ref(f"BatchRequest.{name}"),
                 {"two": {"value": batch}},
+                packed=True,
             )
         },
         f"{service.path}metadata": {
@@ -246,6 +259,7 @@ def _operation(
     examples_by_name: Mapping[str, Any] | None = None,
     *,
     timed: bool = True,
+    packed: bool = False,
 ) -> Document:
     operation: Document = {"operationId": name, "summary": summary, "tags": [tag]}
     refused = _GET_REFUSALS
@@ -258,6 +272,8 @@ def _operation(
         if timed:
             operation["parameters"] = [{"$ref": "#/components/parameters/RequestTimeout"}]
     operation["responses"] = {"200": _answered("The answer.", answered), **refused}
+    if packed:
+        operation["responses"]["200"]["content"][MSGPACK] = {"schema": _PACKED}
     return operation
 
 

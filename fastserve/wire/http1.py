@@ -25,6 +25,7 @@ from functools import lru_cache
 import httptools
 
 from fastserve.errors import RequestError, shown
+from fastserve.wire.accept import asks_for_msgpack
 
 CRLF = b"\r\n"
 HEAD_END = b"\r\n\r\n"
@@ -70,10 +71,12 @@ class RequestHead:
     host: bytes | None = None
     traceparent: bytes | None = None
     is_plain: bool = field(init=False)  # nothing but the body's length decides how to read and to answer it
+    asks_for_msgpack: bool = field(init=False)
 
     def __post_init__(self) -> None:
         is_special = self.is_chunked or self.expects_continue or self.is_http10 or self.refusal is not None
         self.is_plain = self.keeps_alive and self.method != "HEAD" and not is_special
+        self.asks_for_msgpack = asks_for_msgpack(self.accept)
 
 
 # The fields that mean something here. Several of a list are joined by commas; several of the others would
