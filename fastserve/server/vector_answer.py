@@ -290,14 +290,16 @@ def store_refusal(error: StoreError) -> RequestError:
     return RequestError(429 if error.throttled else 503, f"The online store failed: {error.message}")
 
 
-# A client that comes back sooner than the load has changed only adds to it; one value, known beforehand.
+# A client that comes back before load or store have changed only adds to it; one value, known beforehand.
 RETRY_AFTER = ((b"Retry-After", b"1"),)
+RETRIED = frozenset({429, 503})
 
 
 def refuse(exchange: Exchange, error: RequestError) -> None:
     """Answer with an error, unless an answer has gone out."""
     if not exchange.is_answered:
-        exchange.respond_error(error.status, error.message, RETRY_AFTER if error.status == 429 else ())
+        more = RETRY_AFTER if error.status in RETRIED else ()
+        exchange.respond_error(error.status, error.message, more)
 
 
 def refuse_unforeseen(exchange: Exchange, error: Exception) -> None:

@@ -26,11 +26,11 @@ from typing import Protocol
 
 import uvloop
 
-from fastserve.errors import FastserveError
+from fastserve.errors import DefinitionError, FastserveError
 from fastserve.server.admin_listener import AdminListener
 from fastserve.server.connections import TICK_S, Connections
 from fastserve.server.exchange import Application
-from fastserve.server.listener import Acceptor, Tls, listener_url
+from fastserve.server.listener import Acceptor, Tls, listen, listener_url
 from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
 from fastserve.server.protocol import HttpProtocol
@@ -156,8 +156,13 @@ class Worker:
         if service is None:
             return 0 if self._stopping.is_set() else BOOT_FAILED
         connections = Connections(service.application, self._options, self._loop.time(), int(time()))
-        acceptor = self._open(connections)
-        self._admin = open_admin(self._loop, self._inherited, service.admin)
+        try:
+            acceptor = self._open(connections)
+            self._admin = open_admin(self._loop, self._inherited, service.admin)
+        except DefinitionError as error:
+            self._tell_boot_error(error)
+            await service.stop()
+            return BOOT_FAILED
         try:
             while not self._stopping.is_set():
                 await self._tick(connections, TICK_S)
@@ -212,6 +217,10 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        # Before the arbiter is told, which tells others where to connect.
+        listen(self._inherited.listener, self._options)
+        if self._inherited.admin is not None:
+            listen(self._inherited.admin, self._options)
         self._row.beat()
         self._row[Cell.STATE] = State.READY
         acceptor.start()
