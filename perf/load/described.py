@@ -57,7 +57,8 @@ def values(
     feature = np.arange(NUMBERS, dtype=np.uint64) * np.uint64(_FEATURE & (2**64 - 1))
     version = versions.astype(np.uint64) * np.uint64(_VERSION)
     total = (key[:, None] + table[None, :] + version)[:, :, None] + feature
-    return (total & np.uint64(MASK)).astype(np.float64)
+    found: NDArray[np.float64] = (total & np.uint64(MASK)).astype(np.float64)
+    return found
 
 
 def text(table: int, key: int, version: int) -> str:

@@ -61,8 +61,8 @@ class Account:
         self.reads += reads
         if kind == RIGHT:
             return
-        entry = {"phase": self.phase, "stream": stream, "kind": kind, "detail": detail[:300]}
-        entry |= {"sent_s": round(sent_s, 3), "done_s": round(done_s, 3)}
+        entry: dict[str, Any] = {"phase": self.phase, "stream": stream, "kind": kind}
+        entry |= {"detail": detail[:300], "sent_s": round(sent_s, 3), "done_s": round(done_s, 3)}
         if kind == WRONG:
             self.wrong_count += 1
             _keep(self.wrong, entry)

@@ -105,6 +105,7 @@ class Soak:
         self._done = asyncio.Event()
         self._phases: list[dict[str, Any]] = []
         self._began_s = 0.0
+        self._final_tries = _FINAL_TRIES
 
     async def run(self) -> dict[str, Any]:
         """Load, disturb, judge; give the report."""
@@ -232,12 +233,13 @@ class Soak:
     async def _final_totals(self) -> dict[str, int]:
         """Read all totals past the proxies, until it succeeds, and hold them against the ledger."""
         ledger = self._ledger
-        for attempt in range(_FINAL_TRIES):
+        found = None
+        while found is None:
             try:
                 found = await totals_now(self._world.server_port, ledger)
-                break
             except (OSError, EOFError):
-                if attempt == _FINAL_TRIES - 1:
+                self._final_tries -= 1
+                if not self._final_tries:
                     raise
                 await asyncio.sleep(0.2)
         difference = found - ledger.acknowledged

@@ -98,7 +98,10 @@ def _serving(command: Sequence[str], port: int, log: Path) -> Iterator[int]:
             command, cwd=ROOT, env=server.environment(), stdin=subprocess.DEVNULL, stdout=file, stderr=file
         )
         try:
-            server.await_ready(process, port, "/readyz")
+            try:
+                server.await_ready(process, port, "/readyz")
+            except ChildError as error:
+                raise ChildError(f"{error}; it wrote:\n{log.read_text()[-2_000:]}") from None
             yield process.pid
             process.terminate()
             code = process.wait(_STOP_WITHIN_S)

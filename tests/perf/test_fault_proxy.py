@@ -82,7 +82,7 @@ def test_pieces_are_as_small_as_was_asked_for() -> None:
     async def work(proxy: FaultProxy) -> None:
         reader, writer = await connected(proxy)
         writer.write(b"0123456789")
-        sizes = []
+        sizes: list[int] = []
         while sum(sizes) < 10:
             sizes.append(len(await reader.read(100)))
         assert len(sizes) > 1

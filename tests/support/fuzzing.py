@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -252,7 +253,7 @@ class Mutator:
             case 3:
                 return DEEP if chance.random() < 0.3 else str(value)
             case _:
-                return chance.choice(ODD)
+                return deepcopy(chance.choice(ODD))
 
     def _name(self, key: str) -> str:
         chance = self._random
