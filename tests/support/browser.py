@@ -107,7 +107,9 @@ class Browser:
             mobile=False,
         )
         scheme = "dark" if dark else "light"
-        self.cdp("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+        features = [{"name": name, "value": value} for name, value in wishes.items()]
+        self.cdp("Emulation.setEmulatedMedia", features=features)
 
     def picture(self) -> bytes:
         """Return the screen as PNG."""
