@@ -83,6 +83,8 @@ docs: $(VENV)/.installed  ## Make the pages that are made from code
 	pathlib.Path("docs/settings.md").write_text(settings_markdown(), encoding="utf-8")'
 	$(BIN)/python -c 'import pathlib; from fastserve.server.metrics_table import metrics_markdown; \
 	pathlib.Path("docs/metrics.md").write_text(metrics_markdown(), encoding="utf-8")'
+	$(BIN)/python -c 'import pathlib; from docs.make_reference import reference_markdown; \
+	pathlib.Path("docs/reference.md").write_text(reference_markdown(), encoding="utf-8")'
 
 # Versions that satisfy pyproject.toml stay as they are; `make upgrade` asks for the newest ones. Needs uv.
 lock:  ## Make the lock files from pyproject.toml

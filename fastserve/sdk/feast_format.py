@@ -25,10 +25,14 @@ FEAST_KEY_TYPES: Final[Mapping[DataType, tuple[str, ...]]] = MappingProxyType(
 class FeastFormat(Immutable):
     """Items of Feast's DynamoDB online store; `fastserve import-feast` writes this.
 
-    ``view`` is the view's name with Feast, where it is another. ``key_version`` is the
-    ``entity_key_serialization_version`` of Feast's configuration. ``key_types`` names the Feast types of
-    join keys that aren't STRING, INT64 or UNIX_TIMESTAMP: INT32, or BYTES (base64 in requests). ``names``
-    leads from names of features to Feast's, where they differ. The view's ``table`` names the table.
+    The view's ``table`` names the table.
+
+    Args:
+        view: The view's name with Feast, where it is another.
+        key_version: The ``entity_key_serialization_version`` of Feast's configuration.
+        key_types: The Feast types of join keys that aren't STRING, INT64 or UNIX_TIMESTAMP: INT32, or BYTES
+            (base64 in requests).
+        names: From names of features to Feast's, where they differ.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).

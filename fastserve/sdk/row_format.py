@@ -18,8 +18,10 @@ ATTRIBUTE_NAME_BYTES_MAX: Final = 255  # DynamoDB's limit for the names of key a
 class AttributesFormat(Immutable):
     """An ordinary item with an attribute per feature, for tables that exist already.
 
-    ``partition_key`` names the item's key attribute (by default the view's first join key), ``sort_key`` the
-    second one, ``timestamp_attribute`` the one that holds the row's effective time.
+    Args:
+        partition_key: The name of the item's key attribute; by default that of the view's first join key.
+        sort_key: That of the second.
+        timestamp_attribute: The attribute with the row's effective time, which a ttl needs.
 
     Raises:
         DefinitionError: a name is empty, too long, or given twice (collected while a repo is being loaded).

@@ -235,8 +235,9 @@ return poor;
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_all_text_stands_out_from_what_is_behind_it(console: Console, *, dark: bool) -> None:
+    page = console.browser
     for path in ("/", SERVICE):
-        page = console.open(path)
+        console.open(path)
         page.screen(1280, 900, dark=dark)
         page.wait_for("return document.querySelector('#pulse').textContent")
         assert page.run(CONTRAST) == []
