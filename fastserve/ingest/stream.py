@@ -72,6 +72,21 @@ def source_feeds(views: Iterable[ViewPlan]) -> dict[str, SourceFeed]:
     return {name: SourceFeed(source, feeds) for name, (source, feeds) in by_source.items()}
 
 
+def named_feed(feeds: Mapping[str, SourceFeed], name: str) -> SourceFeed:
+    """Return the feed of a push source.
+
+    Raises:
+        RequestError: there is none, or one of its views can't be pushed to.
+    """
+    feed = feeds.get(name)
+    if feed is None:
+        listed = ", ".join(map(repr, feeds)) or "none, for no view reads a PushSource"
+        raise RequestError(400, f"Unknown push source {shown(name)}: expected {listed}")
+    if feed.refusal is not None:
+        raise RequestError(400, feed.refusal)
+    return feed
+
+
 def _view_feed(plan: ViewPlan, source: PushSource) -> ViewFeed:
     if plan.view.transformation is None:
         return ViewFeed(plan)
@@ -134,21 +149,12 @@ class Ingestor:
         if request.workspace not in (None, "", self.workspace):
             known = shown(self.workspace)
             raise RequestError(400, f"Unknown workspace {shown(request.workspace)}: this one is {known}")
-        feeds = [(self._feed(name), records) for name, records in request.records.items()]
+        feeds = [(named_feed(self._feeds, name), records) for name, records in request.records.items()]
         counts: dict[str, int] = {}
         deltas, rows = await self._prepared(feeds, counts)
         if not request.dry_run:
             await self._written(deltas, rows, request.id, deadline_s)
         return counts
-
-    def _feed(self, name: str) -> SourceFeed:
-        feed = self._feeds.get(name)
-        if feed is None:
-            listed = ", ".join(map(repr, self._feeds)) or "none, for no view reads a PushSource"
-            raise RequestError(400, f"Unknown push source {shown(name)}: expected {listed}")
-        if feed.refusal is not None:
-            raise RequestError(400, feed.refusal)
-        return feed
 
     async def _prepared(
         self, feeds: Sequence[tuple[SourceFeed, Sequence[Record]]], counts: dict[str, int]
@@ -303,6 +309,14 @@ class StreamWriter:
     def sources(self) -> tuple[str, ...]:
         """The names of the push sources that views read."""
         return tuple(self._feeds)
+
+    def check_source(self, source: str) -> None:
+        """Check that records of a source can be written.
+
+        Raises:
+            RequestError: there is no such source, or one of its views can't be pushed to.
+        """
+        named_feed(self._feeds, source)
 
     @property
     def counts(self) -> WriteCounts:
