@@ -143,6 +143,7 @@ class _Writer:
 
     def _head(self, origin: str) -> str:
         names = ",\n    ".join(sorted(self._imports))
+        origin = origin.replace("\\", "/").replace('"', "'")  # it stands in a docstring
         times = "from datetime import timedelta\n\n" if self._needs_time else ""
         return (
             f'"""{origin}\n\nFeast\'s jobs go on writing the rows; they are read where they lie.\n"""\n\n'
