@@ -49,7 +49,7 @@
     if (value >= 1e6) return `${(value / 1e6).toPrecision(3)} M`;
     if (value >= 1e4) return `${(value / 1e3).toPrecision(3)} k`;
     if (value >= 100 || value === 0) return grouped.format(value);
-    return value >= 10 ? value.toFixed(0) : value.toFixed(1);
+    return value >= 10 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(1);
   }
 
   function duration(seconds) {
