@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from fastserve.api.context import value_reader
-from fastserve.api.openapi import About, Document, openapi_document, openapi_json
+from fastserve.api.openapi import About, Document, openapi_at, openapi_document, openapi_json
 from fastserve.api.openapi_schemas import SCHEMAS, snake
 from fastserve.api.openapi_types import COMMON, example, key_schema, taken_schema, written_schema
 from fastserve.api.values import key_text
@@ -67,6 +67,11 @@ def test_it_is_valid_openapi_3_1(needs_key: bool) -> None:
 def test_it_is_the_same_for_the_same_arguments(document: Document) -> None:
     assert orjson.loads(openapi_json(api_plan(), ABOUT)) == document
     assert openapi_json(api_plan(), ABOUT) == openapi_json(api_plan(), ABOUT)
+
+
+def test_another_address_is_put_in_without_making_it_anew() -> None:
+    url = "https://features.example.org:8443"
+    assert openapi_at(openapi_json(api_plan(), ABOUT), url) == openapi_json(api_plan(), ABOUT, url)
 
 
 def test_every_reference_leads_somewhere(document: Document) -> None:
