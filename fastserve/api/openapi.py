@@ -303,7 +303,7 @@ def _generic_schemas(plan: WorkspacePlan, about: About) -> dict[str, Schema]:
             "enum": [plan.workspace, None],
             "description": "The server's, if it is left out; any other is 404.",
         },
-        "featureServiceName": {"enum": list(plan.services), "description": "Any other is 404."},
+        "featureServiceName": {"enum": list(plan.services) or [""], "description": "Any other is 404."},
     }
     keys = tolerant({}, "Every join key of the service, and no other; null is a value.")
     context = tolerant({}, "What on-demand views take from the request, by field.")

@@ -31,6 +31,7 @@ from fastserve.sdk.types import (
 )
 from tests.support.api_plan import TIME, api_plan, faults
 from tests.support.feast_golden import feast_plan, golden
+from tests.support.plans import workspace_plan
 
 ABOUT = About(version="1.2.3", needs_key=False, max_batch_rows=1000, example_time=TIME)
 V1 = "/api/v1/feature-service/"
@@ -260,6 +261,10 @@ def test_feast_s_paths_are_there_where_feast_s_tables_are() -> None:
     assert recorded
     for each in recorded:
         assert faults(made, answer, each["answer"]) == [], each["name"]
+
+
+def test_a_workspace_without_services_is_described_too() -> None:
+    validate(openapi_document(workspace_plan({}), ABOUT))
 
 
 def test_there_is_no_word_of_feast_elsewhere(document: Document) -> None:
