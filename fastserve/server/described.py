@@ -59,7 +59,8 @@ def show(
     admin.add(OPENAPI, lambda exchange: exchange.respond(200, openapi))
     if described.console is not None:
         plan = described.plan
-        live = LiveNumbers(metrics, plan.services, plan.views, url, monotonic, FRESH)
+        computed = {view.name for service in plan.services.values() for view in service.on_demand}
+        live = LiveNumbers(metrics, plan.services, plan.views, computed, url, monotonic, FRESH)
         add_console(admin, described.console, live, application)
 
 
