@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Every package is held to a hash in a lock file, those that build the others included: these come first, and
 # nothing is built with a tool that was fetched on the side.
-INSTALL := $(PIP) install --quiet --require-hashes --no-build-isolation
+INSTALL := DIST_EXTRA_CONFIG=$(CURDIR)/.ci/wheels.cfg $(PIP) install --quiet --require-hashes --no-build-isolation
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
