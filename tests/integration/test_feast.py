@@ -114,5 +114,7 @@ def test_apply_leaves_tables_of_others_alone(
 
     assert main(["apply", "--repo", str(repo), "--store", store, "--yes"], {}) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "Nothing to do."
+    assert main(["check", "--repo", str(repo), "--store", store], {}) == 2
+    assert "there is no table rides." in capsys.readouterr().err
     assert main(["materialize", "driver_stats", "--repo", str(repo), "--store", store], {}) == 2
     assert "expected a source with files to materialize" in capsys.readouterr().err
