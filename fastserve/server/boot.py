@@ -40,10 +40,10 @@ from fastserve.server.loop_probe import LoopProbe
 from fastserve.server.memory import keep_freed_memory
 from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.metrics_page import version_text
+from fastserve.server.on_demand_pool import OnDemandPool
+from fastserve.server.on_demand_process import Nursery, start_nursery
 from fastserve.server.trace_export import TraceExport, trace_exporter, traces_url
 from fastserve.server.tracing import TracingApplication, traced_reader
-from fastserve.server.udf_pool import UdfPool
-from fastserve.server.udf_process import Nursery, start_nursery
 from fastserve.server.watermarks import WatermarkPoll
 from fastserve.server.worker import WorkerContext
 from fastserve.server.worker_metrics import WorkerMetrics
@@ -151,7 +151,7 @@ class WorkerService:
         self._described = described
         self._metrics: WorkerMetrics | None = None
         self._nursery = nursery
-        self._pool: UdfPool | None = None
+        self._pool: OnDemandPool | None = None
         self._store: OnlineStore | None = None
         self._engine: Engine | None = None
         self._application: FeatureApplication | None = None
@@ -312,7 +312,7 @@ class WorkerService:
 
     def _surroundings(self, loop: asyncio.AbstractEventLoop) -> Surroundings:
         if self._nursery is not None:
-            self._pool = UdfPool(self._nursery, loop)
+            self._pool = OnDemandPool(self._nursery, loop)
             self._pool.start()
         times = self._numbers.on_demand.of_worker(self._context.index)
         return Surroundings(time.perf_counter_ns, Complaints(time.monotonic), self._pool, times)
