@@ -60,7 +60,8 @@ def stand_in() -> Iterator[StandInAddress]:
 
 @pytest.fixture(scope="module")
 def server(repo: Path, stand_in: StandInAddress) -> Iterator[Server]:
-    with serving_features(repo, stand_in.store_url(), "--workers", "2", "--clock", CLOCK) as server:
+    flags = ("--workers", "2", "--clock", CLOCK, "--admin-port", "0")
+    with serving_features(repo, stand_in.store_url(), *flags) as server:
         yield server
         assert server.stop() == 0
         assert "Traceback" not in server.said
@@ -79,6 +80,8 @@ def test_a_real_server_answers_what_feasts_server_answered(server: Server) -> No
         assert answer.status == 200
         assert by_name(answer.body) == by_name(orjson.dumps(recorded["answer"]))
     assert connection.get("/health").status == 200
+    page = server.connect_admin().get("/metrics").body.decode()
+    assert f'fastserve_requests_total{{service="{PATH}",status="2xx"}} 4' in page
 
 
 def test_keys_that_the_store_leaves_out_are_not_taken_for_absent_rows(
@@ -111,5 +114,7 @@ def test_apply_leaves_tables_of_others_alone(
 
     assert main(["apply", "--repo", str(repo), "--store", store, "--yes"], {}) == 0
     assert capsys.readouterr().out.splitlines()[-1] == "Nothing to do."
+    assert main(["check", "--repo", str(repo), "--store", store], {}) == 2
+    assert "there is no table rides." in capsys.readouterr().err
     assert main(["materialize", "driver_stats", "--repo", str(repo), "--store", store], {}) == 2
     assert "expected a source with files to materialize" in capsys.readouterr().err
