@@ -355,7 +355,16 @@ def test_only_so_many_lists_of_features_are_kept(world: World) -> None:
     for features in lists[: MAX_KEPT + 5]:
         assert world.answer({"features": features, "entities": {"city_code": [8002]}}).status == 200
 
-    assert len(world.feast._kept) <= MAX_KEPT
+    assert len(world.feast._kept) == MAX_KEPT
+    assert world.feast._kept_names == sum(len(each.names) for each in world.feast._kept.values())
+
+
+def test_only_so_many_features_are_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastserve.server.feast_handler.MAX_KEPT_NAMES", 5)
+    names = [f"every_type:{field}" for field in ("raw", "text", "small")]
+    for features in permutations(names):
+        world.answer({"features": list(features), "entities": {"city_code": [8002]}})
+    assert [len(each.names) for each in world.feast._kept.values()] == [3]
 
 
 def test_health_is_a_status_without_a_body(world: World) -> None:
