@@ -63,7 +63,7 @@ def _draw_failures(panel: Axes, document: dict[str, Any]) -> None:
     panel.set_xlim(0, 100)
     if panel.get_legend_handles_labels()[0]:
         panel.legend(frameon=False, loc="lower right")
-    tidy(panel, "what each fault alone cost, all of it explained by the fault")
+    tidy(panel, "what each fault alone cost")
 
 
 def _failed_share(counts: dict[str, int]) -> float:

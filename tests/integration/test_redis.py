@@ -21,26 +21,11 @@ from tests.support.feature_server import (
     serving_features,
     with_store,
 )
+from tests.support.pushed_views import PUSHED_VIEWS
 from tests.support.redis_servers import RedisServer, redis_started
 from tests.support.server_process import Connection, Server
 
-REPO = """
-from datetime import timedelta
-from fastserve import *
-
-user = Entity("user", Field("user_id", String))
-pushes = PushSource(
-    "pushes",
-    [Field("user_id", String), Field("at", Timestamp), Field("cents", Int64), Field("shop", String)],
-    timestamp_field="at",
-)
-spend = FeatureView(
-    "spend", user, pushes,
-    [Aggregate(Field("cents", Int64), "sum", TimeWindow(timedelta(days=7)), name="cents"),
-     Aggregate(Field("cents", Int64), "count", TimeWindow(timedelta(days=7)), name="count")],
-    aggregation_interval=timedelta(minutes=5),
-)
-latest = FeatureView("latest", user, pushes, [Attribute("shop", String)])
+REPO = f"""{PUSHED_VIEWS}
 profile = FeatureView(
     "profile", user, FileSource("people", path="people.csv", timestamp_field="at"),
     [Attribute("age", Int64)], row_format=AttributesFormat(partition_key="pk"), table="people",

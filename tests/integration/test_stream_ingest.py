@@ -15,26 +15,11 @@ from tests.support.dynamodb_servers import (  # noqa: F401 - pytest finds fixtur
     aws_environment,
 )
 from tests.support.feature_server import apply_and_put, ask, features, serving_features
+from tests.support.pushed_views import PUSHED_VIEWS
 from tests.support.server_process import Connection, Server
 from tests.support.standin import StandInAddress, stand_in  # noqa: F401 - likewise
 
-REPO = """
-from datetime import timedelta
-from fastserve import *
-
-user = Entity("user", Field("user_id", String))
-pushes = PushSource(
-    "pushes",
-    [Field("user_id", String), Field("at", Timestamp), Field("cents", Int64), Field("shop", String)],
-    timestamp_field="at",
-)
-spend = FeatureView(
-    "spend", user, pushes,
-    [Aggregate(Field("cents", Int64), "sum", TimeWindow(timedelta(days=7)), name="cents"),
-     Aggregate(Field("cents", Int64), "count", TimeWindow(timedelta(days=7)), name="count")],
-    aggregation_interval=timedelta(minutes=5),
-)
-latest = FeatureView("latest", user, pushes, [Attribute("shop", String)])
+REPO = f"""{PUSHED_VIEWS}
 service = FeatureService("spending", [spend, latest])
 """
 
