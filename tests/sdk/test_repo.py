@@ -263,9 +263,9 @@ def test_a_wrong_workspace_is_told_with_its_line(write: Write, text: str, error:
 def test_keys_of_the_settings_file_that_nobody_reads_are_told_with_what_was_meant(write: Write) -> None:
     text = 'worksapce = "prod"\n"port" = 1\n\n  [servers]\n'
     assert errors_of(write(entities=ENTITIES, **{"fastserve.toml": text})) == [
-        "fastserve.toml:1: 'worksapce' (expected one of server, workspace; did you mean workspace?)",
-        "fastserve.toml:2: 'port' (expected one of server, workspace)",
-        "fastserve.toml:4: 'servers' (expected one of server, workspace; did you mean server?)",
+        "fastserve.toml:1: 'worksapce' (expected one of server, stores, workspace; did you mean workspace?)",
+        "fastserve.toml:2: 'port' (expected one of server, stores, workspace)",
+        "fastserve.toml:4: 'servers' (expected one of server, stores, workspace; did you mean server?)",
     ]
 
 
