@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 
 from fastserve.errors import DefinitionError
-from fastserve.ingest.changes import StoredRows, ViewChange, describe_change, stored_rows
+from fastserve.ingest.changes import StoredRows, ViewChange, describe_change, stored_rows, table_uses
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.transform import source_text
 from fastserve.plan.streams import StreamPlan
@@ -93,6 +93,7 @@ async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = 
     known = await registry.exists()
     applied = await registry.definitions([plan.name for plan in plans]) if known else {}
     orphans = [name for name in (await registry.views() if known else []) if name not in repo.views]
+    taken = table_uses({**applied, **(await registry.definitions(orphans) if known else {})})
     specs = {spec.name: spec for plan in plans for spec in table_specs(plan)}
     existing = await store.describe_tables(list(specs))
     missing = [spec for name, spec in specs.items() if existing[name] is None]
@@ -105,6 +106,7 @@ async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = 
             applied.get(plan.name),
             {spec: existing[spec.name] for spec in table_specs(plan)},
             stored.get(plan.name, StoredRows()),
+            taken,
         )
         for plan in plans
     ]
@@ -136,6 +138,9 @@ async def execute(plan: ApplyPlan, store: OnlineStore, *, clock_ns: Callable[[],
     changed = [view for view in plan.plans if states[view.name] != "unchanged"]
     if changed:
         applied = await registry.definitions([view.name for view in changed])
+        # Before the record that says so: what was materialized lies in the table of before, and an absent row
+        # of the new one must not be taken for an entity without events.
+        await registry.forget_materialized([view.name for view in changed if _has_moved(view, applied)])
         created = {table.name for table in plan.tables}
         await registry.record_definitions(
             {
@@ -159,6 +164,11 @@ def _created_ns(
     if created & {view.table, *([] if view.stream is None else [view.stream.table])}:
         return now_ns
     return int(before["created_ns"])
+
+
+def _has_moved(view: ViewPlan, applied: Mapping[str, Mapping[str, Any] | None]) -> bool:
+    before = applied[view.name]
+    return before is not None and before["table"] != view.table
 
 
 def rows_digest(view: ViewPlan) -> str:
@@ -188,6 +198,8 @@ def definition(view: ViewPlan) -> dict[str, Any]:
         "leading_edge": written.leading_edge,
         "ttl_ns": view.ttl_ns,
         "stream": {"source": written.source.name, "alone": source is None} if view.is_streamed else None,
+        # Only where there is one: records of before bundles were known stay equal to those of today.
+        **({} if written.bundle is None else {"bundle": written.bundle}),
     }
 
 

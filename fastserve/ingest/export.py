@@ -38,7 +38,7 @@ from fastserve.ingest.materialize import (
     run_jobs,
 )
 from fastserve.ingest.partition import PartitionResult
-from fastserve.ingest.putting import destination
+from fastserve.ingest.putting import NotPut, destination
 from fastserve.plan.explain import WRITE_UNIT_BYTES
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.repo import Repo
@@ -121,11 +121,13 @@ async def export(
     ``table_prefix`` is the store's, ``region`` stands in the commands.
 
     Raises:
-        DefinitionError: as `materialize`; the folder holds an export of one of the views already.
+        DefinitionError: as `materialize`; the folder holds an export of one of the views already; one is in a
+            bundle.
         StoreError: an item that DynamoDB can't hold.
     """
     workspace = workspace or repo.workspace
     plans = [plan_to_write(repo, name, workspace, table_prefix) for name in views]
+    _refuse_bundles(plans)
     outlets = [_FileOutlet(plan, folder / plan.table, workspace, region) for plan in plans]
     for outlet in outlets:
         outlet.check_folder()
@@ -145,6 +147,17 @@ async def export(
         for outlet in outlets:
             outlet.close()
     return [outlet.exported() for outlet in outlets]
+
+
+def _refuse_bundles(plans: Sequence[ViewPlan]) -> None:
+    """Refuse views whose rows aren't items: an import makes a table of whole items, and adds none to one."""
+    for plan in plans:
+        if plan.attribute is not None:
+            raise DefinitionError(
+                f"--export: expected views with tables of their own, got {plan.name!r} of the bundle "
+                f"{plan.view.bundle!r}, whose items several jobs write: materialize it into the store",
+                plan.view.location,
+            )
 
 
 class _FileOutlet:
@@ -182,11 +195,12 @@ class _FileOutlet:
         self._files.begin()
         return {}
 
-    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> None:
+    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> NotPut:
         """See `Outlet`."""
         for keys, rows in made:
             async with self._lock:  # partitions take turns
                 await asyncio.to_thread(self._put, keys, rows)
+        return NotPut()
 
     def _put(self, keys: list[str], rows: list[bytes]) -> None:
         sized = map(self._packed, keys, rows) if self._plan.packed else map(self._ordinary, rows)

@@ -180,6 +180,10 @@ class Registry:
         """Record that all rows of a view are written."""
         await self.write({f"materialized/{record.view}": asdict(record)})
 
+    async def forget_materialized(self, views: Sequence[str]) -> None:
+        """Forget what was materialized of views whose rows are to lie elsewhere."""
+        await self.delete([f"materialized/{view}" for view in views])
+
     # --- records as they are --------------------------------------------------------------------------------
 
     async def read_one(self, key: str) -> Any:

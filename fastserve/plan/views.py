@@ -31,6 +31,11 @@ from fastserve.tiles.windows import LIFETIME_NS, Window, default_hop_ns, floor_t
 
 MICROSECOND_NS = 1_000
 
+ROW_ATTRIBUTE = "v"
+"""The attribute of an item that is one row and nothing else."""
+BUNDLED_MARK = "v:"
+"""Begins the names of attributes that hold rows in a bundle's items; the view's name follows."""
+
 
 def duration_ns(duration: timedelta) -> int:
     """Return a duration in nanoseconds, exactly."""
@@ -44,7 +49,8 @@ class ViewPlan:
     ``schema`` is None for attribute views. ``ttl_ns`` is None where rows don't expire.
     ``timestamp_attribute`` names the attribute that holds an attributes-format item's time, if any.
     ``stream`` is where a streamed view of aggregates has its blocks; a streamed view of attributes has rows
-    alone, and the newest wins.
+    alone, and the newest wins. ``attribute`` is that of a bundle's items which holds the view's rows; None
+    where a row is an item of its own.
     """
 
     view: FeatureView
@@ -58,6 +64,12 @@ class ViewPlan:
     interval_ns: int | None
     timestamp_attribute: str | None = None
     stream: StreamPlan | None = None
+    attribute: str | None = None
+
+    @property
+    def row_place(self) -> tuple[str, str | None]:
+        """Where the view's rows lie: the table and, in a bundle, the attribute."""
+        return self.table, self.attribute
 
     @property
     def cache(self) -> CachePolicy | None:
@@ -112,7 +124,8 @@ def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
     )
     row_format = view.row_format
     packed = not isinstance(row_format, AttributesFormat)
-    table = view.table or f"{table_prefix}{workspace}.{view.name}"
+    own_table = view.table or f"{table_prefix}{workspace}.{view.name}"
+    table = own_table if view.bundle is None else f"{table_prefix}{workspace}.{view.bundle}"
     streamed = schema is not None and isinstance(view.source, PushSource)
     return ViewPlan(
         view=view,
@@ -129,9 +142,10 @@ def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
         timestamp_attribute=row_format.timestamp_attribute
         if isinstance(row_format, AttributesFormat)
         else None,
-        stream=stream_plan(table, duration_ns(view.horizon), interval_ns)
+        stream=stream_plan(own_table, duration_ns(view.horizon), interval_ns)
         if streamed and interval_ns is not None
         else None,
+        attribute=None if view.bundle is None else BUNDLED_MARK + view.name,
     )
 
 

@@ -69,6 +69,8 @@ class FeatureView(Definition):
         stale_ttl: How old they may be where the store can't be read; at least the cache_ttl.
         cache_streamed: That cache_ttl holds for a view to which events are pushed, too: what was pushed is
             then served that much later.
+        bundle: The bundle whose items hold the view's rows: views of one entity that are read with one key;
+            None: a table of its own.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
@@ -92,6 +94,7 @@ class FeatureView(Definition):
     cache_ttl: timedelta | None
     stale_ttl: timedelta | None
     cache_streamed: bool
+    bundle: str | None
     feature_names: tuple[str, ...]
     has_source: bool  # false only while a repo's faults are being collected
 
@@ -118,6 +121,7 @@ class FeatureView(Definition):
         cache_ttl: timedelta | None = None,
         stale_ttl: timedelta | None = None,
         cache_streamed: bool = False,
+        bundle: str | None = None,
     ) -> None:
         checks = Checks("FeatureView", name)
         self.name = checks.identifier("name", name)
@@ -131,6 +135,7 @@ class FeatureView(Definition):
         self.cache_ttl = checks.optional_duration("cache_ttl", cache_ttl)
         self.stale_ttl = checks.optional_duration("stale_ttl", stale_ttl)
         self.cache_streamed = checks.instance("cache_streamed", cache_streamed, bool, "bool") or False
+        self.bundle = None if bundle is None else checks.identifier("bundle", bundle)
         check_view(checks, self)
         self._register(checks, parts_valid=self._parts_valid())
 

@@ -24,7 +24,7 @@ from fastserve.serving.columns import Columns, Computed
 from fastserve.serving.heads import OldShapes, Watermarks
 from fastserve.serving.on_demand import OnDemandEvaluator, Surroundings
 from fastserve.serving.on_demand_batch import Batch
-from fastserve.serving.requests import ServiceRuntime, VectorRequest
+from fastserve.serving.requests import ServiceRuntime, VectorRequest, make_runtime
 from fastserve.serving.row_cache import RowCache
 from fastserve.serving.transcode import OldLayouts
 from fastserve.serving.transport import RowTransport
@@ -59,7 +59,7 @@ class Engine:
         self.watermarks = Watermarks()
         around = surroundings or Surroundings(lambda: 0)
         self.services: Mapping[str, ServiceRuntime] = {
-            name: ServiceRuntime(
+            name: make_runtime(
                 service,
                 VectorEvaluator(service, transport, old_layouts, transcode_item, self.watermarks, old_shapes),
                 OnDemandEvaluator(service, around) if service.on_demand else None,
@@ -72,6 +72,7 @@ class Engine:
         self.on_computing: Callable[[int], None] = _ignore
         self._plan_groups = plan.groups
         self._has_pushed = any(group.pushed for group in plan.groups)
+        self._has_bundles = any(group.attributes for group in plan.groups)
         self._schedule = schedule
         self._clock_ns = clock_ns
         self._in_flight: dict[VectorRequest, None] = {}
@@ -93,9 +94,15 @@ class Engine:
         reader = make_reader(settle)
         parts = (len(self._plan_groups), reader.max_keys, reader.fetch, self._schedule, self._on_ready)
         if cache is not None and any(group.cache is not None for group in self._plan_groups):
-            self.coalescer = CachingCoalescer(*parts, cache, self._timer_ns, has_pushed=self._has_pushed)
+            self.coalescer = CachingCoalescer(
+                *parts,
+                cache,
+                self._timer_ns,
+                has_pushed=self._has_pushed,
+                has_bundles=self._has_bundles,
+            )
         else:
-            self.coalescer = Coalescer(*parts, has_pushed=self._has_pushed)
+            self.coalescer = Coalescer(*parts, has_pushed=self._has_pushed, has_bundles=self._has_bundles)
 
     @property
     def waiting(self) -> Collection[VectorRequest]:
