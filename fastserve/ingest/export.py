@@ -39,7 +39,8 @@ from fastserve.ingest.materialize import (
 )
 from fastserve.ingest.partition import PartitionResult
 from fastserve.ingest.putting import NotPut, destination
-from fastserve.plan.explain import WRITE_UNIT_BYTES
+from fastserve.plan import explain_bundles
+from fastserve.plan.explain_bundles import write_units
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.repo import Repo
 from fastserve.store.dynamodb.admin import creation_parameters
@@ -56,7 +57,7 @@ BUCKET = "BUCKET"
 """Stands in the commands for the bucket's name, which is the account's business."""
 
 PRICE_PER_GB_IMPORTED_USD = 0.15
-PRICE_PER_MILLION_WRITE_UNITS_USD = 0.625
+PRICE_PER_MILLION_WRITE_UNITS_USD = explain_bundles.PRICE_PER_MILLION_WRITE_UNITS_USD
 PRICE_OF = "us-east-1, list price since November 2024"
 GB = 1 << 30
 
@@ -209,7 +210,7 @@ class _FileOutlet:
             if size > ITEM_BYTES_MAX:
                 message = f"item: expected at most {ITEM_BYTES_MAX} bytes, got {size}"
                 raise StoreError(f"table {self._spec.name}: {message}")
-            self._write_units += -(-size // WRITE_UNIT_BYTES)
+            self._write_units += write_units(size)
             lines.append(b'{"Item":%b}\n' % item)
         self._files.add(lines)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from perf.environment import describe_environment
-from perf.scenario.definition import PERCENTILES, SCENARIOS
+from perf.scenario.definition import BUNDLED, PERCENTILES, SCENARIOS
 from perf.scenario.figures import STALL_MS, problems_of, scenario_figures
 from perf.scenario.measure import QUICK, ScenarioOptions, run_scenario
 from perf.scenario.page import render_page
@@ -34,7 +34,9 @@ def add_command(commands: Any, name: str) -> None:
     """Declare the command of one scenario."""
     default = ScenarioOptions()
     command = commands.add_parser(name, help=SCENARIOS[name].title)
-    command.add_argument("--json", metavar="FILE", type=Path, default=RESULTS / f"{name}.json")
+    command.add_argument("--json", metavar="FILE", type=Path)
+    if name in BUNDLED:
+        command.add_argument("--bundled", action="store_true", help="with the views of a service in one item")
     command.add_argument("--duration-s", type=float, default=default.duration_s, help="of each quoted load")
     command.add_argument("--rounds", type=int, default=default.rounds, help="of each service alone")
     command.add_argument("--workers", type=int, default=default.workers)
@@ -46,7 +48,9 @@ def add_command(commands: Any, name: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the scenario that the arguments name; give the exit status."""
-    scenario = SCENARIOS[options.scenario]
+    bundled = getattr(options, "bundled", False)
+    scenario = (BUNDLED if bundled else SCENARIOS)[options.scenario]
+    kept = options.json or RESULTS / f"{options.scenario}{'-bundled' if bundled else ''}.json"
     chosen = {"workers": options.workers, "key_law": options.key_law}
     longer = {} if options.quick else {"duration_s": options.duration_s, "rounds": options.rounds}
     settings = replace(QUICK if options.quick else ScenarioOptions(), **chosen, **longer)
@@ -59,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         "load_average_before": load_before,
         **describe_environment(),
     }
-    keep(document, options.json)
+    keep(document, kept)
     print(summarize(document))
     problems = problems_of(document)
     for problem in problems:

@@ -20,7 +20,9 @@ def test_json_and_the_price_are_the_caller_s_choice(run: Run, shop: str) -> None
     ran = run("explain", "users", "--repo", shop, "--json", "--price-per-million-read-units", "1")
     document = json.loads(ran.out)
     assert document["price_per_million_vectors_usd"] == 0.5
-    assert document["reads"] == [{"join_keys": ["user_id"], "tables": ["shop.profile"], "block": None}]
+    assert document["reads"] == [
+        {"join_keys": ["user_id"], "tables": ["shop.profile"], "block": None, "rows": None}
+    ]
 
 
 @pytest.mark.parametrize("price", ["nan", "-1", "inf", "cheap"])
