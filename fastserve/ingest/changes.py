@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fastserve.ingest.registry import Registry
+from fastserve.plan.stores import MAIN_STORE
 from fastserve.plan.views import ViewPlan
 from fastserve.store.interface import TableSpec
 from fastserve.tiles.aggregates import AggregateFeature, CompactedSchema
@@ -90,7 +91,7 @@ def describe_change(
     applied: Mapping[str, Any] | None,
     tables: Mapping[TableSpec, TableSpec | None],
     stored: StoredRows,
-    taken: Mapping[str, TableUse] | None = None,
+    taken: Mapping[tuple[str, str], TableUse] | None = None,
 ) -> ViewChange:
     """Compare a view's definition ``now`` with the one that was applied.
 
@@ -110,8 +111,8 @@ def describe_change(
     if not again and applied["schema_id"] != now["schema_id"]:
         details.append("the layout of its rows changed")
         again = True
-    if applied["table"] != now["table"]:
-        details.append(_moved(applied, now))
+    if not _same_place(applied, now):
+        details += _moved(applied, now)
         again = True
     elif again:
         details += [*_servable(view, stored.layout, changed), *_pushed_before(view, stored.shapes)]
@@ -119,7 +120,27 @@ def describe_change(
     return ViewChange(view.name, state, tuple(details), again and has_rows_to_make(view), alone)
 
 
-def _moved(applied: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def _same_place(applied: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether rows lie where they lay before."""
+    places = [(definition["table"], definition.get("store", MAIN_STORE)) for definition in (applied, now)]
+    return places[0] == places[1]
+
+
+def _moved(applied: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    details = []
+    if applied["table"] != now["table"]:
+        details.append(_table_change(applied, now))
+    was, will_be = (_store_text(definition.get("store", MAIN_STORE)) for definition in (applied, now))
+    if was != will_be:
+        details.append(f"the store changed from {was} to {will_be}, which has none of the old one's rows")
+    return details
+
+
+def _store_text(store: str) -> str:
+    return repr(store) if store else "the main one"
+
+
+def _table_change(applied: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     tables = f"from {applied['table']} to {now['table']}"
     if "bundle" in now:
         return f"it moved into the bundle {now['bundle']}, {tables}"
@@ -136,20 +157,20 @@ class TableUse:
     bundle: str | None
 
 
-def table_uses(applied: Mapping[str, Mapping[str, Any] | None]) -> dict[str, TableUse]:
-    """Return what lies in the tables of views that were applied."""
+def table_uses(applied: Mapping[str, Mapping[str, Any] | None]) -> dict[tuple[str, str], TableUse]:
+    """Return what lies in the tables of views that were applied, by store and table."""
     return {
-        record["table"]: TableUse(name, record.get("bundle"))
+        (record.get("store", MAIN_STORE), record["table"]): TableUse(name, record.get("bundle"))
         for name, record in applied.items()
         if record is not None
     }
 
 
 def _of_another_form(
-    view: ViewPlan, tables: Mapping[TableSpec, TableSpec | None], taken: Mapping[str, TableUse]
+    view: ViewPlan, tables: Mapping[TableSpec, TableSpec | None], taken: Mapping[tuple[str, str], TableUse]
 ) -> list[str]:
     """Say what is in the way: the table has rows and is to have a bundle's items, or the other way round."""
-    use = taken.get(view.table)
+    use = taken.get((view.store, view.table))
     is_there = any(found is not None and found.name == view.table for found in tables.values())
     if use is None or not is_there or (use.bundle is None) == (view.attribute is None):
         return []
@@ -259,7 +280,7 @@ def _incompatible(
         for spec, found in tables.items()
         if found is not None and found != spec
     ]
-    if applied is None or applied["table"] != view.table:
+    if applied is None or not _same_place(applied, now):
         return wrong
     if applied["keys"] != now["keys"]:
         was, keys = (

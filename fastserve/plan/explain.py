@@ -64,14 +64,16 @@ TOTALS = (
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
-    """One key text and the tables that it is looked up in.
+    """One key text and the tables that it is looked up in; of stream tables, which ``block``.
 
-    Of stream tables, which ``block``; of a bundle's, how many ``rows`` its item gives.
+    ``store`` is the name of their store, None for the main one. Of a bundle's item ``rows`` says how many it
+    gives.
     """
 
     join_keys: tuple[str, ...]
     tables: tuple[str, ...]
     block: str | None = None
+    store: str | None = None
     rows: int | None = None
 
 
@@ -243,8 +245,9 @@ def explain(
 
 def _read(plan: ServicePlan, number: int) -> ReadCost:
     read = plan.reads[number]
-    rows = sum(place.read == number for place in plan.places) if read.group.attributes else None
-    return ReadCost(_key_names(plan, read), read.group.tables, _block(read), rows)
+    group = read.group
+    rows = sum(place.read == number for place in plan.places) if group.attributes else None
+    return ReadCost(_key_names(plan, read), group.tables, _block(read), group.store or None, rows)
 
 
 def _key_names(plan: ServicePlan, read: Read) -> tuple[str, ...]:
@@ -258,11 +261,13 @@ def _block(read: Read) -> str | None:
 
 
 def _calls(groups: Sequence[ReadGroup]) -> int:
-    calls, free = 0, 0
+    calls = 0
+    free_of: dict[str, int] = {}  # each store is called for itself
     for group in groups:
+        free = free_of.get(group.store, 0)
         if group.weight > free:
             calls, free = calls + 1, KEYS_PER_CALL
-        free -= group.weight
+        free_of[group.store] = free - group.weight
     return calls
 
 

@@ -12,7 +12,7 @@ Invariants
 3. Tables of one group share their key attributes, so that one key text serves all of them.
 4. Stream tables share groups only with others whose blocks are as long: the same blocks are read of all.
    Tables that are pushed to share groups only with others such, for theirs are read anew after each push.
-5. Tables of one group are cached alike.
+5. Tables of one group are cached alike, and lie in one store.
 6. The table of a bundle is a group by itself, with an attribute for each view that any service reads: one key
    is read for all of them, whichever of them a service wants.
 """
@@ -21,6 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+from fastserve.plan.stores import MAIN_STORE
+from fastserve.wire.feast_key import FeastKeyForm
 
 MAX_GROUP_TABLES = 50
 """Half of BatchGetItem's 100 keys: a group of 60 tables would leave 40 places of every call empty."""
@@ -65,9 +68,10 @@ class ReadGroup:
     rows written by fastserve, false where they hold ordinary items (the attributes format). ``block_ns`` is
     how long the blocks in stream tables are, 0 for all other tables. ``pushed`` tells that a push may write
     to the tables at any moment, and that whoever asks after its answer is to find it.
-    ``cache`` is None where every request asks the store. ``attributes`` are those of a bundle's items that
-    hold rows, one for each view; none where an item is one row. ``projected`` tells that only these are to be
-    read of an item. ``weight`` is how much of a call one read takes, in keys.
+    ``cache`` is None where every request asks the store. ``feast`` is how keys are made where Feast wrote the
+    tables. ``store`` is the name of the store in which they lie. ``attributes`` are those of a bundle's items
+    that hold rows, one for each view; none where an item is one row. ``projected`` tells that only these are
+    to be read of an item. ``weight`` is how much of a call one read takes, in keys.
     """
 
     index: int
@@ -77,6 +81,8 @@ class ReadGroup:
     block_ns: int = 0
     pushed: bool = False
     cache: CachePolicy | None = None
+    feast: FeastKeyForm | None = None
+    store: str = MAIN_STORE
     attributes: tuple[str, ...] = ()
     projected: bool = False
     weight: int = 0
@@ -112,6 +118,8 @@ class TableUse:
     block_ns: int = 0
     pushed: bool = False
     cache: CachePolicy | None = None
+    feast: FeastKeyForm | None = None
+    store: str = MAIN_STORE
     attribute: str | None = None
     row_bytes: int = 0
 
@@ -144,6 +152,8 @@ def partition_tables(
             use.block_ns,
             use.pushed,
             use.cache,
+            use.feast,
+            use.store,
         )
         cells.setdefault(cell, []).append(table)
     groups: list[ReadGroup] = []
@@ -159,6 +169,8 @@ def partition_tables(
                     use.block_ns,
                     use.pushed,
                     use.cache,
+                    use.feast,
+                    store=use.store,
                 )
             )
     for table, by_attribute in sorted(bundled.items()):
@@ -177,6 +189,7 @@ def _bundle_group(index: int, table: str, by_attribute: Mapping[str, TableUse], 
         uses[0].key_attributes,
         pushed=any(use.pushed for use in uses),
         cache=uses[0].cache,
+        store=uses[0].store,
         attributes=tuple(sorted(by_attribute)),
         projected=projected,
         weight=min(MAX_GROUP_TABLES, max(1, -(-moved // BYTES_PER_KEY))),

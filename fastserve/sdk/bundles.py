@@ -3,7 +3,8 @@
 Knows views and not how they are stored.
 
 Invariants:
-1. Views of a bundle without faults have equal join keys, in the same order, and are cached alike.
+1. Views of a bundle without faults have equal join keys, in the same order, lie in one store and are cached
+   alike.
 2. No view is named like a bundle: both are names of tables.
 """
 
@@ -41,6 +42,8 @@ def _name_fault(namesake: FeatureView | None) -> str | None:
 def _fault_beside(view: FeatureView, first: FeatureView) -> str | None:
     if _keys(view) != _keys(first):
         return f"expected the join keys of {first.name!r} in their order, {_keys(first)}, got {_keys(view)}"
+    if view.store != first.store:
+        return f"expected the store of {first.name!r}, {first.store!r}, got {view.store!r}"
     if _times(view) != _times(first):
         return (
             f"expected to be cached as {first.name!r} is, for one item is read for both, {_times(first)}, "

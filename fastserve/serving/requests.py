@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 from fastserve.errors import InvariantError
+from fastserve.plan.feast_keys import feast_key
 from fastserve.plan.keys import block_key, ordinary_key
 from fastserve.plan.service import Read, ServicePlan
 from fastserve.plan.streams import BLOCKS_READ
@@ -190,6 +191,9 @@ def _key_builder(read: Read, clock: BlockClock | None) -> Callable[[Sequence[str
 
 def _row_key(read: Read) -> Callable[[Sequence[str]], str]:
     keys = read.keys
+    if read.group.feast is not None:
+        feast_text = feast_key(read.group.feast)
+        return lambda texts: feast_text([texts[key] for key in keys])
     if not read.group.own_items:
         attributes = read.group.key_attributes
         return lambda texts: ordinary_key(attributes, [texts[key] for key in keys])
