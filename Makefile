@@ -16,8 +16,8 @@ DYNOXIDE_SHA512 := sBHqlxJ9ANkLluFkYRfd5r8Y0ApFew4FhOrlhgRAgD4XzEoFOukEo1nuBTQ1+
 DYNOXIDE := .tools/dynoxide/dynoxide
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type check lock upgrade wheel sbom docs perf perf-smoke perf-scenarios perf-compare \
-	perf-check schemathesis tools clean
+.PHONY: help demo test test-long lint format type check lock upgrade wheel sbom docs perf perf-smoke perf-scenarios perf-compare \
+	perf-check schemathesis test-feast tools clean
 
 help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ demo: $(VENV)/.installed  ## Materialize 336,776 flights, serve them on 127.0.0.
 
 test: $(VENV)/.installed-dev tools  ## Run every test (PYTEST_ARGS="..." for a part)
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-long: export EXAMPLES_FACTOR := 10
+test-long: test  ## Run every test, the costly properties with ten times as many examples
 
 # A second implementation of DynamoDB to test against, a binary for Linux on x86-64. Unpacked only if it is the very
 # file that was looked at; its absence skips tests, which CI doesn't allow.
@@ -115,6 +118,9 @@ perf-scenarios: $(VENV)/.installed-dev  ## Reproduce the article's two scenarios
 
 perf-compare: $(VENV)/.installed-dev  ## Measure the SDK, FastAPI and Feast beside us (installs them in .tools)
 	$(BIN)/python -m perf compare $(PERF_ARGS)
+
+test-feast: $(VENV)/.installed-dev tools  ## Let Feast's own SDK read through us and compare (installs it in .tools)
+	$(BIN)/python -m perf.compare.feast.own_sdk
 
 perf-check: $(VENV)/.installed-dev  ## Say what got slower since BASE=commit, by instructions (needs valgrind)
 	@test -n "$(BASE)" || { echo "BASE: expected a commit, as in make perf-check BASE=main"; exit 2; }

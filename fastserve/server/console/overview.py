@@ -250,6 +250,8 @@ def _on_demand(plan: WorkspacePlan) -> Html | None:
         Column("Runs"),
         Column("Sources", code=True),
         Column("Features", numbers=True),
+        Column("Vectors/s", numbers=True),
+        Column("Time a vector", numbers=True),
     ]
     rows: list[list[Child]] = [
         [
@@ -263,6 +265,8 @@ def _on_demand(plan: WorkspacePlan) -> Html | None:
             view.isolation,
             chips(source.name for source in view.sources),
             len(view.features),
+            tag("span", "–", data_computed=name, data_of="rate"),
+            tag("span", "–", data_computed=name, data_of="took"),
         ]
         for name, view in found.items()
     ]
