@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Every package is held to a hash in a lock file, those that build the others included: these come first, and
 # nothing is built with a tool that was fetched on the side.
-INSTALL := $(PIP) install --quiet --require-hashes --no-build-isolation
+INSTALL := DIST_EXTRA_CONFIG=$(CURDIR)/.ci/wheels.cfg $(PIP) install --quiet --require-hashes --no-build-isolation
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
@@ -43,7 +43,10 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 demo: $(VENV)/.installed  ## Materialize 336,776 flights, serve them on 127.0.0.1:8080, print a vector
 	$(BIN)/fastserve demo
 
+# Tests start some two hundred servers and commands. Each would compile all modules anew where Python is told to
+# leave no bytecode behind, which takes it as long again as to import them.
 test: $(VENV)/.installed-dev tools  ## Run every test (PYTEST_ARGS="..." for a part)
+	$(BIN)/python -m compileall -q fastserve perf tests/support
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 test-long: export EXAMPLES_FACTOR := 10

@@ -32,7 +32,7 @@ from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
 from fastserve.server.described import Described, describe, show
 from fastserve.server.exchange import Application
-from fastserve.server.feast_handler import FeastHandler
+from fastserve.server.feast_handler import FEATURE_LISTS, FeastHandler
 from fastserve.server.feature_log import FeatureLog
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
@@ -40,10 +40,10 @@ from fastserve.server.loop_probe import LoopProbe
 from fastserve.server.memory import keep_freed_memory
 from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.metrics_page import version_text
+from fastserve.server.on_demand_pool import OnDemandPool
+from fastserve.server.on_demand_process import Nursery, start_nursery
 from fastserve.server.trace_export import TraceExport, trace_exporter, traces_url
 from fastserve.server.tracing import TracingApplication, traced_reader
-from fastserve.server.udf_pool import UdfPool
-from fastserve.server.udf_process import Nursery, start_nursery
 from fastserve.server.watermarks import WatermarkPoll
 from fastserve.server.worker import WorkerContext
 from fastserve.server.worker_metrics import WorkerMetrics
@@ -87,7 +87,8 @@ def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -
             importlib.import_module(library)
     if settings.trace_endpoint is not None:
         importlib.import_module(trace_exporter(settings.trace_endpoint))
-    metrics.declare(plan.services, plan.views, on_demand_views(plan))
+    counted = [*plan.services, *([] if plan.feast is None else [FEATURE_LISTS])]
+    metrics.declare(counted, plan.views, on_demand_views(plan))
     return FeatureBoot(settings, plan, metrics, describe(settings, plan), source_feeds(plan.views.values()))
 
 
@@ -150,7 +151,7 @@ class WorkerService:
         self._described = described
         self._metrics: WorkerMetrics | None = None
         self._nursery = nursery
-        self._pool: UdfPool | None = None
+        self._pool: OnDemandPool | None = None
         self._store: OnlineStore | None = None
         self._engine: Engine | None = None
         self._application: FeatureApplication | None = None
@@ -311,7 +312,7 @@ class WorkerService:
 
     def _surroundings(self, loop: asyncio.AbstractEventLoop) -> Surroundings:
         if self._nursery is not None:
-            self._pool = UdfPool(self._nursery, loop)
+            self._pool = OnDemandPool(self._nursery, loop)
             self._pool.start()
         times = self._numbers.on_demand.of_worker(self._context.index)
         return Surroundings(time.perf_counter_ns, Complaints(time.monotonic), self._pool, times)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from perf.environment import describe_environment
+from perf.scenario import on_redis
 from perf.scenario.definition import BUNDLED, PERCENTILES, SCENARIOS
 from perf.scenario.figures import STALL_MS, problems_of, scenario_figures
 from perf.scenario.measure import QUICK, ScenarioOptions, run_scenario
@@ -34,7 +35,13 @@ def add_command(commands: Any, name: str) -> None:
     """Declare the command of one scenario."""
     default = ScenarioOptions()
     command = commands.add_parser(name, help=SCENARIOS[name].title)
-    command.add_argument("--json", metavar="FILE", type=Path)
+    command.add_argument("--json", metavar="FILE", type=Path, help=f"default: {name}.json of the results")
+    command.add_argument(
+        "--store",
+        choices=("dynamodb", "redis"),
+        default="dynamodb",
+        help="the stand-in for DynamoDB, or a redis-server of this machine",
+    )
     if name in BUNDLED:
         command.add_argument("--bundled", action="store_true", help="with the views of a service in one item")
     command.add_argument("--duration-s", type=float, default=default.duration_s, help="of each quoted load")
@@ -50,10 +57,16 @@ def run(options: argparse.Namespace) -> int:
     """Run the scenario that the arguments name; give the exit status."""
     bundled = getattr(options, "bundled", False)
     scenario = (BUNDLED if bundled else SCENARIOS)[options.scenario]
-    kept = options.json or RESULTS / f"{options.scenario}{'-bundled' if bundled else ''}.json"
+    kept = options.json or RESULTS / f"{scenario.name}{'-bundled' if bundled else ''}.json"
     chosen = {"workers": options.workers, "key_law": options.key_law}
     longer = {} if options.quick else {"duration_s": options.duration_s, "rounds": options.rounds}
     settings = replace(QUICK if options.quick else ScenarioOptions(), **chosen, **longer)
+    if options.store == "redis":
+        if bundled:
+            raise SystemExit("--bundled: expected the stand-in for DynamoDB, got --store redis")
+        path = options.json or RESULTS / f"{scenario.name}-redis.json"
+        status, promises = on_redis.run(scenario, settings, path)
+        return 1 if status or (options.strict and not all(entry["holds"] for entry in promises)) else 0
     load_before, started_s = round(os.getloadavg()[0], 2), time.monotonic()
     measured = run_scenario(scenario, settings)
     document = {

@@ -1,7 +1,8 @@
 """What disturbs the server itself: workers that are killed, reloads; and the machine, which is only noticed.
 
 Invariants:
-1. A worker is killed only while another one has served for a while: what is lost is its requests alone.
+1. A worker is killed only while it serves and another one does: what is lost is its requests alone. Who has
+   accepted a connection serves.
 2. A kill explains lost connections, for a moment. A reload explains nothing.
 3. A pause is a process that was ready to run and got no CPU for a while, by the scheduler's own count.
 """
@@ -31,15 +32,18 @@ _LOST_WITHIN_S = 1.0
 PAUSE_S = 0.1
 _PAUSE_LOOK_S = 0.25
 _PAUSE_GRACE_S = 1.0
-_RELOADED = b"reloaded: "
+_ESTABLISHED = "01"
+_RELOADED = b"\nreloaded: "
+_NOT_RELOADED = b"\nnot reloaded: "
 _RELOAD_WITHIN_S = 60.0
 
 
 class Killer:
     """Kills a worker every so often."""
 
-    def __init__(self, server_pid: int, account: Account, seed: int) -> None:
+    def __init__(self, server_pid: int, port: int, account: Account, seed: int) -> None:
         self._server_pid = server_pid
+        self._port = port
         self._account = account
         self._random = random.Random(seed)
         self.killed = 0
@@ -53,8 +57,11 @@ class Killer:
             now_s = time.monotonic()
             since = {pid: since.get(pid, now_s) for pid in children(self._server_pid)}
             settled = [pid for pid, from_s in since.items() if now_s - from_s > _SETTLED_S]
-            if now_s >= due_s and len(settled) >= 2:
-                self._kill(self._random.choice(settled))
+            if now_s < due_s or len(settled) < 2:
+                continue
+            serving = [pid for pid in settled if has_accepted(pid, self._port)]
+            if len(serving) >= 2:
+                self._kill(self._random.choice(serving))
                 due_s = max(due_s + every_s, now_s + _LOOK_EVERY_S)
 
     def _kill(self, pid: int) -> None:
@@ -106,6 +113,7 @@ class Reloader:
         self._server_pid = server_pid
         self._log = log
         self.reloads = 0
+        self.failed = 0
 
     async def run(self, every_s: float) -> None:
         """Reload until cancelled."""
@@ -114,14 +122,33 @@ class Reloader:
             await self.reload()
 
     async def reload(self) -> None:
-        """Reload once.
+        """Reload once; a worker that is killed while it starts makes it fail, and what served goes on.
 
         Raises:
             TimeoutError: it wasn't done in a minute.
         """
-        before = self._log.read_bytes().count(_RELOADED)
+        before = self._told()
         os.kill(self._server_pid, signal.SIGHUP)
         async with asyncio.timeout(_RELOAD_WITHIN_S):
-            while self._log.read_bytes().count(_RELOADED) == before:  # noqa: ASYNC110
+            while self._told() == before:  # noqa: ASYNC110
                 await asyncio.sleep(_LOOK_EVERY_S)
-        self.reloads += 1
+        self.reloads, self.failed = self._told()
+
+    def _told(self) -> tuple[int, int]:
+        log = self._log.read_bytes()
+        return log.count(_RELOADED), log.count(_NOT_RELOADED)
+
+
+def has_accepted(pid: int, port: int) -> bool:
+    """Tell whether a process holds a connection to a port that it has accepted."""
+    held = set()
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # it has just been closed
+                held.add(link.readlink().name.removeprefix("socket:[").removesuffix("]"))
+        lines = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return False
+    local = f":{port:04X}"
+    rows = [line.split() for line in lines]
+    return any(row[3] == _ESTABLISHED and row[1].endswith(local) and row[9] in held for row in rows)

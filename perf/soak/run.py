@@ -98,7 +98,7 @@ class Soak:
         self._random = random.Random(options.seed)
         self._ledger = Ledger(options.event_keys)
         self._watch = Watch(world.server_pid)
-        self._killer = Killer(world.server_pid, self._account, options.seed)
+        self._killer = Killer(world.server_pid, world.server_port, self._account, options.seed)
         self._reloader = Reloader(world.server_pid, world.log)
         watched = [world.server_pid, world.stand_in.pid, world.to_store.pid, world.to_server.pid]
         self._pauses = PauseWatch([*watched, os.getpid()], self._account)
@@ -282,6 +282,7 @@ class Soak:
             },
             "killed": self._killer.killed,
             "reloads": self._reloader.reloads,
+            "failed_reloads": self._reloader.failed,
             "phases": self._phases,
             "by_phase": account.by_phase(),
             "by_stream": account.by_stream(),

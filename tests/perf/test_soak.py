@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ import pytest
 
 from perf.load.stepped_clock import SteppedClock
 from perf.soak.account import LOST, PAUSE, RIGHT, WRONG, Account
+from perf.soak.disturb import has_accepted
 from perf.soak.ledger import Ledger, TotalsQuestion
 from perf.soak.matrix import CALM, GROUPS, MATRIX, schedule
 from perf.soak.watch import Samples, _growth
@@ -109,3 +112,14 @@ def test_a_process_follows_a_clock_that_is_stepped(tmp_path: Path) -> None:
             told = np.array([float(word) for word in process.stdout.readline().split()])
             assert np.abs(told - time.time() - ahead_s).max() < 5
         process.stdin.close()
+
+
+def test_who_has_accepted_a_connection_is_told_from_who_only_listens_or_connects() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert not has_accepted(os.getpid(), port)
+        with socket.create_connection(("127.0.0.1", port)):
+            assert not has_accepted(os.getpid(), port)
+            with listener.accept()[0]:
+                assert has_accepted(os.getpid(), port)
+    assert not has_accepted(1 << 22, port)

@@ -459,8 +459,10 @@
   const pulse = document.getElementById("pulse");
   let timer = null;
 
-  function tell(kind, text) {
-    if (pulse.textContent !== text) pulse.textContent = text;
+  function tell(kind, before, wide = "", after = "") {
+    if (pulse.textContent !== before + wide + after) {
+      pulse.replaceChildren(before, element("span", { class: "wide" }, wide), after);
+    }
     pulse.className = `pulse ${kind}`;
   }
 
@@ -488,7 +490,8 @@
     moments = moments.filter(({ at }) => at >= answer.now_s - SPAN_S);
     remember();
     const ready = answer.workers.filter(({ state }) => state === "ready").length;
-    tell(ready ? "good" : "bad", `${ready} of ${answer.workers.length} ${answer.workers.length === 1 ? "worker" : "workers"} ready`);
+    const all = answer.workers.length;
+    tell(ready ? "good" : "bad", `${ready} of ${all} `, all === 1 ? "worker " : "workers ", "ready");
     render();
   }
 

@@ -32,6 +32,8 @@ CLIENT = Path(__file__).parent / "own_sdk_client.py"
 DYNOXIDE = ROOT / ".tools" / "dynoxide" / "dynoxide"
 VIEWS = {"profile": 10, "spending": 10, "device": 10}
 USERS = 1000
+READY_TIMEOUT_S = 180.0
+"""Feast's server takes five seconds of CPU to start; the machine may have other things to do."""
 SIZES = ((1, 60), (10, 40), (100, 20), (500, 6))
 """How many rows a read asks for, and how often."""
 
@@ -107,7 +109,10 @@ def compare(place: Path) -> dict[str, Any]:
                 port = free_port()
                 serving = command(feast, port) if arguments is None else [*arguments, "--port", str(port)]
                 around = variables if arguments is None else {**variables, "PYTHONPATH": str(ROOT)}
-                stack.enter_context(listening(serving, port, "/health", cwd=cwd, environment=around))
+                waiting = listening(
+                    serving, port, "/health", cwd=cwd, environment=around, timeout_s=READY_TIMEOUT_S
+                )
+                stack.enter_context(waiting)
                 urls[name] = f"http://127.0.0.1:{port}"
                 readers[name] = str(remote(place / f"remote{port}", repo, urls[name]))
             asked = {"readers": readers, "urls": urls, "users": USERS, "sizes": SIZES}

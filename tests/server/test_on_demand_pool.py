@@ -23,8 +23,8 @@ from fastserve import (
 )
 from fastserve.sdk.on_demand_columns import input_columns
 from fastserve.sdk.types import DataType
-from fastserve.server.udf_pool import UdfPool
-from fastserve.server.udf_process import start_nursery
+from fastserve.server.on_demand_pool import OnDemandPool
+from fastserve.server.on_demand_process import start_nursery
 from fastserve.serving.on_demand import Done, Job, Outcome, Raised, Stopped
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -99,7 +99,7 @@ VIEWS = {
 class World:
     """A pool in a running loop; outcomes come as results of futures."""
 
-    def __init__(self, pool: UdfPool) -> None:
+    def __init__(self, pool: OnDemandPool) -> None:
         self.pool = pool
         self.loop = asyncio.get_running_loop()
 
@@ -124,7 +124,7 @@ def run(story: Callable[[World], Awaitable[None]], helpers: int = 2) -> None:
     nursery = start_nursery(VIEWS, [])
 
     async def whole() -> None:
-        pool = UdfPool(nursery, asyncio.get_running_loop(), helpers)
+        pool = OnDemandPool(nursery, asyncio.get_running_loop(), helpers)
         pool.start()
         try:
             async with asyncio.timeout(30):

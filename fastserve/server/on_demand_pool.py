@@ -23,7 +23,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from fastserve.server.udf_process import (
+from fastserve.server.on_demand_process import (
     FORK,
     FRAME,
     KILL,
@@ -64,7 +64,7 @@ class Pending:
             self.timer = None
 
 
-class UdfPool:
+class OnDemandPool:
     """The helper processes of one worker, and the calls that wait for them."""
 
     def __init__(self, nursery: Nursery, loop: asyncio.AbstractEventLoop, helpers: int = HELPERS) -> None:
@@ -214,7 +214,9 @@ class Helper:
 
     __slots__ = ("_incoming", "_loop", "_outgoing", "_pool", "_socket", "pending", "pid")
 
-    def __init__(self, pool: UdfPool, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+    def __init__(
+        self, pool: OnDemandPool, loop: asyncio.AbstractEventLoop, connection: socket.socket
+    ) -> None:
         self._pool = pool
         self._loop = loop
         self._socket = connection
