@@ -17,13 +17,14 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 from fastserve.errors import DefinitionError, InvariantError, shown
+from fastserve.setting_kinds import Kind, any_text, choice, instant, named_urls, share, whole
 
 VARIABLE_PREFIX = "FASTSERVE_"
 CONFIG_VARIABLE = "FASTSERVE_CONFIG"  # names the file, as --config does
@@ -35,9 +36,6 @@ TOP_LEVEL_KEYS = (SERVER_TABLE, STORES, "workspace")
 
 KIB = 1024
 MIB = 1024 * KIB
-_DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
-_SHARE = re.compile(r"0(\.[0-9]{1,9})?|1(\.0{1,9})?", re.ASCII)
-_RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 # What Kubernetes puts into every pod beside a service named `fastserve`; its `FASTSERVE_PORT=tcp://10.0.0.7:80`
 # would be taken for the port to listen on.
 _SERVICE_LINK = re.compile(
@@ -45,127 +43,7 @@ _SERVICE_LINK = re.compile(
 )
 LINKED = ("port", "admin_port")  # beside services named `fastserve` and `fastserve-admin`
 _SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://")
-_NAMED_URL = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,119})=(\S+)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True)
-class Kind:
-    """How a setting's value is read; both readers raise ValueError for what they don't take."""
-
-    expected: str
-    from_text: Callable[[str], object]  # what a flag or a variable holds
-    from_toml: Callable[[object], object]  # what the file holds, which has types of its own
-
-
-def _whole(minimum: int, maximum: int) -> Kind:
-    """Return the kind of whole numbers in ``[minimum, maximum]``."""
-
-    def from_text(text: str) -> int:
-        if _DECIMAL.fullmatch(text) is None:  # ``int`` would take blanks, underscores and Arabic digits
-            raise ValueError
-        return from_toml(int(text))
-
-    def from_toml(value: object) -> int:
-        if type(value) is not int or not minimum <= value <= maximum:  # true is an int in Python
-            raise ValueError
-        return value
-
-    return Kind(f"a whole number from {minimum} to {maximum}", from_text, from_toml)
-
-
-def _share() -> Kind:
-    """Return the kind of shares, of decimals in [0, 1]."""
-
-    def from_text(text: str) -> float:
-        if _SHARE.fullmatch(text) is None:  # ``float`` would take nan, 1e-3 and blanks
-            raise ValueError
-        return float(text)
-
-    def from_toml(value: object) -> float:
-        if type(value) not in {int, float} or not 0 <= value <= 1:  # type: ignore[operator]
-            raise ValueError
-        return float(value)  # type: ignore[arg-type]
-
-    return Kind("a number from 0 to 1", from_text, from_toml)
-
-
-def _text() -> Kind:
-    def from_text(text: str) -> str:
-        if not text.isprintable() or not text:  # control characters in a path or a URL are an accident
-            raise ValueError
-        return text
-
-    return Kind("text that isn't empty", from_text, _string_of(from_text))
-
-
-def _choice(*words: str) -> Kind:
-    def from_text(text: str) -> str:
-        if text.lower() not in words:
-            raise ValueError
-        return text.lower()
-
-    return Kind("one of " + ", ".join(words), from_text, _string_of(from_text))
-
-
-def _instant() -> Kind:
-    """Return the kind of points in time; they have an offset, since a server's local zone is no intention."""
-
-    def from_text(text: str) -> datetime:
-        if _RFC3339.fullmatch(text) is None:  # ``fromisoformat`` would take week dates, and no offset
-            raise ValueError
-        return in_utc(datetime.fromisoformat(text.upper()))
-
-    def from_toml(value: object) -> datetime:
-        return in_utc(value) if isinstance(value, datetime) else string(value)
-
-    def in_utc(time: datetime) -> datetime:
-        if time.tzinfo is None:
-            raise ValueError
-        try:
-            return time.astimezone(UTC)
-        except OverflowError:  # year 1 with an offset that leads before it
-            raise ValueError from None
-
-    string = _string_of(from_text)
-    return Kind(
-        "a time as in RFC 3339, such as 2013-12-30T12:00:00Z, to the microsecond", from_text, from_toml
-    )
-
-
-def _string_of(from_text: Callable[[str], _T]) -> Callable[[object], _T]:
-    def from_toml(value: object) -> _T:
-        if not isinstance(value, str):
-            raise ValueError  # noqa: TRY004 - the caller makes the message
-        return from_text(value)
-
-    return from_toml
-
-
-def _named_urls() -> Kind:
-    """Return the kind of stores by name: as text separated by blanks, in the file a table of texts."""
-
-    def from_text(text: str) -> Mapping[str, str]:
-        named: dict[str, str] = {}
-        for part in text.split():
-            match = _NAMED_URL.fullmatch(part)
-            if match is None or match[1] in named:
-                raise ValueError
-            named[match[1]] = match[2]
-        return named
-
-    def from_toml(value: object) -> Mapping[str, str]:
-        if not isinstance(value, dict):
-            raise ValueError  # noqa: TRY004 - the caller makes the message
-        named: dict[str, str] = {}
-        for name, url in value.items():
-            if not isinstance(url, str) or not url.isprintable() or not _NAMED_URL.fullmatch(f"{name}=x"):
-                raise ValueError
-            named[name] = url
-        return named
-
-    return Kind("NAME=URL, each name once and of letters, digits and _, by blanks", from_text, from_toml)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,85 +79,85 @@ def _setting(
     return field(default=default, metadata=about)
 
 
-_TIMEOUT = _whole(1, 600_000)
+_TIMEOUT = whole(1, 600_000)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What one server was told; see the fields' texts, or ``docs/settings.md``."""
 
-    host: str = _setting("127.0.0.1", _text(), "Address to listen on; 0.0.0.0 for all of IPv4, :: for IPv6.")
-    port: int = _setting(
-        8080, _whole(0, 65_535), "TCP port to listen on; 0 takes any free one and prints it."
+    host: str = _setting(
+        "127.0.0.1", any_text(), "Address to listen on; 0.0.0.0 for all of IPv4, :: for IPv6."
     )
+    port: int = _setting(8080, whole(0, 65_535), "TCP port to listen on; 0 takes any free one and prints it.")
     admin_host: str = _setting(
         "127.0.0.1",
-        _text(),
+        any_text(),
         "Address of the admin listener. Whoever reaches it may read metrics and definitions without a key.",
     )
     admin_port: int | None = _setting(
         None,
-        _whole(0, 65_535),
+        whole(0, 65_535),
         "TCP port of the admin listener: a console, /metrics, /healthz, /readyz; 0 takes any free one, and "
         "prints it.",
         default_text="none, there is no admin listener",
     )
     workers: int | None = _setting(
         None,
-        _whole(1, 1024),
+        whole(1, 1024),
         "Worker processes; they share one listening socket.",
         default_text="one per CPU",
     )
     max_requests: int | None = _setting(
         None,
-        _whole(1, 1_000_000_000),
+        whole(1, 1_000_000_000),
         "Requests after which a worker is replaced by a new one, less up to a tenth at random.",
         unit="requests",
         default_text="none, workers stay",
     )
     max_rss_mb: int | None = _setting(
         None,
-        _whole(1, 1 << 20),
+        whole(1, 1 << 20),
         "Memory (RSS, MiB) at which a worker is replaced by a new one.",
         unit="MiB",
         default_text="none, workers stay",
     )
     tls_cert: str | None = _setting(
         None,
-        _text(),
+        any_text(),
         "PEM file of the server's certificate and those between it and its authority; then the port speaks "
         "TLS 1.2 and 1.3, and nothing else. The admin listener stays plain. Read anew by SIGHUP.",
         default_text="none, the port speaks plain HTTP",
     )
     tls_key: str | None = _setting(
         None,
-        _text(),
+        any_text(),
         "PEM file of the certificate's key, not encrypted.",
         default_text="none",
     )
     tls_client_ca: str | None = _setting(
         None,
-        _text(),
+        any_text(),
         "PEM file of authorities; then every client has to show a certificate that one of them signed.",
         default_text="none, clients need no certificate",
     )
     store: str = _setting(
         "local:.fastserve/store",
-        _text(),
+        any_text(),
         "Online store: local:PATH, or dynamodb://REGION with the parameters endpoint and prefix.",
     )
     stores: Mapping[str, str] = _setting(
         MappingProxyType({}),
-        _named_urls(),
+        named_urls(),
         "NAME=URL: a store by name, for views that name one (`store=`); all others lie in `store`. The flag "
         "may be repeated; in the file they have a table of their own, `[stores]`.",
         default_text="none",
         flag="--store",
     )
-    repo: str = _setting(".", _text(), "Folder of the feature repo.")
+    repo: str = _setting(".", any_text(), "Folder of the feature repo.")
     workspace: str | None = _setting(
         None,
-        _text(),
+        any_text(),
         "Workspace to serve, in place of the one that the feature repo names.",
         default_text="the repo's",
     )
@@ -294,7 +172,7 @@ class Settings:
     )
     body_limit_bytes: int = _setting(
         5 * MIB,
-        _whole(1 * KIB, 256 * MIB),
+        whole(1 * KIB, 256 * MIB),
         "Largest request body; then 413. The default gives each of a batch's 1,000 rows 5 KiB.",
         unit="bytes",
     )
@@ -306,13 +184,13 @@ class Settings:
     )
     header_limit_bytes: int = _setting(
         32 * KIB,
-        _whole(1 * KIB, 1 * MIB),
+        whole(1 * KIB, 1 * MIB),
         "Largest head of a request without its first line, which may have 8 KiB; then 431.",
         unit="bytes",
     )
     body_rate_bytes_per_s: int = _setting(
         1 * KIB,
-        _whole(1, 1024 * MIB),
+        whole(1, 1024 * MIB),
         "How fast a request's body has to come on average once header_timeout_ms has passed; then 408.",
         unit="bytes/s",
     )
@@ -324,7 +202,7 @@ class Settings:
     )
     idle_timeout_ms: int = _setting(
         90_000,
-        _whole(1, 86_400_000),
+        whole(1, 86_400_000),
         "Time a connection may stay idle. Keep it above the proxy's (ALB 60 s, nginx 75 s), "
         "or the proxy sends a request into a connection that is being closed.",
         unit="ms",
@@ -337,37 +215,37 @@ class Settings:
     )
     linger_us: int = _setting(
         0,
-        _whole(0, 10_000),
+        whole(0, 10_000),
         "Time the first key of a store call waits for others beyond the end of its loop turn.",
         unit="us",
     )
     store_connections: int = _setting(
-        32, _whole(1, 4096), "Connections to a networked store, per worker; each carries one call at a time."
+        32, whole(1, 4096), "Connections to a networked store, per worker; each carries one call at a time."
     )
     hedge_floor_ms: int = _setting(
         5,
-        _whole(0, 10_000),
+        whole(0, 10_000),
         "Least age at which a slow read of DynamoDB gets a second copy on another connection; 0 for none. "
         "Copies are at most 3 % of the calls.",
         unit="ms",
     )
     row_cache_bytes: int = _setting(
         64 * MIB,
-        _whole(0, 1 << 40),
+        whole(0, 1 << 40),
         "Memory of each worker for rows of views that have a cache_ttl; 0 keeps none.",
         unit="bytes",
     )
     clock: datetime | None = _setting(  # noqa: RUF009 - None, which is immutable
         None,
-        _instant(),
+        instant(),
         "Time at which every request is answered, for replays and tests.",
         default_text="the system's clock",
     )
     log_level: str = _setting(
-        "info", _choice("debug", "info", "warning", "error"), "Least severe messages that are logged."
+        "info", choice("debug", "info", "warning", "error"), "Least severe messages that are logged."
     )
     log_format: str = _setting(
-        "text", _choice("text", "json"), "How the log is written: lines of text, or a JSON object per line."
+        "text", choice("text", "json"), "How the log is written: lines of text, or a JSON object per line."
     )
     slow_request_ms: int | None = _setting(
         None,
@@ -379,56 +257,56 @@ class Settings:
     )
     feature_log: str | None = _setting(
         None,
-        _text(),
+        any_text(),
         "Folder for a sample of requests and the vectors they were answered with, in JSON lines.",
         default_text="none is written",
     )
     feature_log_every: int = _setting(
-        1000, _whole(1, 1_000_000_000), "One in so many requests for features is in the sample."
+        1000, whole(1, 1_000_000_000), "One in so many requests for features is in the sample."
     )
     trace_endpoint: str | None = _setting(
         None,
-        _text(),
+        any_text(),
         "Where traces of requests are sent to, as OTLP over HTTP, such as http://127.0.0.1:4318; needs the "
         "extra fastserve[otel].",
         default_text="none, nothing is traced",
     )
     trace_sample: float = _setting(
         0.01,
-        _share(),
+        share(),
         "Share of requests that are traced where the caller doesn't decide by a traceparent header.",
     )
     max_batch_rows: int = _setting(
-        1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"
+        1000, whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"
     )
     ingest_timeout_ms: int = _setting(
         10_000,
-        _whole(1, 600_000),
+        whole(1, 600_000),
         "Time for the records of one ingest request to be written; then 504, and they may be sent again.",
         unit="ms",
     )
     ingest_max_future_s: int = _setting(
         60,
-        _whole(0, 86_400),
+        whole(0, 86_400),
         "How far ahead of the server's clock a pushed record's time may be; then 400.",
         unit="s",
     )
     max_in_flight: int = _setting(
         10_000,
-        _whole(1, 1_000_000),
+        whole(1, 1_000_000),
         "Vectors that one worker may have in flight, a batch counting its rows; then 429.",
         unit="vectors",
     )
     overload_wait_ms: int = _setting(
         500,
-        _whole(1, 60_000),
+        whole(1, 60_000),
         "When requests have waited longer than this for a tenth of a second without a break, a worker "
         "refuses what is too much for it with 503, until it keeps up again.",
         unit="ms",
     )
     api_keys: str | None = _setting(
         None,
-        _text(),
+        any_text(),
         "File of API keys, made by `fastserve keys`; then every request for features must show one of them. "
         "It is watched: what changes in it counts within two seconds.",
         default_text="none, everyone is answered",

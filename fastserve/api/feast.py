@@ -21,7 +21,7 @@ import orjson
 
 from fastserve.errors import RequestError, shown
 from fastserve.plan.feast import FeastPlan, FeastSelection, FeastViewPlan
-from fastserve.serving.feast import PRESENT, PartColumns
+from fastserve.serving.feast import NOT_FOUND, PRESENT, PartColumns
 from fastserve.serving.feast_items import NO_TIME
 
 VIEW_UNKNOWN = "FeatureViewNotFoundException"
@@ -175,9 +175,12 @@ def encode_feast_answer(
     for part in parts:
         times = orjson.dumps(part.times)
         statuses = _statuses(part.row_statuses, rows) if part.row_statuses else present
-        for column in part.columns:
-            own = _statuses({**column.statuses, **part.row_statuses}, rows) if column.statuses else statuses
-            results.append(_result(_values(column.values), own, times))
+        for number, values in enumerate(part.values):
+            lines = part.lacking.get(number) if part.lacking else None
+            own = statuses
+            if lines is not None:
+                own = _statuses({**dict.fromkeys(lines, NOT_FOUND), **part.row_statuses}, rows)
+            results.append(_result(_values(values), own, times))
     named = orjson.dumps([*echoed, *names])
     return [b'{"results":[', b",".join(results), b'],"metadata":{"feature_names":', named, b"}}"]
 

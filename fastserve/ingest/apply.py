@@ -134,8 +134,13 @@ async def execute(plan: ApplyPlan, store: OnlineStore, *, clock_ns: Callable[[],
         return
     registry = Registry(store, plan.workspace)
     await registry.create()
-    # Rows that were made lie elsewhere, or are gone: what the registry knows of them is no longer so.
+    created = {table.name for table in plan.tables}
+    states = {change.view: change.state for change in plan.changes}
+    # Rows that were made lie elsewhere, or are gone: what the registry knows of them is no longer so. That
+    # comes first, for a table that is there is no sign of what was lost.
     await registry.forget_materialized(await _without_rows(plan, registry))
+    emptied = [view for view in plan.plans if created.intersection(view.tables)]
+    await _record(registry, [view for view in emptied if states[view.name] == "unchanged"], created, clock_ns)
     for table in plan.tables:
         await store.create_table(table)
     for view in plan.plans:
@@ -145,17 +150,23 @@ async def execute(plan: ApplyPlan, store: OnlineStore, *, clock_ns: Callable[[],
             await store.enable_expiry(view.stream.table)
             await registry.record_shape(view.name, block_schema(view.schema).shape)
     # Last, so that what failed half-way is still a change to make.
-    states = {change.view: change.state for change in plan.changes}
     changed = [view for view in plan.plans if states[view.name] != "unchanged"]
-    if changed:
-        applied = await registry.definitions([view.name for view in changed])
-        created = {table.name for table in plan.tables}
-        await registry.record_definitions(
-            {
-                view.name: definition(view) | {"created_ns": _created_ns(view, applied, created, clock_ns())}
-                for view in changed
-            }
-        )
+    await _record(registry, changed, created, clock_ns)
+
+
+async def _record(
+    registry: Registry, views: Sequence[ViewPlan], created: set[str], clock_ns: Callable[[], int]
+) -> None:
+    """Record how views are defined, and since when they are there as they are."""
+    if not views:
+        return
+    applied = await registry.definitions([view.name for view in views])
+    await registry.record_definitions(
+        {
+            view.name: definition(view) | {"created_ns": _created_ns(view, applied, created, clock_ns())}
+            for view in views
+        }
+    )
 
 
 async def _without_rows(plan: ApplyPlan, registry: Registry) -> list[str]:

@@ -186,6 +186,10 @@ class StoreOutlet:
         """See `Outlet`."""
         if self._plan.packed:
             await self._registry.record_schema(self._plan)
+        if self._plan.store:
+            # Records and rows lie in two stores: an empty one in the rows' place has nothing of the job.
+            definition = (await self._registry.definitions([self._plan.name]))[self._plan.name] or {}
+            name = f"{name}.{definition.get('created_ns', 0)}"
         self._records = JobRecords(self._registry, name, partitions)
         return await self._records.done()
 

@@ -3,7 +3,7 @@
 Invariants
 1. Every exchange is answered once; a row that can't be read refuses the request, and is never a null.
 2. What a list of features comes to is worked out once and kept, for clients send the same list over and over;
-   at most `MAX_KEPT` lists are.
+   at most `MAX_KEPT` lists are, of `MAX_KEPT_NAMES` features in all.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ HEALTH = "/health"
 FEATURE_LISTS = PATH
 """What metrics call requests that name features and no service; no service has such a name."""
 MAX_KEPT = 256
+MAX_KEPT_NAMES = 50_000
+"""Of features in all lists that are kept: some 10 MB, whatever clients make up."""
 
 
 class Prepared:
@@ -75,6 +77,7 @@ class FeastHandler:
         self._timeout_s = server_timeout_s
         self._max_rows = max_rows
         self._kept: dict[tuple[str | None, tuple[str, ...], bool], Prepared] = {}
+        self._kept_names = 0
         self.meters: Mapping[str, Meter] = {}
 
     def submit(self, exchange: Exchange) -> None:
@@ -108,8 +111,10 @@ class FeastHandler:
         prepared = self._kept.get(key)
         if prepared is None:
             prepared = Prepared(self._plan, request)
-            if len(self._kept) >= MAX_KEPT:
-                del self._kept[next(iter(self._kept))]
+            self._kept_names += len(prepared.names)
+            while self._kept and (len(self._kept) >= MAX_KEPT or self._kept_names > MAX_KEPT_NAMES):
+                oldest = self._kept.pop(next(iter(self._kept)))
+                self._kept_names -= len(oldest.names)
             self._kept[key] = prepared
         return prepared
 

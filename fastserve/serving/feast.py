@@ -14,12 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from fastserve.plan.feast import FeastSelection
 from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.columns import Columns, ZeroCounts, no_columns
-from fastserve.serving.feast_items import NO_TIME, Item, item_time, item_values, time_ns, time_text, values_in
+from fastserve.serving.feast_items import (
+    NO_TIME,
+    Item,
+    item_time,
+    item_values,
+    time_ns,
+    time_text,
+    value_in,
+    values_in,
+)
 from fastserve.serving.requests import ServiceRuntime
 from fastserve.serving.vector_rows import Lines
 from fastserve.tiles.rows import RowError
@@ -67,27 +76,21 @@ class FeastRuntime(ServiceRuntime):
         return no_columns(len(lines))
 
 
-class FeatureColumn(NamedTuple):
-    """One feature over all lines: values, and the statuses that aren't PRESENT by line."""
-
-    name: str
-    values: list[Any]
-    statuses: dict[int, str]
-
-
 class PartColumns:
-    """What has come of one part: its features' columns and, by line, its rows' times and statuses.
+    """What has come of one part: values by feature, and by line its rows' times and statuses.
 
-    ``row_statuses`` are those of whole rows; a column's own come on top.
+    ``row_statuses`` are those of whole rows. ``lacking`` are the lines, by feature, whose rows are there and
+    have no such feature: they are NOT_FOUND. What is in neither is PRESENT.
     """
 
-    __slots__ = ("_ttl_ns", "columns", "row_statuses", "selection", "times")
+    __slots__ = ("_ttl_ns", "lacking", "row_statuses", "selection", "times", "values")
 
     def __init__(self, selection: FeastSelection) -> None:
         self.selection = selection
-        self.columns = [FeatureColumn(name, [], {}) for name in selection.features]
+        self.values: list[list[Any]] = [[] for _ in selection.features]
         self.times: list[str] = []
         self.row_statuses: dict[int, str] = {}
+        self.lacking: dict[int, list[int]] = {}
         self._ttl_ns = selection.view.view.ttl_ns
 
     def take(self, items: Sequence[Item | None], now_ns: int) -> None:
@@ -97,17 +100,19 @@ class PartColumns:
             UnreadableRow: one isn't what Feast writes.
         """
         first = len(self.times)
-        present: list[tuple[int, Any]] = []
+        rows: list[Any] = []
         try:
             for line, item in enumerate(items, first):
-                values = None if item is None else self._row(line, item, now_ns)
                 if item is None:
                     self.times.append(NO_TIME)
                     self.row_statuses[line] = NOT_FOUND
-                elif values is not None:
-                    present.append((line, values))
-            for column in self.columns:
-                _fill(column, present, len(items))
+                    rows.append(None)
+                else:
+                    rows.append(self._row(line, item, now_ns))
+            if len(rows) == 1:
+                self._take_one(first, rows[0])
+            else:
+                self._take_many(first, rows)
         except RowError as error:
             raise UnreadableRow(self.selection, str(error)) from None
 
@@ -120,19 +125,33 @@ class PartColumns:
             return None
         return item_values(item)
 
+    def _take_one(self, line: int, row: Any) -> None:
+        if row is None:
+            for values in self.values:
+                values.append(None)
+            return
+        for number, (name, values) in enumerate(zip(self.selection.features, self.values, strict=True)):
+            attribute = row.get(name)
+            if attribute is None:
+                values.append(None)
+                self.lacking.setdefault(number, []).append(line)
+            else:
+                values.append(value_in(name, attribute))
 
-def _fill(column: FeatureColumn, present: Sequence[tuple[int, Any]], lines: int) -> None:
-    name, values, statuses = column
-    found = [(line, row[name]) for line, row in present if name in row]
-    decoded = values_in(name, [attribute for _, attribute in found])
-    if len(found) == lines:
-        values += decoded
-        return
-    values += [None] * lines
-    for (line, _), value in zip(found, decoded, strict=True):
-        values[line] = value
-    if len(found) < len(present):
-        statuses.update({line: NOT_FOUND for line, row in present if name not in row})
+    def _take_many(self, first: int, rows: Sequence[Any]) -> None:
+        present = [(line, row) for line, row in enumerate(rows, first) if row is not None]
+        for number, (name, column) in enumerate(zip(self.selection.features, self.values, strict=True)):
+            found = [(line, row[name]) for line, row in present if name in row]
+            decoded = values_in(name, [attribute for _, attribute in found])
+            if len(found) == len(rows):
+                column.extend(decoded)
+                continue
+            column.extend([None] * len(rows))
+            for (line, _), value in zip(found, decoded, strict=True):
+                column[line] = value
+            if len(found) < len(present):
+                lines = [line for line, row in present if name not in row]
+                self.lacking.setdefault(number, []).extend(lines)
 
 
 def take_lines(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
+from pybase64 import b64decode
 
 from fastserve.errors import shown
 from fastserve.plan.feast import feast_name
@@ -22,7 +23,7 @@ from fastserve.plan.views import ViewPlan
 from fastserve.sdk.types import Array, Bool, DataType, Float32, Float64, Int64, String, Timestamp
 from fastserve.tiles.rows import RowError
 from fastserve.tiles.times import format_time, parse_time_ns
-from fastserve.wire.feast_values import values_of_texts
+from fastserve.wire.feast_values import value_of, values_of_texts
 
 SECOND_NS = 1_000_000_000
 INT64_LIMIT = 2**63
@@ -91,6 +92,14 @@ def time_text(text: str) -> str:
     return f"{day}T{clock}.{milliseconds}{'' if microseconds == '000' else microseconds}Z"
 
 
+def value_in(name: str, attribute: Mapping[str, Any]) -> Any:
+    """Return the value of a feature in one item, as `values_in`."""
+    try:
+        return value_of(b64decode(attribute["B"], validate=True))
+    except (KeyError, TypeError, ValueError) as error:
+        raise RowError(f"feature {shown(name)}: expected a value that Feast wrote, got: {error}") from None
+
+
 def values_in(name: str, attributes: Sequence[Mapping[str, Any]]) -> list[Any]:
     """Return the values of one feature in some items.
 
@@ -114,7 +123,7 @@ def feast_values(view: ViewPlan, item: Item) -> tuple[dict[str, Any], int]:
     for column in view.layout.columns:
         name = feast_name(view, column.name)
         attribute = stored.get(name)
-        value = None if attribute is None else values_in(name, [attribute])[0]
+        value = None if attribute is None else value_in(name, attribute)
         try:
             values[column.name] = None if value is None else converted(column.dtype, value)
         except (TypeError, ValueError):

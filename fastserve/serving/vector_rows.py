@@ -25,7 +25,7 @@ from fastserve.serving.columns import RowReport
 from fastserve.serving.texts import check_texts
 from fastserve.serving.transcode import OldLayouts, null_row, transcode
 from fastserve.serving.transport import RowTransport
-from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, WORD_BYTES, Column
+from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, WORD_BYTES, Column, Storage
 from fastserve.tiles.merge import CONSTANT_BITS, Words
 from fastserve.tiles.rows import RowError, check_header, decode_row
 
@@ -36,6 +36,8 @@ Lines = Sequence[Sequence[Any]]
 """Per request its rows in place order: in the transport's form, an item, or None."""
 
 CONSTANTS = np.array(CONSTANT_BITS, "<i8").tobytes()
+
+_WORDS = frozenset({Storage.I8, Storage.TIME})
 
 
 class VectorRows:
@@ -183,6 +185,7 @@ class VectorRows:
             for number, output in enumerate(self._outputs)
             if output.place == place.number
             and isinstance(output.source, Column)
+            and output.source.storage in _WORDS  # a float may be as small, and says null in another way
             and values[output.source.name] == NULL_INT64
         }
 

@@ -200,11 +200,15 @@ class Link:
 
     async def run(self) -> None:
         """Let bytes pass until both sides have ended or one is lost."""
+        both = [asyncio.create_task(line.run()) for line in self._lines]
         try:
-            await asyncio.gather(*[line.run() for line in self._lines])
-        except (OSError, asyncio.IncompleteReadError):
+            await asyncio.gather(*both)
+        except OSError:
             self.reset()
         finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
             self.cut()
 
     def cut(self) -> None:
@@ -246,14 +250,14 @@ class Line:
 
     async def run(self) -> None:
         """Let bytes pass until they end."""
-        writing = asyncio.create_task(self._write())
+        both = [asyncio.create_task(work) for work in (self._read(), self._write())]
         try:
-            await self._read()
-            await writing
+            # Whichever fails ends the other, which may wait for bytes that never come.
+            await asyncio.gather(*both)
         finally:
-            writing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError):
-                await writing
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()

@@ -29,7 +29,7 @@ _SETTLED_S = 1.5
 _LOOK_EVERY_S = 0.1
 _LOST_WITHIN_S = 1.0
 # In a quarter of a second, and for how long it explains what failed: a breaker may have opened.
-PAUSE_S = 0.1
+PAUSE_S = 0.05
 _PAUSE_LOOK_S = 0.25
 _PAUSE_GRACE_S = 1.0
 _ESTABLISHED = "01"

@@ -143,6 +143,13 @@ def test_the_smallest_int64_leaves_as_itself_among_all_other_types() -> None:
     )
 
 
+def test_a_float_as_small_as_the_smallest_int64_beside_it_stays_a_number() -> None:
+    values = [-(2.0**63), NULL_INT64, -(2.0**63)]
+    assert encoded([Float64, Int64, Float32], values) == (
+        b'[-9.223372036854776e+18,"-9223372036854775808",-9.223372e+18]'
+    )
+
+
 @pytest.mark.parametrize("dtype", [Float64, Float32])
 def test_nan_and_infinities_are_strings_and_null_beside_them_is_null(dtype: DataType) -> None:
     text = encoded([dtype] * 5, [math.nan, math.inf, -math.inf, None, 0.5])

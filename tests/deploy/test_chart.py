@@ -21,6 +21,7 @@ EVERYTHING: dict[str, Any] = {
     "image": {"repository": "registry.example/fastserve", "tag": "2.0"},
     "imagePullSecrets": [{"name": "registry"}],
     "settings": {"server_timeout_ms": 1000000 // 2, "store": "redis://cache:6379?prefix=a&db=1"},
+    "stores": {"hot": "redis+cluster://a:1,b:2?prefix=p.", "cold": "dynamodb://eu-central-1"},
     "env": [{"name": "AWS_REGION", "value": "eu-central-1"}],
     "repo": {"configMap": "features"},
     "apiKeys": {"secret": "keys"},
@@ -74,6 +75,8 @@ def test_values_are_held_to_a_schema_that_has_all_of_them(overrides: dict[str, A
         {"workers": "2"},
         {"settings": {"store": "local:store"}},  # a pod's own, gone with it
         {"settings": {"port": 80}},  # the chart's
+        {"stores": {"hot": "local:store"}},
+        {"stores": {"a b": "redis://cache"}},
         {"materialize": {"delay": "30 minutes"}},
         {"drain": {"preStopSeconds": 0}},
     ],
@@ -138,6 +141,11 @@ def test_the_server_understands_its_settings(overrides: dict[str, Any]) -> None:
     settings = Settings.load({}, environ, named(objects, "ConfigMap")["data"][file.name])
     given = values(overrides)
     assert settings.store == given["settings"]["store"]
+    assert settings.stores == given["stores"]
+    if given["apply"]["enabled"]:
+        (job,) = named(objects, "Job", "-apply")["spec"]["template"]["spec"]["containers"]
+        of_job = {each["name"]: each["value"] for each in job["env"]}
+        assert Settings.load({}, of_job).stores == given["stores"]
     assert settings.workers == given["workers"] == int(container["resources"]["requests"]["cpu"])
     assert settings.host == settings.admin_host == "0.0.0.0"
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}

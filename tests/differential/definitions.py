@@ -29,6 +29,7 @@ from fastserve import (
     TimeWindowSeries,
 )
 from fastserve.sdk.repo import Repo
+from fastserve.sdk.sources import Source
 from tests.differential.twin import Lifetime, Period, Rules, Series, Wanted
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -108,7 +109,7 @@ def file_source(path: str) -> FileSource:
 
 def define(
     name: str,
-    source: PushSource | FileSource,
+    source: Source,
     rules: Rules,
     asked: Sequence[Wanted] | Mapping[str, Wanted],
     horizon_ns: int,

@@ -1,7 +1,10 @@
-"""What integration tests share: both kinds of stores for a server, and the flights once per session."""
+"""What integration tests share: both kinds of stores for a server, and the flights once per run of tests."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -29,10 +32,18 @@ class FlightsStore(NamedTuple):
 
 @pytest.fixture(scope="session")
 def flights_store(tmp_path_factory: pytest.TempPathFactory) -> FlightsStore:
-    folder = tmp_path_factory.mktemp("flights")
+    """Give the flights, which the first of pytest's processes to ask materializes; nobody writes to them."""
     repo = load_repo(ROOT / "examples" / "flights")
-    url = f"local:{folder / 'store'}?sync=off"
-    return FlightsStore(folder, repo, url, apply_and_materialize(repo, url, FLIGHTS_CLOCK_NS))
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "flights-of-all"
+    shared.mkdir(exist_ok=True)
+    url = f"local:{shared / 'store'}?sync=off"
+    made = shared / "reports"
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            made.write_bytes(pickle.dumps(apply_and_materialize(repo, url, FLIGHTS_CLOCK_NS)))
+    return FlightsStore(tmp_path_factory.mktemp("flights"), repo, url, pickle.loads(made.read_bytes()))
 
 
 @pytest.fixture(scope="module", params=["local", "dynamodb"])

@@ -12,6 +12,7 @@ import orjson
 import pytest
 
 from fastserve.cli import main
+from fastserve.ingest.registry import Registry
 from fastserve.store.interface import OnlineStore
 from fastserve.tiles.times import format_time
 from perf.load import standin_client
@@ -220,3 +221,36 @@ def test_a_view_that_moves_to_another_store_has_nothing_there_until_it_is_made_a
     fastserve("materialize", "profile", *stores.flags)
     with serving(stores) as server:
         assert vector(server, "u1", "calm") == ["41"]
+
+
+def test_a_store_that_came_back_empty_is_filled_anew(redis: RedisServer, repo: Path, tmp_path: Path) -> None:
+    stores = Stores(repo, f"local:{tmp_path / 'store'}?sync=off", f"redis://127.0.0.1:{redis.port}")
+    fastserve("apply", "--yes", *stores.flags)
+    fastserve("materialize", "risk", *stores.flags)
+
+    def done(expected: bool) -> None:
+        async def look(store: OnlineStore) -> None:
+            assert ((await Registry(store, "default").materialized(["risk"]))["risk"] is not None) is expected
+
+        with_store(stores.main, look)
+
+    done(True)
+    client = redis.client()
+    client.flushall()
+    client.close()
+    fastserve("materialize", "risk", *stores.flags, code=2)  # there are no tables
+
+    async def created_ns(store: OnlineStore) -> list[int]:
+        definitions = await Registry(store, "default").definitions(["risk", "spend", "profile"])
+        return [definition["created_ns"] for definition in definitions.values() if definition]
+
+    before = with_store(stores.main, created_ns)
+    fastserve("apply", "--yes", *stores.flags)
+    after = with_store(stores.main, created_ns)
+    # What is pushed counts from now on, where it is kept; what lies elsewhere is as it was.
+    assert [new > old for new, old in zip(after, before, strict=True)] == [True, True, False]
+    done(False)
+    fastserve("materialize", "risk", *stores.flags)
+    done(True)
+    with serving(stores) as server:
+        assert vector(server, "u1", "risky") == [0.5]

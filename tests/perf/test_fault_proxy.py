@@ -104,10 +104,13 @@ def test_bytes_are_as_late_and_as_slow_as_was_asked_for() -> None:
     run(work, Faults(LineFaults(latency_ms=40), LineFaults(latency_ms=40)))
 
 
-def test_a_connection_is_reset() -> None:
+def test_a_connection_is_reset_also_if_nothing_more_is_sent() -> None:
     async def work(proxy: FaultProxy) -> None:
+        reader, writer = await connected(proxy)
+        writer.write(b"x")
         with pytest.raises(ConnectionResetError):
-            await echoed(proxy, b"x")
+            await reader.read()
+        writer.transport.abort()
         assert proxy.counts["resets"] == 1
 
     run(work, Faults(LineFaults(reset_share=1.0)))

@@ -8,6 +8,8 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastserve.errors import StoreError
 from fastserve.server.application import ApplicationLimits, FeatureApplication
@@ -355,7 +357,16 @@ def test_only_so_many_lists_of_features_are_kept(world: World) -> None:
     for features in lists[: MAX_KEPT + 5]:
         assert world.answer({"features": features, "entities": {"city_code": [8002]}}).status == 200
 
-    assert len(world.feast._kept) <= MAX_KEPT
+    assert len(world.feast._kept) == MAX_KEPT
+    assert world.feast._kept_names == sum(len(each.names) for each in world.feast._kept.values())
+
+
+def test_only_so_many_features_are_kept(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastserve.server.feast_handler.MAX_KEPT_NAMES", 5)
+    names = [f"every_type:{field}" for field in ("raw", "text", "small")]
+    for features in permutations(names):
+        world.answer({"features": list(features), "entities": {"city_code": [8002]}})
+    assert [len(each.names) for each in world.feast._kept.values()] == [3]
 
 
 def test_health_is_a_status_without_a_body(world: World) -> None:
@@ -382,3 +393,37 @@ def test_the_same_rows_are_served_by_the_other_api(world: World) -> None:
 
     (answer,) = connection.answers
     assert answer.json == {"result": {"features": [0.1, "1000", 12.5]}}
+
+
+SCALARS = st.one_of(
+    st.none(), st.booleans(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=8)
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+)
+COLUMN_NAMES = st.sampled_from(["driver_id", "rider_id", "driver", "city_code", "x"])
+BODIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "entities": ANYTHING
+        | st.dictionaries(COLUMN_NAMES, st.lists(SCALARS, max_size=3) | ANYTHING, max_size=3),
+        "features": ANYTHING
+        | st.lists(
+            st.sampled_from([TRIPS, "ride-pairs:rides", "totals:rides_today", "a", "x:y"]), max_size=3
+        ),
+        "feature_service": st.sampled_from([None, "", "ride-price.v1", "both_drivers", "with_code"])
+        | ANYTHING,
+        "full_feature_names": st.booleans() | ANYTHING,
+    },
+)
+
+
+@given(BODIES | ANYTHING)
+@settings(max_examples=150)
+def test_whatever_comes_is_answered_and_never_a_fault_of_the_servers(body: Any) -> None:
+    world = World()
+
+    assert world.answer(body).status in {200, 400, 404, 422}
+    assert not world.engine.in_flight
+    assert world.admission.limit == World().admission.limit

@@ -18,6 +18,7 @@ from fastserve.errors import InvariantError
 from fastserve.sdk.types import Bool, DataType, Float32, Float64, Int64, String, Timestamp
 from fastserve.tiles.wide import IR_ERRORS, MAX_STRING_BYTES, SECONDARY_KEYS, WideFunction, wide_function
 from fastserve.tiles.wide_quantiles import capacities
+from tests.support.examples import examples
 from tests.tiles.wide_cases import NUMERIC, VALUES, Event, Params, as_json, event_lists, is_nan, naive, split
 
 SCALARS = (Int64, Float64, Float32, String, Bool, Timestamp)
@@ -61,7 +62,7 @@ def exact_cases(draw: st.DrawFn) -> tuple[Kind, list[Event], list[bytes], bytes]
     return (name, params, dtype), events, [ir for ir in irs if ir], merged(draw, function, irs)
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(exact_cases())
 def test_any_slots_merged_in_any_order_give_what_a_loop_over_the_events_gives(
     case: tuple[Kind, list[Event], list[bytes], bytes],
@@ -82,7 +83,7 @@ def keyed_events(draw: st.DrawFn, key_type: DataType, dtype: DataType) -> list[t
     return draw(st.lists(st.tuples(st.integers(0, 5), pairs), max_size=12))
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=examples(120), deadline=None)
 @given(st.data())
 def test_under_a_secondary_key_every_function_gives_an_array_over_the_sorted_keys(
     data: st.DataObject,
@@ -226,7 +227,7 @@ def test_a_string_over_the_limit_is_refused(name: str) -> None:
         wide_function("count", {}, Int64, String).tile([0], [("x" * 1025, 1)])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.data())
 def test_damaged_bytes_raise_or_give_json_and_nothing_else(data: st.DataObject) -> None:
     name, params, dtype = data.draw(

@@ -16,6 +16,7 @@ from fastserve.tiles.wide import answering, kept_texts
 from fastserve.tiles.wide_write import WideEvents, WideTiler, WideTiles, entities, wide_bytes
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, LIFETIME_NS, MINUTE_NS, Window
 from fastserve.tiles.write import encode_words, neutral_words
+from tests.support.examples import examples
 from tests.tiles.wide_cases import naive
 
 AS_OF_NS = 20_000 * DAY_NS + 5 * HOUR_NS
@@ -105,7 +106,7 @@ def expected(one: AggregateSpec, events: Sequence[tuple[int, dict[str, Any]]], t
     return [naive(one.function, params, one.input_type, part) for part in by_key] or None
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(specs(), events_of(), st.data())
 def test_rows_answer_at_any_time_what_a_loop_over_the_events_answers(
     wanted: list[AggregateSpec], events: list[tuple[str, int, dict[str, Any]]], data: st.DataObject

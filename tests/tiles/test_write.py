@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastserve.sdk.types import Float64, Int64
@@ -27,6 +27,7 @@ from tests.differential.tiling import (
     spoilt_keys,
     window_sets,
 )
+from tests.support.examples import examples
 
 T0 = 1_388_404_800 * 10**9  # 2013-12-30T12:00:00Z
 DAY_WINDOW = Window(DAY_NS, HOUR_NS, HOUR_NS, 2 * DAY_NS)
@@ -75,6 +76,7 @@ def test_a_row_answers_as_the_twin_until_its_horizon(data: st.DataObject, window
             assert agreed, (key, aggregate, got[aggregate.name], expected)
 
 
+@settings(max_examples=examples(40))
 @given(st.data())
 def test_rows_of_several_views_and_as_ofs_merge_in_one_matrix(data: st.DataObject) -> None:
     month = Window(28 * DAY_NS, DAY_NS, HOUR_NS, 2 * DAY_NS)
