@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 
+from fastserve.plan.bundles import Bundle
 from fastserve.plan.service import ServicePlan, WorkspacePlan, plan_workspace
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.repo import load_repo
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 ON_DEMAND = "on_demand"
 SWEEP = "sweep"
+BUNDLED = "bundled"
 # What is swept, and the values that have a service each (`repos/sweep`).
 SWEPT = {
     "features": (10, 50, 100, 200, 500, 1_000),
@@ -97,6 +99,8 @@ SHAPES = {
         Shape("fs1", "article"),
         Shape("fs2", "article"),
         Shape("fs3", "article"),
+        *(Shape(f"fs_{views}x100_bundled", BUNDLED) for views in (5, 10, 50)),
+        *(Shape(f"fs{number}_bundled", BUNDLED) for number in (1, 2, 3)),
         Shape("lookups_1x10", "lookups"),
         Shape("lookups_1x100", "lookups", trial_us=16),
         Shape("lookups_5x100", "lookups", trial_us=29),
@@ -152,8 +156,21 @@ def row_texts(view: ViewPlan) -> list[str | None]:
 
 def prepare_service(stand_in: StandInAddress, service: str) -> None:
     """Have the stand-in answer all tables of a service, whatever the key."""
-    for place in service_plan(service).places:
-        stand_in.prepare(place.view.table, row_texts(place.view))
+    plan = service_plan(service)
+    for place in plan.places:
+        if place.view.attribute is None:
+            stand_in.prepare(place.view.table, row_texts(place.view))
+    for bundle in plan.bundles:
+        stand_in.prepare_items(bundle.table, "k", bundle_items(bundle))
+
+
+def bundle_items(bundle: Bundle) -> list[str]:
+    """Give a bundle's pool of items, as JSON of all attributes but the key."""
+    pools = [(view.attribute or "", row_texts(view)) for view in bundle.views]
+    return [
+        orjson.dumps({attribute: {"B": texts[number]} for attribute, texts in pools}).decode()
+        for number in range(POOL_ROWS)
+    ]
 
 
 def request_stream(service: str, **load: Any) -> Stream:

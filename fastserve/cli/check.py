@@ -38,6 +38,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     workspace = load_workspace(settings)
     _check_pushes(workspace)
     print(summary(workspace))
+    for warning in bundle_warnings(workspace):
+        print(f"warning: {warning}")
     if arguments.files:
         print(files_text(workspace))
     if settings.store != Settings().store or arguments.store is not None:
@@ -73,6 +75,18 @@ def summary(workspace: Workspace) -> str:
     headings = ["service", "features", "keys per vector", "join keys"]
     table = [text_table(headings, rows, set(headings[1:3]))] if rows else []
     return "\n".join([f"Workspace {plan.workspace}: {counts}", *table])
+
+
+def bundle_warnings(workspace: Workspace) -> list[str]:
+    """Return what is to be said of bundles whose items may outgrow what an item can have."""
+    from fastserve.plan.explain_bundles import MAX_BUNDLE_BYTES
+
+    return [
+        f"bundle {bundle.name}: an item with rows of all its {len(bundle.views)} views has about "
+        f"{bundle.item_bytes:,} bytes, and room for {MAX_BUNDLE_BYTES:,}: rows that find none aren't written"
+        for bundle in workspace.plan.bundles.values()
+        if bundle.item_bytes > MAX_BUNDLE_BYTES
+    ]
 
 
 def files_text(workspace: Workspace) -> str:

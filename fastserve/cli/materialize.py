@@ -252,7 +252,10 @@ def remarks(report: MaterializeReport) -> list[str]:
 
         keys = ", ".join(report.too_large_samples)
         got = "1 key has a row" if report.too_large_keys == 1 else f"{report.too_large_keys:,} keys have rows"
-        lines.append(f"{report.view}: {got} of more than {MAX_ROW_BYTES} bytes, which wasn't written: {keys}")
+        beside = "" if report.bundle is None else f", those beside it in bundle {report.bundle} included"
+        lines.append(
+            f"{report.view}: {got} of more than {MAX_ROW_BYTES} bytes{beside}, which wasn't written: {keys}"
+        )
     if report.resumed:
         partitions = "1 partition" if report.resumed == 1 else f"{report.resumed:,} partitions"
         lines.append(f"{report.view}: {partitions} had been written by an earlier run")

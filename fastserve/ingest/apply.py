@@ -24,7 +24,7 @@ from typing import Any
 import orjson
 
 from fastserve.errors import DefinitionError
-from fastserve.ingest.changes import StoredRows, ViewChange, describe_change, stored_rows
+from fastserve.ingest.changes import StoredRows, ViewChange, describe_change, stored_rows, table_uses
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.transform import source_text
 from fastserve.plan.stores import MAIN_STORE
@@ -100,6 +100,7 @@ async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = 
     known = await registry.exists()
     applied = await registry.definitions([plan.name for plan in plans]) if known else {}
     orphans = [name for name in (await registry.views() if known else []) if name not in repo.views]
+    taken = table_uses({**applied, **(await registry.definitions(orphans) if known else {})})
     specs = {spec.name: spec for plan in plans for spec in table_specs(plan)}
     existing = await store.describe_tables(list(specs))
     missing = [spec for name, spec in specs.items() if existing[name] is None]
@@ -112,6 +113,7 @@ async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = 
             applied.get(plan.name),
             {spec: existing[spec.name] for spec in table_specs(plan)},
             stored.get(plan.name, StoredRows()),
+            taken,
         )
         for plan in plans
     ]
@@ -168,10 +170,21 @@ async def _record(
 
 
 async def _without_rows(plan: ApplyPlan, registry: Registry) -> list[str]:
-    """Return the views whose table of rows isn't there yet, or that lay in another store before."""
+    """Return the views whose table of rows isn't there yet, or that lay in another store or table before."""
     created = {table.name for table in plan.tables}
     applied = await registry.definitions([view.name for view in plan.plans])
-    return [view.name for view in plan.plans if view.table in created or _has_moved(view, applied[view.name])]
+    return [
+        view.name
+        for view in plan.plans
+        if view.table in created
+        or _has_moved(view, applied[view.name])
+        or _has_another_table(view, applied[view.name])
+    ]
+
+
+def _has_another_table(view: ViewPlan, before: Mapping[str, Any] | None) -> bool:
+    """Whether rows lay in another table, as those of a view do that moves into a bundle or out of it."""
+    return before is not None and before["table"] != view.table
 
 
 def _has_moved(view: ViewPlan, before: Mapping[str, Any] | None) -> bool:
@@ -189,10 +202,10 @@ def _created_ns(
         or (before.get("stream") is None) != (not view.is_streamed)
     ):
         return now_ns
-    if _has_moved(view, before) or created & {
-        view.table,
-        *([] if view.stream is None else [view.stream.table]),
-    }:
+    # Blocks have a table of their own, which stays when rows move into a bundle: events from before are in
+    # them and in the rows of before alone, so nothing begins anew then.
+    pushed_to = view.table if view.stream is None else view.stream.table
+    if _has_moved(view, before) or pushed_to in created:
         return now_ns
     return int(before["created_ns"])
 
@@ -226,6 +239,8 @@ def definition(view: ViewPlan) -> dict[str, Any]:
         "leading_edge": written.leading_edge,
         "ttl_ns": view.ttl_ns,
         "stream": {"source": written.source.name, "alone": source is None} if view.is_streamed else None,
+        # Only where there is one: records of before bundles were known stay equal to those of today.
+        **({} if written.bundle is None else {"bundle": written.bundle}),
     }
 
 

@@ -91,12 +91,13 @@ def describe_change(
     applied: Mapping[str, Any] | None,
     tables: Mapping[TableSpec, TableSpec | None],
     stored: StoredRows,
+    taken: Mapping[tuple[str, str], TableUse] | None = None,
 ) -> ViewChange:
     """Compare a view's definition ``now`` with the one that was applied.
 
-    ``tables`` are the view's, as they should be and as the store has them.
+    ``tables`` are the view's, as they should be and as the store has them, ``taken`` what lies in tables.
     """
-    wrong = _incompatible(view, now, applied, tables)
+    wrong = [*_incompatible(view, now, applied, tables), *_of_another_form(view, tables, taken or {})]
     if wrong:
         return ViewChange(view.name, "incompatible", tuple(wrong))
     alone = view.view.batch_source is None
@@ -128,7 +129,7 @@ def _same_place(applied: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 def _moved(applied: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     details = []
     if applied["table"] != now["table"]:
-        details.append(f"the table changed from {applied['table']} to {now['table']}")
+        details.append(_table_change(applied, now))
     was, will_be = (_store_text(definition.get("store", MAIN_STORE)) for definition in (applied, now))
     if was != will_be:
         details.append(f"the store changed from {was} to {will_be}, which has none of the old one's rows")
@@ -137,6 +138,47 @@ def _moved(applied: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 def _store_text(store: str) -> str:
     return repr(store) if store else "the main one"
+
+
+def _table_change(applied: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    tables = f"from {applied['table']} to {now['table']}"
+    if "bundle" in now:
+        return f"it moved into the bundle {now['bundle']}, {tables}"
+    if "bundle" in applied:
+        return f"it moved out of the bundle {applied['bundle']}, {tables}"
+    return f"the table changed {tables}"
+
+
+@dataclass(frozen=True, slots=True)
+class TableUse:
+    """What lies in a table, by the definition of a view that was applied to it."""
+
+    view: str
+    bundle: str | None
+
+
+def table_uses(applied: Mapping[str, Mapping[str, Any] | None]) -> dict[tuple[str, str], TableUse]:
+    """Return what lies in the tables of views that were applied, by store and table."""
+    return {
+        (record.get("store", MAIN_STORE), record["table"]): TableUse(name, record.get("bundle"))
+        for name, record in applied.items()
+        if record is not None
+    }
+
+
+def _of_another_form(
+    view: ViewPlan, tables: Mapping[TableSpec, TableSpec | None], taken: Mapping[tuple[str, str], TableUse]
+) -> list[str]:
+    """Say what is in the way: the table has rows and is to have a bundle's items, or the other way round."""
+    use = taken.get((view.store, view.table))
+    is_there = any(found is not None and found.name == view.table for found in tables.values())
+    if use is None or not is_there or (use.bundle is None) == (view.attribute is None):
+        return []
+    there = f"rows of view {use.view}" if use.bundle is None else f"items of the bundle {use.bundle}"
+    wanted = "the view another name or another table"
+    if view.attribute is not None:
+        wanted = "the bundle another name"
+    return [f"table {view.table}: it has {there}, which lie there in another form; give {wanted}"]
 
 
 def has_rows_to_make(view: ViewPlan) -> bool:

@@ -34,7 +34,7 @@ from fastserve.ingest.apply import rows_digest
 from fastserve.ingest.blockfiles import BlockFiles
 from fastserve.ingest.lease import Guard
 from fastserve.ingest.progress import Progress
-from fastserve.ingest.putting import destination, put_made
+from fastserve.ingest.putting import NotPut, delete_put, destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
 from fastserve.ingest.scratch import scratch_folder
 from fastserve.plan.keys import split_block_key
@@ -239,17 +239,18 @@ class _Job:
         for entities in self._chunks(group):
             chunk = await asyncio.to_thread(self._rows, entities, older)
             await self._guard.hold()
-            await put_made(
-                self._store, destination(self._plan), [(chunk.keys, chunk.rows)] if chunk.keys else []
-            )
-            await self._store.delete_rows(self._plan.table, chunk.dead)
+            target = destination(self._plan)
+            not_put = NotPut()
+            if chunk.keys:
+                not_put = await put_made(self._store, target, [(chunk.keys, chunk.rows)])
+            await delete_put(self._store, target, chunk.dead)
             counts = self._counts
             counts.tiles += chunk.tiles
-            counts.keys += len(chunk.keys)
-            counts.bytes += sum(map(len, chunk.rows))
+            counts.keys += len(chunk.keys) - len(not_put.keys)
+            counts.bytes += sum(map(len, chunk.rows)) - not_put.row_bytes
             counts.removed += len(chunk.dead)
             self._spoilt += chunk.spoilt[: SAMPLES - len(self._spoilt)]
-            self._too_large += chunk.too_large[: SAMPLES - len(self._too_large)]
+            self._too_large += [*chunk.too_large, *not_put.keys][: SAMPLES - len(self._too_large)]
             self._shows.advance(sum(len(blocks) for blocks in entities.values()))
 
     def _chunks(self, group: dict[str, dict[int, bytes]]) -> Iterator[dict[str, dict[int, bytes]]]:

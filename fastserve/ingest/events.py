@@ -73,6 +73,7 @@ class NewRow:
     table: str
     key: str
     row: bytes
+    attribute: str | None = None  # of a bundle's item
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,8 @@ class ViewFeed:
         for event in events:
             if self._counts(event):
                 time_ns = now_ns if self._time is None else event[self._time]
-                rows.append(NewRow(self.plan.table, self.key_of(event), self._row(event, time_ns)))
+                key, row = self.key_of(event), self._row(event, time_ns)
+                rows.append(NewRow(self.plan.table, key, row, self.plan.attribute))
         return rows
 
     def _row(self, event: Mapping[str, Any], time_ns: int) -> bytes:

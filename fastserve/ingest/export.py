@@ -38,8 +38,9 @@ from fastserve.ingest.materialize import (
     run_jobs,
 )
 from fastserve.ingest.partition import PartitionResult
-from fastserve.ingest.putting import destination
-from fastserve.plan.explain import WRITE_UNIT_BYTES
+from fastserve.ingest.putting import NotPut, destination
+from fastserve.plan import explain_bundles
+from fastserve.plan.explain_bundles import write_units
 from fastserve.plan.stores import TablePrefixes
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.repo import Repo
@@ -57,7 +58,7 @@ BUCKET = "BUCKET"
 """Stands in the commands for the bucket's name, which is the account's business."""
 
 PRICE_PER_GB_IMPORTED_USD = 0.15
-PRICE_PER_MILLION_WRITE_UNITS_USD = 0.625
+PRICE_PER_MILLION_WRITE_UNITS_USD = explain_bundles.PRICE_PER_MILLION_WRITE_UNITS_USD
 PRICE_OF = "us-east-1, list price since November 2024"
 GB = 1 << 30
 
@@ -122,11 +123,13 @@ async def export(
     ``prefixes`` are the stores', ``region`` stands in the commands.
 
     Raises:
-        DefinitionError: as `materialize`; the folder holds an export of one of the views already.
+        DefinitionError: as `materialize`; the folder holds an export of one of the views already; one is in a
+            bundle.
         StoreError: an item that DynamoDB can't hold.
     """
     workspace = workspace or repo.workspace
     plans = [plan_to_write(repo, name, workspace, prefixes) for name in views]
+    _refuse_bundles(plans)
     outlets = [_FileOutlet(plan, folder / plan.table, workspace, region) for plan in plans]
     for outlet in outlets:
         outlet.check_folder()
@@ -146,6 +149,17 @@ async def export(
         for outlet in outlets:
             outlet.close()
     return [outlet.exported() for outlet in outlets]
+
+
+def _refuse_bundles(plans: Sequence[ViewPlan]) -> None:
+    """Refuse views whose rows aren't items: an import makes a table of whole items, and adds none to one."""
+    for plan in plans:
+        if plan.attribute is not None:
+            raise DefinitionError(
+                f"--export: expected views with tables of their own, got {plan.name!r} of the bundle "
+                f"{plan.view.bundle!r}, whose items several jobs write: materialize it into the store",
+                plan.view.location,
+            )
 
 
 class _FileOutlet:
@@ -183,11 +197,12 @@ class _FileOutlet:
         self._files.begin()
         return {}
 
-    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> None:
+    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> NotPut:
         """See `Outlet`."""
         for keys, rows in made:
             async with self._lock:  # partitions take turns
                 await asyncio.to_thread(self._put, keys, rows)
+        return NotPut()
 
     def _put(self, keys: list[str], rows: list[bytes]) -> None:
         sized = map(self._packed, keys, rows) if self._plan.packed else map(self._ordinary, rows)
@@ -196,7 +211,7 @@ class _FileOutlet:
             if size > ITEM_BYTES_MAX:
                 message = f"item: expected at most {ITEM_BYTES_MAX} bytes, got {size}"
                 raise StoreError(f"table {self._spec.name}: {message}")
-            self._write_units += -(-size // WRITE_UNIT_BYTES)
+            self._write_units += write_units(size)
             lines.append(b'{"Item":%b}\n' % item)
         self._files.add(lines)
 

@@ -24,7 +24,7 @@ from fastserve.errors import DefinitionError, shown
 from fastserve.ingest.apply import rows_digest, table_spec
 from fastserve.ingest.export import FORMAT, MANIFEST
 from fastserve.ingest.materialize import check_tables, plan_to_write
-from fastserve.ingest.putting import destination
+from fastserve.ingest.putting import destination, get_put
 from fastserve.ingest.registry import Materialized, Registry
 from fastserve.plan.stores import TablePrefixes
 from fastserve.plan.views import ViewPlan
@@ -120,7 +120,7 @@ async def _compare(plan: ViewPlan, manifest: Mapping[str, Any], folder: Path, st
         path = folder / file["path"]
         item = await asyncio.to_thread(_first_item, path)
         if plan.packed:
-            (row,) = await store.get_rows(plan.table, [item["k"]["S"]])
+            (row,) = await get_put(store, destination(plan), [item["k"]["S"]])
             # A push may have come between: then only that there is a row can be told.
             same = row is not None and (destination(plan).newest or row == b64decode(item["v"]["B"]))
         else:

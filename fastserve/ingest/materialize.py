@@ -40,7 +40,7 @@ from fastserve.ingest.jobs import JobRecords, fingerprint
 from fastserve.ingest.lease import Guard, Unguarded
 from fastserve.ingest.partition import SAMPLES, PartitionJob, PartitionResult, make_rows, read_rows, rows_job
 from fastserve.ingest.progress import Progress, make_progress
-from fastserve.ingest.putting import destination, put_made
+from fastserve.ingest.putting import NotPut, destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
 from fastserve.ingest.scratch import scratch_folder
 from fastserve.ingest.shuffle import (
@@ -73,8 +73,8 @@ class MaterializeReport:
 
     ``rows_outside`` were good, but at or after ``until`` or before every window. ``bad_samples`` are the
     first of the bad rows. ``spoilt_keys`` have an integer sum beyond int64, which is null. ``too_large_keys``
-    have more than a store's row holds: they keep the row that they had. ``resumed`` partitions had been
-    written by an earlier run of the same job.
+    have more than a store's row holds, or than their item in the ``bundle`` has room for: they keep the row
+    that they had. ``resumed`` partitions had been written by an earlier run of the same job.
     """
 
     view: str
@@ -92,6 +92,7 @@ class MaterializeReport:
     too_large_keys: int = 0
     too_large_samples: tuple[str, ...] = ()
     resumed: int = 0
+    bundle: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,8 @@ class Outlet(Protocol):
         That is keys and bytes by partition.
         """
 
-    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> None:
-        """Take what a `RowMaker` made."""
+    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> NotPut:
+        """Take what a `RowMaker` made; return what there is no room for."""
 
     async def partition_done(self, partition: int, result: PartitionResult) -> None:
         """Remember that all rows of a partition were put."""
@@ -192,10 +193,10 @@ class StoreOutlet:
         self._records = JobRecords(self._registry, name, partitions)
         return await self._records.done()
 
-    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> None:
+    async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> NotPut:
         """See `Outlet`."""
         await self._guard.hold()
-        await put_made(self._store, destination(self._plan), made)
+        return await put_made(self._store, destination(self._plan), made)
 
     async def partition_done(self, partition: int, result: PartitionResult) -> None:
         """See `Outlet`."""
@@ -340,6 +341,7 @@ def make_report(
         too_large_keys=sum(result.too_large_count for result in results),
         too_large_samples=tuple(key for result in results for key in result.too_large)[:SAMPLES],
         resumed=len(done),
+        bundle=plan.view.bundle,
     )
 
 
@@ -487,9 +489,9 @@ class _ViewJob:
     async def _make_and_put(self, partition: int, source: Path, executor: Executor) -> PartitionResult:
         job = self._partition_job(partition, source)
         result = await asyncio.get_running_loop().run_in_executor(executor, make_rows, job)
-        await self._outlet.put(read_rows(job.target))
+        not_put = await self._outlet.put(read_rows(job.target))
         await asyncio.to_thread(_remove, source, job.target)  # other partitions need the space
-        return result
+        return result.less(not_put)
 
     def _partition_job(self, partition: int, source: Path) -> PartitionJob:
         return PartitionJob(

@@ -11,7 +11,7 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ import pyarrow.compute as pc
 
 from fastserve.ingest.columns import literal, quoted
 from fastserve.ingest.files import connect
+from fastserve.ingest.putting import NotPut
 from fastserve.ingest.shuffle import TIME, feature_columns, key_column, sort_columns
 from fastserve.ingest.values import item_values, json_texts, python_values, single_array
 from fastserve.plan.keys import encode_key
@@ -113,6 +114,18 @@ class PartitionResult:
     spoilt: tuple[str, ...]
     too_large_count: int = 0
     too_large: tuple[str, ...] = ()
+
+    def less(self, not_put: NotPut) -> PartitionResult:
+        """Return the result without rows for which there was no room."""
+        if not not_put.keys:
+            return self
+        return replace(
+            self,
+            keys=self.keys - len(not_put.keys),
+            bytes=self.bytes - not_put.row_bytes,
+            too_large_count=self.too_large_count + len(not_put.keys),
+            too_large=(*self.too_large, *not_put.keys)[:SAMPLES],
+        )
 
 
 def row_maker(job: RowsJob) -> RowMaker:

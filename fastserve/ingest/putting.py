@@ -6,12 +6,14 @@ one machine's job or Spark's executors do it.
 Invariants
 1. What is put at once is at most `PUT_ROWS` rows of together about `PUT_BYTES`.
 2. Rows of pushed attributes never replace newer ones: the push came first and stays.
+3. Of a bundle's items a view's rows change their attribute alone. A row for which an item has no room is
+   told, and the key keeps the row that it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import orjson
 
@@ -26,39 +28,90 @@ PUT_BYTES = 8 << 20
 class Destination:
     """Where a view's rows go, and in which format: plain data.
 
-    ``newest`` is whether a row that is there and has a later time stays.
+    ``newest`` is whether a row that is there and has a later time stays, ``attribute`` that of a bundle's
+    items, None where a row is an item of its own.
     """
 
     table: str
     packed: bool
     newest: bool = False
+    attribute: str | None = None
+
+
+@dataclass(slots=True)
+class NotPut:
+    """Rows for which their bundle's items had no room: the keys, and how long the rows are together."""
+
+    keys: list[str] = field(default_factory=list)
+    row_bytes: int = 0
+
+    def add(self, keys: Iterable[str], rows: Mapping[str, bytes]) -> None:
+        """Add those of ``rows`` that lie under these keys."""
+        for key in keys:
+            self.keys.append(key)
+            self.row_bytes += len(rows[key])
 
 
 def destination(plan: ViewPlan) -> Destination:
     """Return where a view's rows go."""
-    return Destination(plan.table, plan.packed, newest=plan.is_streamed and plan.schema is None)
+    newest = plan.is_streamed and plan.schema is None
+    return Destination(plan.table, plan.packed, newest, plan.attribute)
 
 
 async def put_made(
     store: OnlineStore, target: Destination, made: Iterable[tuple[list[str], list[bytes]]]
-) -> None:
-    """Put what a `RowMaker` made.
+) -> NotPut:
+    """Put what a `RowMaker` made; return what there was no room for.
 
     Raises:
         StoreError: the store failed; putting the same rows once more is right.
     """
+    not_put = NotPut()
     for keys, rows in made:
-        await (_put_packed(store, target, keys, rows) if target.packed else _put_items(store, target, rows))
+        if target.packed:
+            await _put_packed(store, target, keys, rows, not_put)
+        else:
+            await _put_items(store, target, rows)
+    return not_put
 
 
-async def _put_packed(store: OnlineStore, target: Destination, keys: list[str], rows: list[bytes]) -> None:
+async def _put_packed(
+    store: OnlineStore, target: Destination, keys: list[str], rows: list[bytes], not_put: NotPut
+) -> None:
     at_once = max(1, min(PUT_ROWS, PUT_BYTES // (1 + max(map(len, rows)))))
     for low in range(0, len(keys), at_once):
-        pairs = zip(keys[low : low + at_once], rows[low : low + at_once], strict=True)
-        await (store.put_newest if target.newest else store.put_rows)(target.table, list(pairs))
+        pairs = list(zip(keys[low : low + at_once], rows[low : low + at_once], strict=True))
+        if target.attribute is not None:
+            full = await store.put_bundled(target.table, target.attribute, pairs, newest=target.newest)
+            not_put.add(full, dict(pairs))
+        else:
+            await (store.put_newest if target.newest else store.put_rows)(target.table, pairs)
 
 
 async def _put_items(store: OnlineStore, target: Destination, rows: list[bytes]) -> None:
     for low in range(0, len(rows), PUT_ROWS):
         items = [orjson.loads(row) for row in rows[low : low + PUT_ROWS]]
         await store.put_items(target.table, items)
+
+
+async def get_put(store: OnlineStore, target: Destination, keys: Sequence[str]) -> list[bytes | None]:
+    """Return the packed rows that lie there, None where there is none.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    if target.attribute is not None:
+        return await store.get_bundled(target.table, target.attribute, keys)
+    return await store.get_rows(target.table, keys)
+
+
+async def delete_put(store: OnlineStore, target: Destination, keys: Sequence[str]) -> None:
+    """Delete packed rows; of a bundle's items the rest stays.
+
+    Raises:
+        StoreError: the store failed.
+    """
+    if target.attribute is not None:
+        await store.delete_bundled(target.table, target.attribute, keys)
+    else:
+        await store.delete_rows(target.table, keys)

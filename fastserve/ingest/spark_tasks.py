@@ -225,7 +225,8 @@ async def _written(job: WriteJob, batches: Iterator[Any]) -> PartitionResult:
 
     store = await job.store.open()
     try:
-        await put_made(store, job.destination, counted())
+        not_put = await put_made(store, job.destination, counted())
+        keys, size = keys - len(not_put.keys), size - not_put.row_bytes
         if job.job_name is not None:
             # One partition, unless Spark put several into one task: then all are done now.
             records = JobRecords(Registry(store, job.workspace), job.job_name, job.partitions)
@@ -233,7 +234,7 @@ async def _written(job: WriteJob, batches: Iterator[Any]) -> PartitionResult:
                 await records.record(partition, 0 if number else keys, 0 if number else size)
     finally:
         await store.close()
-    return maker.result(keys, size)
+    return maker.result(keys + len(not_put.keys), size + not_put.row_bytes).less(not_put)
 
 
 def _gathered(batches: Iterator[Any], seen: set[int]) -> Iterator[Any]:

@@ -1,11 +1,12 @@
 """Writes rows of attributes, of which the newest stays.
 
-Rows that come while a write of their table is under way share the next one.
+Rows that come while a write of their table (in a bundle, of their attribute) is under way share the next one.
 
 Knows rows and the store, not records. Belongs to one event loop.
 
 Invariants
-1. Rows are written in the order in which they came, per table: of equal times the last one stays.
+1. Rows are written in the order in which they came, per table and attribute: of equal times the last one
+   stays.
 2. ``add`` returns after all its rows are in the store, or later ones are.
 """
 
@@ -14,12 +15,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
-from fastserve.errors import FastserveError, StoreError
+from fastserve.errors import FastserveError, StoreError, shown
 from fastserve.ingest.events import NewRow
 from fastserve.store.interface import OnlineStore
 
 PAIRS_AT_ONCE = 2_000
+
+_Place: TypeAlias = "tuple[str, str | None]"
+"""A table and, of a bundle's items, the attribute."""
 
 
 @dataclass(slots=True)
@@ -35,25 +40,25 @@ class RowWriter:
     def __init__(self, store: OnlineStore) -> None:
         self._store = store
         self._loop = asyncio.get_running_loop()
-        self._lanes: dict[str, list[_Waiting]] = {}
+        self._lanes: dict[_Place, list[_Waiting]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self.written = 0
 
     def add(self, rows: Sequence[NewRow], deadline_s: float) -> list[asyncio.Future[None]]:
         """Return what is done when the rows are in the store, for each table; an error is a StoreError."""
-        by_table: dict[str, list[tuple[str, bytes]]] = {}
+        by_lane: dict[_Place, list[tuple[str, bytes]]] = {}
         for row in rows:
-            by_table.setdefault(row.table, []).append((row.key, row.row))
-        return [self._add(table, pairs, deadline_s) for table, pairs in by_table.items()]
+            by_lane.setdefault((row.table, row.attribute), []).append((row.key, row.row))
+        return [self._add(place, pairs, deadline_s) for place, pairs in by_lane.items()]
 
-    def _add(self, table: str, pairs: list[tuple[str, bytes]], deadline_s: float) -> asyncio.Future[None]:
+    def _add(self, place: _Place, pairs: list[tuple[str, bytes]], deadline_s: float) -> asyncio.Future[None]:
         one = _Waiting(pairs, deadline_s, self._loop.create_future())
-        lane = self._lanes.get(table)
+        lane = self._lanes.get(place)
         if lane is not None:
             lane.append(one)
             return one.done
-        self._lanes[table] = [one]
-        task = self._loop.create_task(self._run(table))
+        self._lanes[place] = [one]
+        task = self._loop.create_task(self._run(place))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return one.done
@@ -63,36 +68,44 @@ class RowWriter:
         while self._tasks:
             await asyncio.wait(self._tasks)
 
-    async def _run(self, table: str) -> None:
+    async def _run(self, place: _Place) -> None:
         batch: list[_Waiting] = []
         try:
-            while self._lanes[table]:
-                batch = self._taken(table)
+            while self._lanes[place]:
+                batch = self._taken(place)
                 try:
-                    await self._write(table, batch)
+                    await self._write(place, batch)
                 except FastserveError as error:
                     _settle(batch, error)
                 else:
                     _settle(batch, None)
         finally:
-            left = self._lanes.pop(table)
+            left = self._lanes.pop(place)
             _settle(batch + left, StoreError("the write ended half-way", retryable=True))
 
-    def _taken(self, table: str) -> list[_Waiting]:
-        waiting, size, count = self._lanes[table], 0, 0
+    def _taken(self, place: _Place) -> list[_Waiting]:
+        waiting, size, count = self._lanes[place], 0, 0
         while count < len(waiting) and (not count or size + len(waiting[count].rows) <= PAIRS_AT_ONCE):
             size += len(waiting[count].rows)
             count += 1
-        self._lanes[table] = waiting[count:]
+        self._lanes[place] = waiting[count:]
         return waiting[:count]
 
-    async def _write(self, table: str, batch: Sequence[_Waiting]) -> None:
+    async def _write(self, place: _Place, batch: Sequence[_Waiting]) -> None:
+        table, attribute = place
         left_s = max(one.deadline_s for one in batch) - self._loop.time()
         if left_s <= 0:
             message = f"table {table}: rows weren't written in time"
             raise StoreError(message, retryable=True, timed_out=True)
         rows = [row for one in batch for row in one.rows]
-        await self._store.put_newest(table, rows, timeout_s=left_s)
+        if attribute is None:
+            await self._store.put_newest(table, rows, timeout_s=left_s)
+        else:
+            full = await self._store.put_bundled(table, attribute, rows, newest=True, timeout_s=left_s)
+            if full:
+                raise StoreError(
+                    f"table {table}: the item of key {shown(full[0])} has no room for {attribute}"
+                )
         self.written += len(rows)
 
 

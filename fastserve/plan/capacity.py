@@ -228,7 +228,10 @@ def service_load(explanation: Explanation, qps: float, measured: Measured | None
         store_bytes=_wire_bytes(explanation) if known.store_bytes is None else known.store_bytes,
         answer_bytes=_answer_bytes(explanation) if known.answer_bytes is None else known.answer_bytes,
         runs_code=bool(explanation.computed) and measured is None,
-        table_units=tuple((row.table, row.read_units) for row in explanation.rows),
+        table_units=(
+            *((row.table, row.read_units) for row in explanation.rows if row.bundle is None),
+            *((cost.table, cost.read_units) for cost in explanation.items if cost.table is not None),
+        ),
     )
 
 

@@ -8,7 +8,7 @@ What DynamoDB charges, after "Amazon DynamoDB Developer Guide: Read and write op
 that of its attribute names and values, a binary value counted as bytes and not as the base64 on the wire.
 BatchGetItem rounds each item up to 4 KB on its own, an eventually consistent read costs half a unit per 4 KB
 (a consistent one, as of tables that are pushed to, a whole one), and a key without an item costs as much as a
-small item. A put costs a unit per started 1 KB.
+small item. A put costs a unit per started 1 KB; so does an update, of the whole item.
 
 Invariants
 1. An explanation is a function of the plan and the arguments: the same on every machine.
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fastserve.plan.explain_bundles import BundleCost, bundle_costs, write_units
 from fastserve.plan.explain_streams import (
     CONSISTENT_UNITS_PER_STEP,
     READ_UNIT_BYTES,
@@ -32,21 +33,22 @@ from fastserve.plan.explain_windows import WindowCost, duration_text, spec_text,
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan
 from fastserve.plan.reads import ReadGroup
 from fastserve.plan.service import Output, Place, Read, ServicePlan
-from fastserve.plan.views import ViewPlan
+from fastserve.plan.sizes import (
+    ASSUMED_KEY_BYTES,
+    ASSUMED_NUMBER_BYTES,
+    ASSUMED_VARIABLE_BYTES,
+    item_bytes,
+    row_bytes,
+)
 from fastserve.sdk.calculation import Calculation
 from fastserve.sdk.durations import format_duration
 from fastserve.tiles.aggregates import AggregateFeature
-from fastserve.tiles.layout import Storage
 
-WRITE_UNIT_BYTES = 1024
 KEYS_PER_CALL = 100  # BatchGetItem's limit
 
 PRICE_PER_MILLION_READ_UNITS_USD = 0.125
 PRICE_OF = "us-east-1, on demand, list price since November 2024"
 
-# Typical, for want of knowledge: a UUID has 36 bytes, a number as text rarely more than 20.
-ASSUMED_KEY_BYTES = 24
-ASSUMED_VARIABLE_BYTES = 24
 TOTALS = (
     "keys",
     "stream_keys",
@@ -55,21 +57,24 @@ TOTALS = (
     "read_units",
     "stream_read_units",
     "price_per_million_vectors_usd",
+    "bundled_price_per_million_vectors_usd",
+    "apart_price_per_million_vectors_usd",
 )
-ASSUMED_NUMBER_BYTES = 10  # DynamoDB packs two digits into a byte and adds one; a float64 has up to 17 digits
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
     """One key text and the tables that it is looked up in; of stream tables, which ``block``.
 
-    ``store`` is the name of their store, None for the main one.
+    ``store`` is the name of their store, None for the main one. Of a bundle's item ``rows`` says how many it
+    gives.
     """
 
     join_keys: tuple[str, ...]
     tables: tuple[str, ...]
     block: str | None = None
     store: str | None = None
+    rows: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +83,8 @@ class RowCost:
 
     ``row_bytes`` is the fixed part, ``item_bytes`` the whole item with what is assumed for its key and its
     ``variable_values``. ``horizon`` is for how long after its as_of a row of aggregates can answer, ``ttl``
-    for how long after its time one of attributes may; None is for ever.
+    for how long after its time one of attributes may; None is for ever. A row in a ``bundle`` is part of an
+    item: its ``item_bytes`` are its own, its ``write_units`` the whole item's, and its reading is the item's.
     """
 
     view: str
@@ -93,6 +99,7 @@ class RowCost:
     write_units: int
     horizon: str | None
     ttl: str | None
+    bundle: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +138,7 @@ class Explanation:
     reads: tuple[ReadCost, ...]
     calls: int
     rows: tuple[RowCost, ...]
+    bundles: tuple[BundleCost, ...]
     streams: tuple[StreamCost, ...]
     windows: tuple[WindowCost, ...]
     outputs: tuple[OutputLine, ...]
@@ -139,9 +147,15 @@ class Explanation:
     price_per_million_read_units_usd: float
 
     @property
+    def items(self) -> tuple[BundleCost, ...]:
+        """The bundles that there are, of those that there could be."""
+        return tuple(cost for cost in self.bundles if cost.bundle is not None)
+
+    @property
     def keys(self) -> int:
         """How many store keys a vector costs."""
-        return len(self.rows) + self.stream_keys
+        alone = sum(row.bundle is None for row in self.rows)
+        return alone + sum(cost.keys for cost in self.items) + self.stream_keys
 
     @property
     def stream_keys(self) -> int:
@@ -160,18 +174,33 @@ class Explanation:
 
     @property
     def item_bytes(self) -> int:
-        """Bytes of all items of a vector, with what is assumed of them."""
-        return sum(row.item_bytes for row in self.rows) + sum(s.keys * s.item_bytes for s in self.streams)
+        """Bytes of all items of a vector, with what is assumed of them; of bundles, what is asked for."""
+        alone = sum(row.item_bytes for row in self.rows if row.bundle is None)
+        shared = sum(cost.keys * cost.moved_bytes for cost in self.items)
+        return alone + shared + sum(s.keys * s.item_bytes for s in self.streams)
 
     @property
     def read_units(self) -> float:
         """Read request units of a vector whose keys no other request shares."""
-        return sum(row.read_units for row in self.rows) + self.stream_read_units
+        shared = sum(cost.read_units for cost in self.items)
+        return sum(row.read_units for row in self.rows) + shared + self.stream_read_units
 
     @property
     def price_per_million_vectors_usd(self) -> float:
         """What a million such vectors cost in reads."""
         return self.read_units * self.price_per_million_read_units_usd
+
+    @property
+    def bundled_price_per_million_vectors_usd(self) -> float:
+        """What they cost, or would cost, with all ``bundles``."""
+        units = sum(c.read_units - c.apart_read_units for c in self.bundles if c.bundle is None)
+        return (self.read_units + units) * self.price_per_million_read_units_usd
+
+    @property
+    def apart_price_per_million_vectors_usd(self) -> float:
+        """What they cost, or would cost, without any bundle."""
+        units = sum(c.apart_read_units - c.read_units for c in self.items)
+        return (self.read_units + units) * self.price_per_million_read_units_usd
 
     def to_json(self) -> dict[str, Any]:
         """Return everything, the totals included, as what JSON can hold."""
@@ -199,9 +228,10 @@ def explain(
         service=plan.name,
         description=plan.service.description,
         join_keys=tuple((field.name, str(field.dtype)) for field in plan.join_keys),
-        reads=tuple(_read(plan, read) for read in plan.reads),
+        reads=tuple(_read(plan, number) for number in range(len(plan.reads))),
         calls=_calls([read.group for read in plan.reads]),
         rows=tuple(_row(plan, place) for place in plan.places),
+        bundles=bundle_costs(plan, price_per_million_read_units_usd),
         streams=stream_costs(plan),
         windows=tuple(cost for view in views.values() for cost in window_costs(view)),
         outputs=tuple(
@@ -213,9 +243,11 @@ def explain(
     )
 
 
-def _read(plan: ServicePlan, read: Read) -> ReadCost:
+def _read(plan: ServicePlan, number: int) -> ReadCost:
+    read = plan.reads[number]
     group = read.group
-    return ReadCost(_key_names(plan, read), group.tables, _block(read), group.store or None)
+    rows = sum(place.read == number for place in plan.places) if group.attributes else None
+    return ReadCost(_key_names(plan, read), group.tables, _block(read), group.store or None, rows)
 
 
 def _key_names(plan: ServicePlan, read: Read) -> tuple[str, ...]:
@@ -233,15 +265,16 @@ def _calls(groups: Sequence[ReadGroup]) -> int:
     free_of: dict[str, int] = {}  # each store is called for itself
     for group in groups:
         free = free_of.get(group.store, 0)
-        if group.size > free:
+        if group.weight > free:
             calls, free = calls + 1, KEYS_PER_CALL
-        free_of[group.store] = free - group.size
+        free_of[group.store] = free - group.weight
     return calls
 
 
 def _row(plan: ServicePlan, place: Place) -> RowCost:
     view = place.view
-    item_bytes = _item_bytes(view)
+    bundle = next((bundle for bundle in plan.bundles if bundle.table == view.table), None)
+    size = item_bytes(view) if bundle is None else row_bytes(view)
     pushed = plan.reads[place.read].group.pushed
     units_per_step = CONSISTENT_UNITS_PER_STEP if pushed else READ_UNITS_PER_STEP
     return RowCost(
@@ -252,28 +285,13 @@ def _row(plan: ServicePlan, place: Place) -> RowCost:
         features=sum(output.place == place.number for output in plan.inputs),
         row_bytes=view.layout.fixed_bytes if view.packed else 0,
         variable_values=len(view.layout.variable_columns),
-        item_bytes=item_bytes,
-        read_units=-(-item_bytes // READ_UNIT_BYTES) * units_per_step,
-        write_units=-(-item_bytes // WRITE_UNIT_BYTES),
+        item_bytes=size,
+        read_units=-(-size // READ_UNIT_BYTES) * units_per_step if bundle is None else 0.0,
+        write_units=write_units(size if bundle is None else bundle.item_bytes),
         horizon=duration_text(view.schema.horizon_ns) if view.schema else None,
         ttl=None if view.ttl_ns is None else duration_text(view.ttl_ns),
+        bundle=view.view.bundle,
     )
-
-
-def _item_bytes(view: ViewPlan) -> int:
-    keys = sum(len(name.encode()) for name, _ in view.key_attributes) + ASSUMED_KEY_BYTES
-    if view.packed:
-        variable = len(view.layout.variable_columns) * ASSUMED_VARIABLE_BYTES
-        return keys + len("v") + view.layout.fixed_bytes + -(-variable // 3) * 3
-    names = [column.name for column in view.layout.columns]
-    if view.timestamp_attribute is not None:
-        names.append(view.timestamp_attribute)
-    values = sum(_VALUE_BYTES.get(column.storage, ASSUMED_NUMBER_BYTES) for column in view.layout.columns)
-    timestamp = ASSUMED_VARIABLE_BYTES if view.timestamp_attribute is not None else 0
-    return keys + sum(len(name.encode()) for name in names) + values + timestamp
-
-
-_VALUE_BYTES = {Storage.BOOL: 1, Storage.JSON: ASSUMED_VARIABLE_BYTES, Storage.TIME: ASSUMED_VARIABLE_BYTES}
 
 
 def _computed(plan: OnDemandPlan) -> ComputedView:

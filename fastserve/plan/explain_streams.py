@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from fastserve.plan.explain_windows import duration_text
 from fastserve.plan.service import Place, ServicePlan
+from fastserve.plan.sizes import key_bytes, row_bytes
 from fastserve.plan.stream_costs import most_tiles, write_cost
 from fastserve.plan.streams import BLOCKS_READ
 
@@ -45,12 +46,20 @@ class StreamCost:
 
 def stream_costs(plan: ServicePlan) -> tuple[StreamCost, ...]:
     """Return the costs of all places of a service that are pushed to."""
-    return tuple(cost for place in plan.places if (cost := _stream_cost(place)) is not None)
+    costs = [_stream_cost(place, _beside_bytes(plan, place)) for place in plan.places]
+    return tuple(cost for cost in costs if cost is not None)
 
 
-def _stream_cost(place: Place) -> StreamCost | None:
+def _beside_bytes(plan: ServicePlan, place: Place) -> int:
+    """Return how much there is beside a row in its bundle's item."""
+    sizes = [bundle.item_bytes for bundle in plan.bundles if bundle.table == place.view.table]
+    return sizes[0] - key_bytes(place.view) - row_bytes(place.view) if sizes else 0
+
+
+def _stream_cost(place: Place, beside_bytes: int) -> StreamCost | None:
     view = place.view
-    first, full = write_cost(view, 1), write_cost(view, max(1, most_tiles(view)))
+    first = write_cost(view, 1, beside_bytes=beside_bytes)
+    full = write_cost(view, max(1, most_tiles(view)), beside_bytes=beside_bytes)
     if first is None or full is None:
         return None
     keys = 0 if view.stream is None else BLOCKS_READ

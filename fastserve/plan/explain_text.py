@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastserve.plan.explain import (
-    ASSUMED_KEY_BYTES,
-    ASSUMED_VARIABLE_BYTES,
     PRICE_OF,
     PRICE_PER_MILLION_READ_UNITS_USD,
     Explanation,
     ReadCost,
     RowCost,
 )
+from fastserve.plan.explain_bundles import MAX_BUNDLE_BYTES, PRICE_PER_MILLION_WRITE_UNITS_USD, BundleCost
 from fastserve.plan.explain_streams import StreamCost
+from fastserve.plan.sizes import ASSUMED_KEY_BYTES, ASSUMED_VARIABLE_BYTES
 from fastserve.plan.text_table import text_table
 
 
@@ -28,6 +28,8 @@ def explain_text(explanation: Explanation) -> str:
     parts = [_head(explanation), _totals(explanation)]
     if explanation.rows:
         parts += [_reads_table(explanation), _rows_table(explanation)]
+    if explanation.bundles:
+        parts.append(_bundles_table(explanation))
     if explanation.streams:
         parts.append(_streams_table(explanation))
     if explanation.windows:
@@ -99,6 +101,7 @@ def _reads_table(explanation: Explanation) -> str:
 def _tables(read: ReadCost) -> str:
     tables = ", ".join(read.tables)
     notes = [f"{read.block} block"] if read.block is not None else []
+    notes += [f"a bundle, {_count(read.rows, 'row')} of its item"] if read.rows is not None else []
     notes += [f"store {read.store!r}"] if read.store is not None else []
     return f"{tables} ({', '.join(notes)})" if notes else tables
 
@@ -139,7 +142,7 @@ def _rows_table(explanation: Explanation) -> str:
             str(row.features),
             f"{row.row_bytes:,}",
             f"{row.item_bytes:,}",
-            f"{row.read_units:g}",
+            f"{row.read_units:g}" if row.bundle is None else "",
             f"{row.write_units:,}",
             _validity(row),
         ]
@@ -162,6 +165,62 @@ def _rows_table(explanation: Explanation) -> str:
     )
     title = "Rows (reading an item takes 0.5 units per started 4 KB, writing it 1 per started 1 KB)"
     return f"{title}\n{table}\n{assumed}"
+
+
+def _bundles_table(explanation: Explanation) -> str:
+    price = explanation.price_per_million_read_units_usd
+    rows = []
+    for cost in explanation.bundles:
+        name = cost.bundle or "(none)"
+        of = f"{cost.views_read} of {len(cost.views)}"
+        rows.append([name, ", ".join(cost.join_keys), of, "bundled", *_bundle_figures(cost, price)])
+        rows.append(["", "", "", "apart", *_apart_figures(cost, price)])
+    headings = ["bundle", "entity", "views read", "", "keys", "bytes", "read units", "USD per million"]
+    headings += ["write units a row", "all rows of a key"]
+    table = text_table(headings, rows, set(headings[4:]), "  ")
+    title = "Bundles (rows of one entity in one item; a written row takes the units of the whole item)"
+    notes = [note for cost in explanation.bundles for note in _bundle_notes(cost)]
+    both = (
+        f"  The vector: {explanation.bundled_price_per_million_vectors_usd:,.4g} USD per million with all "
+        f"bundles, {explanation.apart_price_per_million_vectors_usd:,.4g} without any."
+    )
+    return "\n".join([title, table, both, *notes])
+
+
+def _bundle_figures(cost: BundleCost, price: float) -> list[str]:
+    usd = f"{cost.read_units * price:,.4g}"
+    units = [f"{cost.read_units:g}", usd, f"{cost.write_units:,}", f"{cost.refresh_units:,}"]
+    return [str(cost.keys), f"{cost.keys * cost.moved_bytes:,}", *units]
+
+
+def _apart_figures(cost: BundleCost, price: float) -> list[str]:
+    usd = f"{cost.apart_read_units * price:,.4g}"
+    units = [f"{cost.apart_read_units:g}", usd, "", f"{cost.apart_refresh_units:,}"]
+    return [str(cost.apart_keys), f"{cost.apart_bytes:,}", *units]
+
+
+def _bundle_notes(cost: BundleCost) -> list[str]:
+    name = f"bundle {cost.bundle}" if cost.bundle else f"a bundle of {', '.join(cost.views[:3])}"
+    name += ", …" if cost.bundle is None and len(cost.views) > 3 else ""
+    notes = []
+    if cost.pays_from is None:
+        notes.append(f"  {name} never pays: its reads cost no less.")
+    elif cost.pays_from == 0:
+        notes.append(f"  {name} pays always: its writes cost no more.")
+    else:
+        notes.append(
+            f"  {name} pays from {_rounded_up(cost.pays_from):,} vectors of a key on between two writes of "
+            f"all its rows (at {PRICE_PER_MILLION_WRITE_UNITS_USD:g} USD per million write request units)."
+        )
+    if not cost.fits:
+        notes.append(
+            f"  {name} is too large: {cost.item_bytes:,} bytes, an item has room for {MAX_BUNDLE_BYTES:,}."
+        )
+    return notes
+
+
+def _rounded_up(number: float) -> int:
+    return -int(-number // 1)
 
 
 def _validity(row: RowCost) -> str:

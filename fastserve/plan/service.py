@@ -6,8 +6,8 @@ every row's fixed part has a static length, each feature stands at a static word
 features of many requests are read by one ``take``.
 
 Invariants
-1. Places are ordered by read, then by the read group's tables: a read's rows, as a store fills them, are a
-   slice of the vector row.
+1. Places are ordered by read, then by the read group's tables, or by the attributes of its bundle: a read's
+   rows, as a store fills them, are a slice of the vector row. Of a bundle a service may want only some.
 2. Two references that read the same view under the same join keys share one place.
 3. ``outputs`` are in the API's order: on-demand views first, by reference name, features in schema order;
    then views by reference name, features by name.
@@ -20,14 +20,17 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from fastserve.errors import DefinitionError
+from fastserve.plan.bundles import Bundle, bundle_bytes, plan_bundles
 from fastserve.plan.feast import FeastPlan, feast_uses, plan_feast
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan, on_demand_outputs, plan_on_demand
 from fastserve.plan.reads import PACKED_KEY, ReadGroup, TableUse, partition_tables
+from fastserve.plan.sizes import row_bytes
 from fastserve.plan.stores import TablePrefixes
 from fastserve.plan.streams import BLOCKS_READ
 from fastserve.plan.views import ViewPlan, plan_view
@@ -120,6 +123,8 @@ class ServicePlan:
     """Places with blocks, in the order of places."""
     heads: HeadPlan | None = None
     """The heads of ``streams``, by their positions; they stand before the constants."""
+    bundles: tuple[Bundle, ...] = ()
+    """The bundles that places have rows in, in the order of reads."""
 
     @property
     def heads_word(self) -> int:
@@ -152,6 +157,8 @@ class WorkspacePlan:
     groups: tuple[ReadGroup, ...]
     feast: FeastPlan | None = None
     """What Feast's own API is answered from; None where no view has rows that Feast wrote."""
+    bundles: Mapping[str, Bundle] = field(default_factory=dict)
+    """By their tables."""
 
     @property
     def homes(self) -> dict[str, str]:
@@ -170,14 +177,16 @@ def plan_workspace(
     """
     name = workspace or repo.workspace
     views = {view.name: plan_view(view, name, prefixes) for view in repo.views.values()}
+    bundles = plan_bundles(views.values())
     _refuse_shared_tables(views.values())
     uses = [_uses(service, views) for service in repo.services.values()]
-    groups = partition_tables([*uses, *feast_uses(views.values())])
+    groups = partition_tables([*uses, *feast_uses(views.values())], bundle_bytes(bundles))
     services = {
-        service.name: _plan_service(name, service, views, groups) for service in repo.services.values()
+        service.name: _plan_service(name, service, views, groups, bundles)
+        for service in repo.services.values()
     }
     feast = plan_feast(views, repo.services.values(), groups)
-    return WorkspacePlan(name, views, services, tuple(groups), feast)
+    return WorkspacePlan(name, views, services, tuple(groups), feast, bundles)
 
 
 def _refuse_shared_tables(views: Iterable[ViewPlan]) -> None:
@@ -185,12 +194,17 @@ def _refuse_shared_tables(views: Iterable[ViewPlan]) -> None:
     for view in views:
         for table in view.tables:
             other = owners.setdefault(table, view)
-            if other is not view:
+            if other is not view and not _share_items(view, other, table):
                 raise DefinitionError(
                     f"view {view.name!r}: expected a table of its own, got {table!r}, "
                     f"which view {other.name!r} has",
                     view.view.location,
                 )
+
+
+def _share_items(view: ViewPlan, other: ViewPlan, table: str) -> bool:
+    is_bundled = view.attribute is not None and other.attribute is not None
+    return is_bundled and view.table == other.table == table
 
 
 def _positions(reference: FeatureViewReference, join_keys: Sequence[Field]) -> tuple[int, ...]:
@@ -214,7 +228,9 @@ def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableU
                 pushed,
                 view.cache,
                 view.feast,
-                store=view.store,
+                view.store,
+                view.attribute,
+                row_bytes(view),
             )
         )
         if view.stream is not None:
@@ -228,18 +244,27 @@ def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableU
 
 
 def _plan_service(
-    workspace: str, service: FeatureService, views: Mapping[str, ViewPlan], groups: Sequence[ReadGroup]
+    workspace: str,
+    service: FeatureService,
+    views: Mapping[str, ViewPlan],
+    groups: Sequence[ReadGroup],
+    bundles: Mapping[str, Bundle],
 ) -> ServicePlan:
     by_table = {table: group for group in groups for table in group.tables}
     reads: dict[Read, int] = {}
+    wanted: set[PlaceKey] = set()
+
+    def place_key(reference: FeatureViewReference) -> PlaceKey:
+        view = views[reference.view.name]
+        read = Read(by_table[view.table], _positions(reference, service.join_keys))
+        return reads.setdefault(read, len(reads)), view.row_place
+
     for reference in (*service.references, *service.source_references):
-        group = by_table[views[reference.view.name].table]
-        reads.setdefault(Read(group, _positions(reference, service.join_keys)), len(reads))
-    places = _places(reads, {view.table: view for view in views.values()})
+        wanted.add(place_key(reference))
+    places = _places(reads, {view.row_place: view for view in views.values()}, wanted)
 
     def place_of(reference: FeatureViewReference) -> Place:
-        table = views[reference.view.name].table
-        return places[reads[Read(by_table[table], _positions(reference, service.join_keys))], table]
+        return places[place_key(reference)]
 
     _add_block_reads(reads, places, by_table)
     input_of = _input_maker(places.values())
@@ -265,21 +290,36 @@ def _plan_service(
         words=constants_word + len(CONSTANT_BITS),
         streams=streams,
         heads=heads,
+        bundles=tuple(
+            bundles[table]
+            for table in dict.fromkeys(table for read in reads for table in read.group.tables)
+            if table in bundles
+        ),
     )
 
 
-def _places(reads: Mapping[Read, int], views: Mapping[str, ViewPlan]) -> dict[tuple[int, str], Place]:
-    places: dict[tuple[int, str], Place] = {}
+PlaceKey = tuple[int, tuple[str, str | None]]
+"""A read's number, and the table (and attribute) of one of its rows."""
+
+
+def _places(
+    reads: Mapping[Read, int],
+    views: Mapping[tuple[str, str | None], ViewPlan],
+    wanted: Collection[PlaceKey],
+) -> dict[PlaceKey, Place]:
+    places: dict[PlaceKey, Place] = {}
     word = 0
     for read, number in reads.items():
-        for slot, table in enumerate(read.group.tables):
-            places[number, table] = Place(len(places), views[table], number, slot, word)
-            word += views[table].layout.fixed_words
+        for slot, row_place in enumerate(read.group.row_places):
+            if (number, row_place) in wanted:  # of a table always, of a bundle perhaps not
+                view = views[row_place]
+                places[number, row_place] = Place(len(places), view, number, slot, word)
+                word += view.layout.fixed_words
     return places
 
 
 def _add_block_reads(
-    reads: dict[Read, int], places: Mapping[tuple[int, str], Place], by_table: Mapping[str, ReadGroup]
+    reads: dict[Read, int], places: Mapping[PlaceKey, Place], by_table: Mapping[str, ReadGroup]
 ) -> None:
     """Add the reads of blocks, oldest first, of all places that have any."""
     rows = list(reads)
@@ -291,10 +331,12 @@ def _add_block_reads(
 
 
 def _streamed_places(
-    reads: Mapping[Read, int], places: Iterable[Place], inputs: Sequence[Output]
+    reads: Mapping[Read, int], places: Collection[Place], inputs: Sequence[Output]
 ) -> tuple[StreamedPlace, ...]:
     ordered = list(reads)
-    first_items = [0, *accumulate(read.group.size for read in ordered)]
+    rows_of = Counter(place.read for place in places)
+    items = (rows_of[number] or read.group.size for number, read in enumerate(ordered))
+    first_items = [0, *accumulate(items)]
     streamed: list[StreamedPlace] = []
     for place in places:
         if place.view.stream is None or place.view.schema is None:
@@ -359,7 +401,7 @@ def _with_hidden_inputs(
 
 def _input_maker(places: Iterable[Place]) -> InputOf:
     """Return what makes an input of a feature; what each is made of is looked up once per view."""
-    made_of = {place.view.table: _made_of(place.view) for place in places}
+    made_of = {place.view.name: _made_of(place.view) for place in places}
 
     def input_of(reference: FeatureViewReference, feature: str, place: Place) -> Output:
         defined = reference.view.feature(feature)
@@ -369,7 +411,7 @@ def _input_maker(places: Iterable[Place]) -> InputOf:
             feature=feature,
             dtype=reference.view.output_type(feature),
             place=place.number,
-            source=made_of[place.view.table][feature],
+            source=made_of[place.view.name][feature],
             description=defined.description,
             tags=defined.tags,
         )

@@ -54,16 +54,18 @@ def write_cost(
     wide_bytes: int = 0,
     requests: int = 1,
     key_bytes: int = KEY_BYTES,
+    beside_bytes: int = 0,
 ) -> WriteCost | None:
     """Return what an event costs whose block has ``tiles`` tiles; None for a view that isn't pushed to.
 
     ``wide_bytes`` is the length of one tile's wide states together. ``requests`` is how many requests a key
-    gets in ten minutes. For a view of attributes a row is written and the other arguments say nothing.
+    gets in ten minutes. For a view of attributes a row is written, which is charged with the ``beside_bytes``
+    that its bundle's item has, and the other arguments say nothing.
     """
     if not view.is_streamed:
         return None
     if view.schema is None:
-        size = view.layout.fixed_bytes + key_bytes + ITEM_BYTES
+        size = view.layout.fixed_bytes + key_bytes + ITEM_BYTES + beside_bytes
         return WriteCost(0, size, _units(size))
     size = block_bytes(view, tiles, wide_bytes) + key_bytes + ITEM_BYTES + requests * ID_BYTES
     return WriteCost(tiles, size, _units(size))

@@ -35,6 +35,11 @@ from fastserve.wire.feast_key import FeastKeyForm
 
 MICROSECOND_NS = 1_000
 
+ROW_ATTRIBUTE = "v"
+"""The attribute of an item that is one row and nothing else."""
+BUNDLED_MARK = "v:"
+"""Begins the names of attributes that hold rows in a bundle's items; the view's name follows."""
+
 
 def duration_ns(duration: timedelta) -> int:
     """Return a duration in nanoseconds, exactly."""
@@ -48,7 +53,8 @@ class ViewPlan:
     ``schema`` is None for attribute views. ``ttl_ns`` is None where rows don't expire.
     ``timestamp_attribute`` names the attribute that holds an attributes-format item's time, if any.
     ``stream`` is where a streamed view of aggregates has its blocks; a streamed view of attributes has rows
-    alone, and the newest wins. ``feast`` is how keys are made where Feast wrote the rows.
+    alone, and the newest wins. ``feast`` is how keys are made where Feast wrote the rows. ``attribute`` is
+    that of a bundle's items which holds the view's rows; None where a row is an item of its own.
     """
 
     view: FeatureView
@@ -63,6 +69,12 @@ class ViewPlan:
     timestamp_attribute: str | None = None
     stream: StreamPlan | None = None
     feast: FeastKeyForm | None = None
+    attribute: str | None = None
+
+    @property
+    def row_place(self) -> tuple[str, str | None]:
+        """Where the view's rows lie: the table and, in a bundle, the attribute."""
+        return self.table, self.attribute
 
     @property
     def cache(self) -> CachePolicy | None:
@@ -125,7 +137,8 @@ def plan_view(view: FeatureView, workspace: str, prefixes: TablePrefixes | str) 
     row_format = view.row_format
     packed = row_format == "packed"
     feast = _feast_key_form(view, row_format) if isinstance(row_format, FeastFormat) else None
-    table = view.table or f"{table_prefix}{workspace}.{view.name}"
+    own_table = view.table or f"{table_prefix}{workspace}.{view.name}"
+    table = own_table if view.bundle is None else f"{table_prefix}{workspace}.{view.bundle}"
     streamed = schema is not None and isinstance(view.source, PushSource)
     return ViewPlan(
         view=view,
@@ -144,10 +157,11 @@ def plan_view(view: FeatureView, workspace: str, prefixes: TablePrefixes | str) 
         timestamp_attribute=row_format.timestamp_attribute
         if isinstance(row_format, AttributesFormat)
         else None,
-        stream=stream_plan(table, duration_ns(view.horizon), interval_ns)
+        stream=stream_plan(own_table, duration_ns(view.horizon), interval_ns)
         if streamed and interval_ns is not None
         else None,
         feast=feast,
+        attribute=None if view.bundle is None else BUNDLED_MARK + view.name,
     )
 
 

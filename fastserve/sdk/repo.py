@@ -20,6 +20,7 @@ from typing import Any, Final, TypeVar
 
 from fastserve.config import TOP_LEVEL_KEYS
 from fastserve.errors import DefinitionError, DefinitionErrors, Location, shown
+from fastserve.sdk.bundles import bundle_faults
 from fastserve.sdk.checks import NAME_UNKNOWN, Collector, Definition, collecting, described
 from fastserve.sdk.entity import Entity
 from fastserve.sdk.failures import described_failure
@@ -69,6 +70,7 @@ def load_repo(path: str | Path) -> Repo:
         definitions = _distinct(_run_all(modules, collector))
         _check_names(definitions, collector)
         _check_tables(definitions, collector)
+        _check_bundles(definitions, collector)
         _check_all_valid(definitions, collector, folder)
     if collector.errors:
         raise DefinitionErrors([_as_seen_from(error, folder, Path(path)) for error in collector.errors])
@@ -213,6 +215,12 @@ def _check_tables(definitions: Iterable[Definition], collector: Collector) -> No
                 f"got {described(view.table)}, which {other.name!r} writes to at {other.location})"
             )
             collector.fault(message, view.location)
+
+
+def _check_bundles(definitions: Iterable[Definition], collector: Collector) -> None:
+    """Report views that can't share an item with the others of their bundle."""
+    for view, message in bundle_faults(each for each in definitions if isinstance(each, FeatureView)):
+        collector.fault(message, view.location)
 
 
 def _as_seen_from(error: DefinitionError, folder: Path, path: Path) -> DefinitionError:

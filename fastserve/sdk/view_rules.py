@@ -324,6 +324,15 @@ def _table_can_be_named(checks: Checks, view: FeatureView) -> None:
         checks.wrong("table", "3 to 255 letters, digits and _ . -", view.table)
 
 
+def _bundle_fits(checks: Checks, view: FeatureView) -> None:
+    if view.bundle is None:
+        return
+    if view.row_format != "packed":
+        checks.wrong("row_format", '"packed", as rows of a bundle share an item', view.row_format)
+    if view.table is not None:
+        checks.wrong("table", "none, as the bundle has the table", view.table)
+
+
 def _cache_is_bounded(checks: Checks, view: FeatureView) -> None:
     if view.cache_ttl is None:
         for name, value in (("stale_ttl", view.stale_ttl), ("cache_streamed", view.cache_streamed or None)):
@@ -354,5 +363,6 @@ _RULES: Final[tuple[Callable[[Checks, FeatureView], None], ...]] = (
     _external_rows_are_left_alone,
     _feast_format_fits,
     _table_can_be_named,
+    _bundle_fits,
     _cache_is_bounded,
 )

@@ -71,6 +71,8 @@ class FeatureView(Definition):
             then served that much later.
         store: The name of the store in which the view's rows lie; where it is, the operator says. None: the
             main one.
+        bundle: The bundle whose items hold the view's rows: views of one entity that are read with one key;
+            None: a table of its own.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
@@ -95,6 +97,7 @@ class FeatureView(Definition):
     stale_ttl: timedelta | None
     cache_streamed: bool
     store: str | None
+    bundle: str | None
     feature_names: tuple[str, ...]
     has_source: bool  # false only while a repo's faults are being collected
 
@@ -122,6 +125,7 @@ class FeatureView(Definition):
         stale_ttl: timedelta | None = None,
         cache_streamed: bool = False,
         store: str | None = None,
+        bundle: str | None = None,
     ) -> None:
         checks = Checks("FeatureView", name)
         self.name = checks.identifier("name", name)
@@ -136,6 +140,7 @@ class FeatureView(Definition):
         self.stale_ttl = checks.optional_duration("stale_ttl", stale_ttl)
         self.cache_streamed = checks.instance("cache_streamed", cache_streamed, bool, "bool") or False
         self.store = None if store is None else checks.identifier("store", store)
+        self.bundle = None if bundle is None else checks.identifier("bundle", bundle)
         check_view(checks, self)
         self._register(checks, parts_valid=self._parts_valid())
 

@@ -59,6 +59,7 @@ class CachingCoalescer(Coalescer):
         clock_ns: Callable[[], int],
         *,
         has_pushed: bool = False,
+        has_bundles: bool = False,
     ) -> None:
         super().__init__(
             groups,
@@ -67,6 +68,7 @@ class CachingCoalescer(Coalescer):
             schedule,
             self._on_ready_or_stale,
             has_pushed=has_pushed,
+            has_bundles=has_bundles,
         )
         self._ask = fetch
         self._tell = on_ready

@@ -8,7 +8,7 @@ Invariants
 1. At most one unsettled `KeyRead` exists for a (read group, key) pair; later askers wait for that one. Of a
    group that is pushed to, that holds until it is sent: whoever asks after a push was answered, by whatever
    process, must not be told what was read before it.
-2. A batch costs at most ``max_keys`` keys, and no (table, key) pair stands in a batch twice.
+2. A batch weighs at most ``max_keys`` keys, and no (table, key) pair stands in a batch twice.
 3. Every read is settled once. A second settle of the same read changes nothing, so that a late answer never
    reaches a later request.
 4. A waiter is told once, when the last read it waits for is settled, and never after it gave up.
@@ -35,8 +35,8 @@ class Waiter(Protocol):
 class KeyRead:
     """One entity key of one read group on its way to the store and back.
 
-    ``rows`` has one place per table of the group: base64 text, bytes, or None where the table has no such
-    row. It is meaningful once ``settled`` is true and ``error`` is None.
+    ``rows`` has one place per table of the group, or per attribute of its bundle: base64 text, bytes, or None
+    where there is no such row. It is meaningful once ``settled`` is true and ``error`` is None.
     """
 
     __slots__ = ("deadline_s", "error", "group", "joined", "key", "rows", "settled", "waiter")
@@ -67,18 +67,19 @@ class Coalescer:
 
     ``schedule(flush)`` must call ``flush`` soon, typically at the end of the loop's turn; it must not call it
     at once. ``on_ready(waiters)`` is called with the waiters whose last read was just settled. ``has_pushed``
-    tells that some groups are pushed to.
+    tells that some groups are pushed to, ``has_bundles`` that some weigh more than they have keys.
     """
 
     __slots__ = (
         "_apart",
         "_fetch",
+        "_has_bundles",
         "_has_pushed",
         "_in_flight",
         "_max_keys",
         "_on_ready",
         "_pending",
-        "_pending_keys",
+        "_pending_weight",
         "_schedule",
         "_waited",
         "calls",
@@ -95,6 +96,7 @@ class Coalescer:
         on_ready: Callable[[list[Any]], None],
         *,
         has_pushed: bool = False,
+        has_bundles: bool = False,
     ) -> None:
         self._in_flight: list[dict[str, KeyRead]] = [{} for _ in range(groups)]
         self._max_keys = max_keys
@@ -102,9 +104,10 @@ class Coalescer:
         self._schedule = schedule
         self._on_ready = on_ready
         self._has_pushed = has_pushed
+        self._has_bundles = has_bundles
         self._apart = 0
         self._pending: list[KeyRead] = []
-        self._pending_keys = 0
+        self._pending_weight = 0
         self._waited = False
         self.calls = 0
         self.keys = 0
@@ -128,13 +131,13 @@ class Coalescer:
             return read
         read = in_flight[key] = KeyRead(group, key, deadline_s, waiter)
         pending = self._pending
-        size = len(group.tables)
+        weight = group.weight
         if not pending:
             self._schedule(self._on_turn_end)
-        elif self._pending_keys + size > self._max_keys:
+        elif self._pending_weight + weight > self._max_keys:
             self._send()
         self._pending.append(read)
-        self._pending_keys += size
+        self._pending_weight += weight
         return read
 
     def _on_turn_end(self) -> None:
@@ -158,9 +161,9 @@ class Coalescer:
     def _send(self) -> None:
         batch = self._pending
         self.calls += 1
-        self.keys += self._pending_keys
+        self.keys += self._pending_weight if not self._has_bundles else sum(r.group.size for r in batch)
         self._pending = []
-        self._pending_keys = 0
+        self._pending_weight = 0
         self._waited = False
         if self._has_pushed:
             self._part_with(batch)

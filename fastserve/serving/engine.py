@@ -26,7 +26,7 @@ from fastserve.serving.columns import Columns, Computed
 from fastserve.serving.heads import OldShapes, Watermarks
 from fastserve.serving.on_demand import OnDemandEvaluator, Surroundings
 from fastserve.serving.on_demand_batch import Batch
-from fastserve.serving.requests import Evaluator, ServiceRuntime, VectorRequest
+from fastserve.serving.requests import Evaluator, ServiceRuntime, VectorRequest, make_runtime
 from fastserve.serving.row_cache import RowCache
 from fastserve.serving.stores import (
     MIXED_ROWS,
@@ -76,7 +76,7 @@ class Engine:
             return DecodingEvaluator(made) if form is MIXED_ROWS else made
 
         self.services: Mapping[str, ServiceRuntime] = {
-            name: ServiceRuntime(
+            name: make_runtime(
                 service,
                 evaluator(service),
                 OnDemandEvaluator(service, around) if service.on_demand else None,
@@ -89,6 +89,7 @@ class Engine:
         self.on_computing: Callable[[int], None] = _ignore
         self._plan_groups = plan.groups
         self._has_pushed = any(group.pushed for group in plan.groups)
+        self._has_bundles = any(group.attributes for group in plan.groups)
         self._schedule = schedule
         self._clock_ns = clock_ns
         self._in_flight: dict[VectorRequest, None] = {}
@@ -121,9 +122,15 @@ class Engine:
         parts = (len(self._plan_groups), reader.max_keys, reader.fetch, self._schedule, self._on_ready)
         coalescer: Coalescer
         if cache is not None and any(group.cache is not None for group in self._plan_groups):
-            coalescer = CachingCoalescer(*parts, cache, self._timer_ns, has_pushed=self._has_pushed)
+            coalescer = CachingCoalescer(
+                *parts,
+                cache,
+                self._timer_ns,
+                has_pushed=self._has_pushed,
+                has_bundles=self._has_bundles,
+            )
         else:
-            coalescer = Coalescer(*parts, has_pushed=self._has_pushed)
+            coalescer = Coalescer(*parts, has_pushed=self._has_pushed, has_bundles=self._has_bundles)
         return coalescer
 
     @property

@@ -8,6 +8,7 @@ Invariants
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
@@ -90,7 +91,7 @@ class ServiceRuntime:
         ]
         self._items_of_read = [_items_of(plan, places) for places in self.places_of_read]
         self.single_read = len(plan.reads) == 1
-        self._empty = [[None] * read.group.size for read in plan.reads]
+        self._empty = [[None] * count for count in _row_counts(plan)]
 
     def columns(self, lines: Lines, now_ns: int, zero_counts: ZeroCounts | None) -> Columns:
         """Evaluate rows, as `VectorEvaluator.evaluate` does; a service without any has no columns."""
@@ -117,10 +118,60 @@ class ServiceRuntime:
                 rows += self._empty[number]
                 lacking.append(number)
         if lacking and self.block_clock is not None:
-            for number in lacking:
-                for item in self._items_of_read[number]:
-                    rows[item] = None
+            self._without(rows, lacking)
         return rows
+
+    def _without(self, rows: list[Any], lacking: Sequence[int]) -> None:
+        """Take out what can't be used without the reads that lack."""
+        for number in lacking:
+            for item in self._items_of_read[number]:
+                rows[item] = None
+
+
+class PickingRuntime(ServiceRuntime):
+    """A service that wants only some of the rows which a read of a bundle brings."""
+
+    __slots__ = ("_picks",)
+
+    def __init__(
+        self, plan: ServicePlan, evaluator: Evaluator, on_demand: OnDemandEvaluator | None = None
+    ) -> None:
+        super().__init__(plan, evaluator, on_demand)
+        self._picks = [
+            [place.slot for place in plan.places if place.read == number] or range(read.group.size)
+            for number, read in enumerate(plan.reads)
+        ]
+
+    def rows(self, reads: Sequence[KeyRead], line: int) -> list[Any]:
+        """See `ServiceRuntime.rows`."""
+        count = len(self._picks)
+        rows: list[Any] = []
+        lacking: list[int] = []
+        for number, slots in enumerate(self._picks):
+            read = reads[line * count + number]
+            if read.settled and read.error is None:
+                found = read.rows
+                rows += [found[slot] for slot in slots]
+            else:
+                rows += self._empty[number]
+                lacking.append(number)
+        self._without(rows, lacking)
+        return rows
+
+
+def make_runtime(
+    plan: ServicePlan, evaluator: Evaluator, on_demand: OnDemandEvaluator | None = None
+) -> ServiceRuntime:
+    """Return a service, ready to serve."""
+    wanted = Counter(place.read for place in plan.places)
+    whole = all(wanted[number] == len(plan.reads[number].group.row_places) for number in wanted)
+    return (ServiceRuntime if whole else PickingRuntime)(plan, evaluator, on_demand)
+
+
+def _row_counts(plan: ServicePlan) -> list[int]:
+    """Return how many items of a line each read gives: places or, of a read of blocks, its tables."""
+    wanted = Counter(place.read for place in plan.places)
+    return [wanted[number] or read.group.size for number, read in enumerate(plan.reads)]
 
 
 def _items_of(plan: ServicePlan, places: Sequence[int]) -> tuple[int, ...]:

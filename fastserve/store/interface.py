@@ -30,6 +30,13 @@ MAX_KEY_BYTES = keys.MAX_KEY_BYTES
 MAX_ROW_BYTES = 390 * 1024
 """A DynamoDB item has at most 400 KB (409,600 bytes), names and key included; this leaves room for both."""
 
+MAX_ITEM_BYTES = 400 * 1024
+"""A bundle's item that would grow beyond is refused, by DynamoDB itself or in its place. What fits everywhere
+are rows and their attributes' names of `MAX_ROW_BYTES` together."""
+
+TIME_MARK = ":e"
+"""Behind an attribute's name: where a bundle's item says the time of a row of which the newest stays."""
+
 MIN_TABLE_NAME_LENGTH = 3
 MAX_TABLE_NAME_LENGTH = 255
 """DynamoDB's table names: 3 to 255 characters out of A-Z a-z 0-9 _ - and the dot."""
@@ -160,6 +167,42 @@ class OnlineStore(Protocol):
 
         Raises:
             StoreError: as `put_rows`; a row that is too short to have a time.
+        """
+
+    async def put_bundled(
+        self,
+        table: str,
+        attribute: str,
+        rows: Sequence[tuple[str, bytes]],
+        *,
+        newest: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[str]:
+        """Write packed rows by key, each into an attribute of its item; return the keys that have no room.
+
+        An item is made where there is none, and all else in it stays, whoever writes it at the same time. Of
+        several rows for one key the last one stays. Where the item would have more than `MAX_ITEM_BYTES`, or
+        more than every store can keep, the row that is there stays, and its key is returned.
+
+        With ``newest`` no row is written over one that was written so and whose time is later, as by
+        `put_newest`; without it the row gives way to any.
+
+        Raises:
+            StoreError: as `put_newest`.
+        """
+
+    async def get_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the packed row in that attribute of each key's item, None where there is none.
+
+        Raises:
+            StoreError: as `get_rows`.
+        """
+
+    async def delete_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> None:
+        """Delete the rows in that attribute of these keys' items; all else in the items stays.
+
+        Raises:
+            StoreError: as `delete_rows`.
         """
 
     def scan_rows(

@@ -312,6 +312,26 @@ class MixedStore:
         """See `OnlineStore`."""
         await self._of(table).put_newest(table, rows, timeout_s=timeout_s)
 
+    async def put_bundled(
+        self,
+        table: str,
+        attribute: str,
+        rows: Sequence[tuple[str, bytes]],
+        *,
+        newest: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[str]:
+        """See `OnlineStore`."""
+        return await self._of(table).put_bundled(table, attribute, rows, newest=newest, timeout_s=timeout_s)
+
+    async def get_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> list[bytes | None]:
+        """See `OnlineStore`."""
+        return await self._of(table).get_bundled(table, attribute, keys)
+
+    async def delete_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> None:
+        """See `OnlineStore`."""
+        await self._of(table).delete_bundled(table, attribute, keys)
+
     def scan_rows(
         self, table: str, part: int = 0, parts: int = 1
     ) -> AsyncIterator[Sequence[tuple[str, bytes]]]:

@@ -24,6 +24,7 @@ from typing import Any
 
 import orjson
 
+from fastserve.plan.service import ServicePlan
 from fastserve.server.application import FeatureApplication
 from fastserve.server.connections import Connections
 from fastserve.server.exchange import Application
@@ -41,7 +42,16 @@ from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.engine import Engine
 from fastserve.serving.transport import BASE64_ROWS
 from fastserve.store.dynamodb.batch_get import BatchGetCodec
-from perf.data import ARTICLE, CLOCK_NS, PATH, SHAPES, request_parts, row_texts, workspace_plan
+from perf.data import (
+    ARTICLE,
+    CLOCK_NS,
+    PATH,
+    SHAPES,
+    bundle_items,
+    request_parts,
+    row_texts,
+    workspace_plan,
+)
 from perf.load.key_laws import entity_key, partner_key
 from perf.load.tables import row_index
 
@@ -74,9 +84,9 @@ class CannedReader:
 
     max_keys = MAX_KEYS
 
-    def __init__(self, texts: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]) -> None:
+    def __init__(self, items: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]) -> None:
         self._codec = BatchGetCodec()
-        self._texts = texts
+        self._items = items
         self._settle = settle
         self._answers: dict[bytes, bytes] = {}
         self._canning_s = 0.0
@@ -96,10 +106,7 @@ class CannedReader:
         asked = orjson.loads(body)["RequestItems"]
         rows = {
             table: [
-                {
-                    "k": key["k"],
-                    "v": {"B": self._texts[table][row_index(key["k"]["S"], len(self._texts[table]))]},
-                }
+                {"k": key["k"], **self._items[table][row_index(key["k"]["S"], len(self._items[table]))]}
                 for key in entry["Keys"]
             ]
             for table, entry in asked.items()
@@ -124,6 +131,18 @@ class CannedReader:
             self.settle(answer, reads)
 
 
+def _items(plan: ServicePlan) -> dict[str, list[Any]]:
+    """Return by table the items that its keys have, without the keys."""
+    items: dict[str, list[Any]] = {
+        place.view.table: [{"v": {"B": text}} for text in row_texts(place.view)]
+        for place in plan.places
+        if place.view.attribute is None
+    }
+    for bundle in plan.bundles:
+        items[bundle.table] = [orjson.loads(text) for text in bundle_items(bundle)]
+    return items
+
+
 class Bench:
     """A worker's hot path over a canned store, and the clients in front of it."""
 
@@ -139,12 +158,12 @@ class Bench:
         plan = workspace_plan(SHAPES[service].repo_path)
         # An engine makes all services ready; the others would only cost time.
         plan = replace(plan, services={service: plan.services[service]})
-        texts = {place.view.table: row_texts(place.view) for place in plan.services[service].places}
+        items = _items(plan.services[service])
         self._flushes: list[Callable[[], None]] = []
         engine = Engine(plan, BASE64_ROWS, schedule=self._flushes.append, clock_ns=lambda: CLOCK_NS)
 
         def make_reader(settle: Callable[[Sequence[KeyRead]], None]) -> CannedReader:
-            return self._reader(texts, settle)
+            return self._reader(items, settle)
 
         engine.attach(make_reader if traced is None else traced_reader(make_reader))
         self.application = FeatureApplication(plan.workspace, engine, Ready(), lambda: 0.0, lambda *_: None)
@@ -161,9 +180,9 @@ class Bench:
         self.requests = [self._request(service, entity_key(number), accept) for number in range(clients)]
 
     def _reader(
-        self, texts: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]
+        self, items: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]
     ) -> CannedReader:
-        self.reader = CannedReader(texts, settle)
+        self.reader = CannedReader(items, settle)
         return self.reader
 
     @staticmethod

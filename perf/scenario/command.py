@@ -18,7 +18,7 @@ import orjson
 
 from perf.environment import describe_environment
 from perf.scenario import on_redis
-from perf.scenario.definition import PERCENTILES, SCENARIOS
+from perf.scenario.definition import BUNDLED, PERCENTILES, SCENARIOS
 from perf.scenario.figures import STALL_MS, problems_of, scenario_figures
 from perf.scenario.measure import QUICK, ScenarioOptions, run_scenario
 from perf.scenario.page import render_page
@@ -42,6 +42,8 @@ def add_command(commands: Any, name: str) -> None:
         default="dynamodb",
         help="the stand-in for DynamoDB, or a redis-server of this machine",
     )
+    if name in BUNDLED:
+        command.add_argument("--bundled", action="store_true", help="with the views of a service in one item")
     command.add_argument("--duration-s", type=float, default=default.duration_s, help="of each quoted load")
     command.add_argument("--rounds", type=int, default=default.rounds, help="of each service alone")
     command.add_argument("--workers", type=int, default=default.workers)
@@ -53,11 +55,15 @@ def add_command(commands: Any, name: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the scenario that the arguments name; give the exit status."""
-    scenario = SCENARIOS[options.scenario]
+    bundled = getattr(options, "bundled", False)
+    scenario = (BUNDLED if bundled else SCENARIOS)[options.scenario]
+    kept = options.json or RESULTS / f"{scenario.name}{'-bundled' if bundled else ''}.json"
     chosen = {"workers": options.workers, "key_law": options.key_law}
     longer = {} if options.quick else {"duration_s": options.duration_s, "rounds": options.rounds}
     settings = replace(QUICK if options.quick else ScenarioOptions(), **chosen, **longer)
     if options.store == "redis":
+        if bundled:
+            raise SystemExit("--bundled: expected the stand-in for DynamoDB, got --store redis")
         path = options.json or RESULTS / f"{scenario.name}-redis.json"
         status, promises = on_redis.run(scenario, settings, path)
         return 1 if status or (options.strict and not all(entry["holds"] for entry in promises)) else 0
@@ -70,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
         "load_average_before": load_before,
         **describe_environment(),
     }
-    keep(document, options.json or RESULTS / f"{scenario.name}.json")
+    keep(document, kept)
     print(summarize(document))
     problems = problems_of(document)
     for problem in problems:

@@ -11,7 +11,7 @@ Invariants:
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 PERCENTILES = ("p50", "p90", "p95", "p99")
 
@@ -48,6 +48,11 @@ SCENARIO_1 = Scenario(
     article_ddb_qps=3_300_000,
     mix_budget_us=200.0,
 )
+SCENARIO_1_BUNDLED = replace(
+    SCENARIO_1,
+    title="Scenario 1 with bundles: 50, 5 and 10 feature views, one key a vector",
+    shares={f"{service}_bundled": share for service, share in SCENARIO_1.shares.items()},
+)
 SCENARIO_2 = Scenario(
     name="scenario2",
     title="Scenario 2: an on-demand view in Python, the Jaccard similarity of two stored sets",
@@ -58,3 +63,5 @@ SCENARIO_2 = Scenario(
     mix_budget_us=45.0,
 )
 SCENARIOS = {scenario.name: scenario for scenario in (SCENARIO_1, SCENARIO_2)}
+# With views of one entity in one item, which the article's weren't: beside its figures, not in their place.
+BUNDLED = {SCENARIO_1.name: SCENARIO_1_BUNDLED}

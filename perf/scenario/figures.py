@@ -42,6 +42,7 @@ def scenario_figures(scenario: Scenario, measured: dict[str, Any]) -> dict[str, 
     figures = {
         "scenario": scenario.name,
         "title": scenario.title,
+        "shares": dict(scenario.shares),
         "services": services,
         "overall": quoted["overall"],
         "mix_cpu_us": mix_cpu_us,

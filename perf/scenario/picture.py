@@ -111,7 +111,7 @@ def _draw_load(panel: Axes, document: dict[str, Any]) -> None:
 
 
 def _draw_cpu(panel: Axes, document: dict[str, Any]) -> None:
-    alone, shares = document["alone"], SCENARIOS[document["scenario"]].shares
+    alone, shares = document["alone"], document["shares"]
     parts = {name: _cpu_parts(entry) for name, entry in alone.items()}
     if len(parts) > 1:
         mixed = [sum(share * parts[name][number] for name, share in shares.items()) for number in range(3)]

@@ -24,7 +24,7 @@ def test_json_and_the_price_are_the_caller_s_choice(run: Run, shop: str) -> None
     document = json.loads(ran.out)
     assert document["price_per_million_vectors_usd"] == 0.5
     assert document["reads"] == [
-        {"join_keys": ["user_id"], "tables": ["shop.profile"], "block": None, "store": None}
+        {"join_keys": ["user_id"], "tables": ["shop.profile"], "block": None, "store": None, "rows": None}
     ]
 
 

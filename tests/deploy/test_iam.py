@@ -32,10 +32,12 @@ pushes = PushSource("pushes", fields, timestamp_field="at")
 bills = FileSource("bills", path="bills.csv", timestamp_field="at")
 sums = [Aggregate(Field("cents", Int64), "sum", TimeWindow(timedelta(days=7)))]
 hour = timedelta(hours=1)
-spend = FeatureView("spend", user, pushes, sums, aggregation_interval=hour)
-latest = FeatureView("latest", user, pushes, [Attribute("cents", Int64)])
-billed = FeatureView("billed", user, bills, sums, aggregation_interval=hour, batch_schedule=hour)
-service = FeatureService("everything", [spend, latest, billed])
+spend = FeatureView("spend", user, pushes, sums, aggregation_interval=hour, bundle="items")
+latest = FeatureView("latest", user, pushes, [Attribute("cents", Int64)], bundle="items")
+due = {"batch_schedule": hour, "bundle": "items"}
+billed = FeatureView("billed", user, bills, sums, aggregation_interval=hour, **due)
+alone = FeatureView("alone", user, bills, [Attribute("cents", Int64)])
+service = FeatureService("everything", [spend, latest, billed, alone])
 """
 
 

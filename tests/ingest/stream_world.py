@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastserve.ingest.apply import execute, plan_apply
+from fastserve.ingest.putting import destination, get_put
 from fastserve.ingest.stream import IngestSettings, StreamWriter
 from fastserve.plan.keys import split_block_key
 from fastserve.plan.service import plan_workspace
@@ -104,7 +105,7 @@ class StreamWorld:
     def row(self, key: str, view: str = "latest") -> dict[str, Any] | None:
         """Return a row's values."""
         plan = self.plans[view]
-        (found,) = self.bench.with_store(lambda store: store.get_rows(plan.table, [key]))
+        (found,) = self.bench.with_store(lambda store: get_put(store, destination(plan), [key]))
         return None if found is None else decode_row(plan.layout, found)
 
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from fastserve.ingest.apply import execute, plan_apply
 from fastserve.ingest.materialize import MaterializeReport, materialize
+from fastserve.ingest.putting import destination, get_put
 from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.repo import Repo, load_repo
 from fastserve.store.interface import OnlineStore
@@ -85,7 +86,7 @@ class Workbench:
     def rows(self, plan: ViewPlan, keys: Sequence[Sequence[Any]]) -> list[bytes | None]:
         """Read rows by their join keys."""
         texts = [plan.key_text(key) for key in keys]
-        return self.with_store(lambda store: store.get_rows(plan.table, texts))
+        return self.with_store(lambda store: get_put(store, destination(plan), texts))
 
     def row(self, repo: Repo, view: str, *key: Any) -> tuple[int, dict[str, Any]] | None:
         """Return a row's effective time and values, None if there is none."""

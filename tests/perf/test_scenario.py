@@ -12,7 +12,7 @@ from perf.data import service_plan
 from perf.environment import describe_environment
 from perf.scenario import on_redis
 from perf.scenario.command import keep, summarize
-from perf.scenario.definition import SCENARIO_1, SCENARIO_2, SCENARIOS
+from perf.scenario.definition import BUNDLED, SCENARIO_1, SCENARIO_2, SCENARIOS
 from perf.scenario.figures import problems_of, scenario_figures
 from perf.scenario.measure import QUICK, ScenarioOptions, planned_s, run_scenario
 
@@ -41,6 +41,15 @@ def test_scenario_1_has_the_articles_features_by_kind_and_window(service: str, v
     assert len(plan.places) == plan.key_count == views
     found = {days: count * part for days, count in counts.items()}
     assert found == {0: 1_250, 1: 1_000, 7: 1_250, 28: 1_250, 356: 250}
+
+
+@pytest.mark.parametrize("service, views", [("fs1", 50), ("fs2", 5), ("fs3", 10)])
+def test_bundled_the_same_features_are_one_key_a_vector(service: str, views: int) -> None:
+    plan, apart = service_plan(f"{service}_bundled"), service_plan(service)
+
+    assert (plan.key_count, len(plan.places), len(plan.outputs)) == (1, views, len(apart.outputs))
+    assert plan.row_bytes == apart.row_bytes
+    assert set(BUNDLED["scenario1"].shares) == {f"{name}_bundled" for name in SCENARIO_1.shares}
 
 
 def test_shares_are_those_of_a_whole_and_the_keys_those_of_the_article() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -188,3 +189,74 @@ def test_the_text_tells_keys_with_and_without_blocks(streamed: Explanation) -> N
     assert text == (GOLDEN / "streamed.txt").read_text(encoding="utf-8")
     document = json.loads(json.dumps(streamed.to_json()))
     assert (document["keys"], document["stream_keys"], document["streams"][0]["block"]) == (4, 2, "2d")
+
+
+BUNDLED = """
+import fastserve as fs
+
+user = fs.Entity("user", join_keys=fs.Field("user_id", fs.String))
+source = fs.FileSource("source", path="x.csv", timestamp_field="at")
+
+def view(number, features, bundle):
+    made = [fs.Attribute(f"f{n}", fs.Float64) for n in range(features)]
+    return fs.FeatureView(f"v{number:02}", user, source, made, bundle=bundle)
+
+views = [view(number, FEATURES, BUNDLE) for number in range(50)]
+payee = views[0].with_name("payee").with_join_key_map({"user_id": "payee_id"})
+everything = fs.FeatureService("all", features=views)
+few = fs.FeatureService("few", features=[views[0], views[7], payee])
+"""
+
+
+def explained(folder: Path, bundle: str | None, features: int = 10) -> dict[str, Explanation]:
+    text = BUNDLED.replace("BUNDLE", repr(bundle)).replace("FEATURES", str(features))
+    (folder / "features.py").write_text(text)
+    plan = plan_workspace(load_repo(folder))
+    return {name: explain(service) for name, service in plan.services.items()}
+
+
+def test_a_bundle_costs_a_key_and_its_item_and_says_what_it_would_cost_apart(tmp_path: Path) -> None:
+    found = explained(tmp_path, "items")["all"]
+    # 96 bytes a row (16 and ten numbers), and 5 for its attribute's name.
+    assert (found.keys, found.calls, found.read_units) == (1, 1, 1.0)
+    assert found.item_bytes == 25 + 50 * (96 + 5)
+    (cost,) = found.bundles
+    assert (cost.bundle, cost.table, cost.views_read) == ("items", "default.items", 50)
+    assert (cost.read_units, cost.apart_keys, cost.apart_read_units) == (1.0, 50, 25.0)
+    assert (cost.write_units, cost.refresh_units, cost.apart_refresh_units) == (5, 250, 50)
+    # 200 write units at 0.625 are made good by 24 read units at 0.125, 41.7 times.
+    assert cost.pays_from == pytest.approx(200 * 0.625 / (24 * 0.125))
+    assert found.price_per_million_vectors_usd == found.bundled_price_per_million_vectors_usd == 0.125
+    assert found.apart_price_per_million_vectors_usd == 25 * 0.125
+    assert {row.write_units for row in found.rows} == {5}
+    text = explain_text(found)
+    assert "default.items (a bundle, 50 rows of its item)" in text
+    assert "bundle items pays from 42 vectors of a key on between two writes of all its rows" in text
+
+
+def test_views_apart_are_told_what_a_bundle_of_them_would_cost(tmp_path: Path) -> None:
+    apart, bundled = explained(tmp_path, None)["all"], explained(tmp_path, "items")["all"]
+    assert (apart.keys, apart.read_units) == (50, 25.0)
+    (cost,) = apart.bundles
+    assert (cost.bundle, cost.table) == (None, None)
+    assert apart.bundled_price_per_million_vectors_usd == bundled.price_per_million_vectors_usd
+    assert apart.apart_price_per_million_vectors_usd == bundled.apart_price_per_million_vectors_usd
+    assert cost.pays_from == bundled.bundles[0].pays_from
+
+
+def test_who_reads_few_rows_of_an_item_pays_for_all_of_it(tmp_path: Path) -> None:
+    few = explained(tmp_path, "items")["few"]
+    (cost,) = few.bundles
+    assert (cost.views_read, len(cost.views), cost.keys, cost.apart_keys) == (2, 50, 2, 3)
+    assert (few.keys, few.read_units, cost.apart_read_units) == (2, 2.0, 1.5)
+    assert cost.pays_from is None
+    assert "bundle items never pays: its reads cost no less." in explain_text(few)
+
+
+def test_an_item_that_is_too_large_is_told(tmp_path: Path) -> None:
+    found = explained(tmp_path, "items")["few"]
+    (cost,) = found.bundles
+    assert cost.fits
+    large = replace(cost, item_bytes=400_000)
+    text = explain_text(replace(found, bundles=(large,)))
+    assert "bundle items is too large: 400,000 bytes, an item has room for 399,360." in text

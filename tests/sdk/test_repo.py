@@ -434,6 +434,42 @@ def test_sources_of_both_kinds_share_their_names(write: Write) -> None:
     ]
 
 
+def test_views_of_a_bundle_have_one_entity_and_are_cached_alike_and_its_name_is_no_view_s(
+    write: Write,
+) -> None:
+    text = """
+    from datetime import timedelta
+    from fastserve import Attribute, Entity, FeatureView, Field, FileSource, Int64, String
+    user, day = Field("user_id", String), Field("day", Int64)
+    one, other = Entity("one", [user, day]), Entity("other", [day, user])
+    rows = FileSource("rows", "rows.csv")
+    def view(name, entity, **options):
+        return FeatureView(name, entity, rows, [Attribute("age", Int64)], **options)
+    a = view("a", one, bundle="both")
+    b = view("b", one, bundle="both")
+    c = view("c", other, bundle="both")
+    d = view("d", one, bundle="both", cache_ttl=timedelta(minutes=1))
+    e = view("e", one, bundle="a")
+    f = view("f", one, bundle="a")
+    """
+    # Places are those of the call in `view`, where the author writes a view.
+    found = [error.partition(": ")[2] for error in errors_of(write(a=text))]
+    assert found == [
+        (
+            "FeatureView 'c': bundle 'both' (expected the join keys of 'a' in their order, "
+            "user_id: String, day: Int64, got day: Int64, user_id: String)"
+        ),
+        (
+            "FeatureView 'd': bundle 'both' (expected to be cached as 'a' is, for one item is read for both, "
+            "cache_ttl None, stale_ttl None, got cache_ttl 1m, stale_ttl None)"
+        ),
+        (
+            "FeatureView 'e': bundle 'a' (expected a name that no view has, as it names a table, "
+            "got that of the view at a.py:7)"
+        ),
+    ]
+
+
 def test_two_packed_views_cannot_share_a_table(write: Write) -> None:
     views = VIEWS.format(imports="from entities import user").replace(
         '[Attribute("age", Int64)]', '[Attribute("age", Int64)], table="t_1"'

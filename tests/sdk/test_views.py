@@ -254,6 +254,13 @@ WHOLE = "a whole multiple of aggregation_interval 1h"
         ("SHOP, FILES, [AGE], row_format=AttributesFormat('age', 'sk')",
          "partition_key (expected a name that no feature has, got 'age')"),
         ("USER, FILES, [AGE], table='a b'", "table (expected 3 to 255 letters, digits and _ . -, got 'a b')"),
+        ("USER, FILES, [AGE], bundle='a b'",
+         "bundle (expected letters, digits and _, no digit first, at most 120 characters, got 'a b')"),
+        ("USER, FILES, [AGE], bundle='b', table='t_1'",
+         "table (expected none, as the bundle has the table, got 't_1')"),
+        ("USER, FILES, [AGE], bundle='b', row_format=AttributesFormat('pk')",
+         ('row_format (expected "packed", as rows of a bundle share an item, '
+         "got AttributesFormat('pk', None, None))")),
         ("USER, FILES, [AGE], cache_ttl=timedelta(0)", "cache_ttl (expected a timedelta above zero, got 0s)"),
         ("USER, FILES, [AGE], stale_ttl=DAY", "stale_ttl (expected none without a cache_ttl, got 1d)"),
         ("USER, FILES, [AGE], cache_ttl=DAY, stale_ttl=HOUR",

@@ -10,16 +10,10 @@ from __future__ import annotations
 import json
 
 from fastserve.api.openapi_types import examples
-from fastserve.plan.explain import (
-    ASSUMED_KEY_BYTES,
-    ASSUMED_VARIABLE_BYTES,
-    PRICE_OF,
-    Explanation,
-    ReadCost,
-    RowCost,
-)
+from fastserve.plan.explain import PRICE_OF, Explanation, ReadCost, RowCost
 from fastserve.plan.explain_windows import WindowCost
 from fastserve.plan.service import ServicePlan
+from fastserve.plan.sizes import ASSUMED_KEY_BYTES, ASSUMED_VARIABLE_BYTES
 from fastserve.sdk.types import Array, Field, Map, Struct
 from fastserve.server.console.html import Child, Html, join, tag
 from fastserve.server.console.layout import (
@@ -283,7 +277,7 @@ def _rows(cost: Explanation) -> Html:
             row.features,
             size_text(row.row_bytes),
             size_text(row.item_bytes),
-            f"{row.read_units:g}",
+            f"{row.read_units:g}" if row.bundle is None else f"in {row.bundle}",
             row.write_units,
             _validity(row),
         ]

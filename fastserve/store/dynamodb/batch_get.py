@@ -10,6 +10,8 @@ Invariants
    the whole answer invalid.
 3. Tables that are pushed to are read consistently, all others as the call is told. Of tables of blocks only
    key and row are asked for: what the writer keeps beside them is for it alone.
+4. An item of a bundle gives each of its group's rows out of the row's own attribute; an attribute that lacks
+   is an absent row, whatever else is in the item.
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ class BatchGetCodec:
 
     def _end_of(self, group: ReadGroup, table: str) -> bytes:
         end = b"]"
+        if group.projected:
+            end += _projection(group.attributes)
         if is_projected(group, table):
             end += PROJECTED
         if self._consistent or group.pushed:
@@ -99,7 +103,9 @@ class BatchGetCodec:
             responses = document["Responses"]
             for by_key in by_group.values():
                 group = next(iter(by_key.values())).group
-                if group.own_items:
+                if group.attributes:
+                    _fill_bundled(responses, group, by_key)
+                elif group.own_items:
                     _fill_rows(responses, group.tables, by_key)
                 else:
                     _fill_items(responses, group, by_key)
@@ -121,6 +127,28 @@ def _fill_rows(responses: dict[str, Any], tables: Sequence[str], by_key: dict[st
                 rows[slot] = item["v"]["B"]
             except KeyError:
                 rows[slot] = NOT_A_ROW
+
+
+def _projection(attributes: Sequence[str]) -> bytes:
+    """Return what asks for the key and these attributes alone."""
+    names = {f"#{number}": attribute for number, attribute in enumerate(attributes)}
+    expression = orjson.dumps(",".join(["k", *names]))
+    return b',"ProjectionExpression":%b,"ExpressionAttributeNames":%b' % (expression, orjson.dumps(names))
+
+
+def _fill_bundled(responses: dict[str, Any], group: ReadGroup, by_key: dict[str, KeyRead]) -> None:
+    names = group.attributes
+    for read in by_key.values():
+        read.rows = [None] * len(names)
+    for item in responses.get(group.tables[0], ()):
+        read = by_key[item["k"]["S"]]
+        get = item.get
+        try:
+            read.rows = [None if (value := get(name)) is None else value["B"] for name in names]
+        except KeyError:
+            read.rows = [
+                None if (value := get(name)) is None else value.get("B", NOT_A_ROW) for name in names
+            ]
 
 
 def _fill_items(responses: dict[str, Any], group: ReadGroup, by_key: dict[str, KeyRead]) -> None:

@@ -86,7 +86,7 @@ class ConditionalWriter:
                 )
         for key, _ in rows:
             row_key(table, key)  # wrong keys are found before the first call
-        await several(lambda one: self._put_newest(table, one, timeout_s), _newest(rows).items())
+        await several(lambda one: self._put_newest(table, one, timeout_s), newest_rows(rows).items())
 
     async def _put_newest(self, table: str, one: tuple[str, bytes], timeout_s: float | None) -> None:
         key, row = one
@@ -164,7 +164,7 @@ class ConditionalWriter:
             asked["ExclusiveStartKey"] = document["LastEvaluatedKey"]
 
 
-def _newest(rows: Sequence[tuple[str, bytes]]) -> dict[str, bytes]:
+def newest_rows(rows: Sequence[tuple[str, bytes]]) -> dict[str, bytes]:
     """Return the row of each key that stays: calls for one key must not overtake one another."""
     newest: dict[str, bytes] = {}
     for key, row in rows:

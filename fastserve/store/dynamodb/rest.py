@@ -20,6 +20,7 @@ from fastserve.plan.keys import key_json
 from fastserve.serving.coalescer import KeyRead
 
 Row = str | bytes | None
+PROJECTION = ("ProjectionExpression", "ExpressionAttributeNames")
 
 
 class Rest:
@@ -48,8 +49,9 @@ class Rest:
                 entries[table] = {"Keys": entry["Keys"]}
                 if is_consistent:
                     entries[table]["ConsistentRead"] = True
-                if "ProjectionExpression" in entry:
-                    entries[table]["ProjectionExpression"] = entry["ProjectionExpression"]
+                for name in PROJECTION:
+                    if name in entry:
+                        entries[table][name] = entry[name]
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 "DynamoDB: expected UnprocessedKeys to be among the keys asked for, got others",

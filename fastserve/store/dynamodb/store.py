@@ -16,6 +16,7 @@ from fastserve.errors import StoreError
 from fastserve.store.counts import StoreCounts
 from fastserve.store.dynamodb.admin import TableAdmin
 from fastserve.store.dynamodb.breaker import Breaker
+from fastserve.store.dynamodb.bundled import BundleWriter
 from fastserve.store.dynamodb.call import Caller
 from fastserve.store.dynamodb.conditional import ConditionalWriter
 from fastserve.store.dynamodb.credentials import CredentialSource, find_keys, open_source
@@ -95,6 +96,7 @@ class DynamoDBStore:
         self._hedges = hedges
         self._writer = Writer(caller)
         self._conditional = ConditionalWriter(caller, self._writer)
+        self._bundled = BundleWriter(caller)
         self._specs: dict[str, TableSpec] = {}
         self._open = True
 
@@ -163,6 +165,29 @@ class DynamoDBStore:
         """See `OnlineStore`. A call for each row: the service has no condition for batches."""
         await self._ready()
         await self._conditional.put_newest(table, rows, timeout_s)
+
+    async def put_bundled(
+        self,
+        table: str,
+        attribute: str,
+        rows: Sequence[tuple[str, bytes]],
+        *,
+        newest: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[str]:
+        """See `OnlineStore`. A call for each row: the service has no updates in batches."""
+        await self._ready()
+        return await self._bundled.put(table, attribute, rows, newest=newest, timeout_s=timeout_s)
+
+    async def get_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> list[bytes | None]:
+        """See `OnlineStore`."""
+        await self._ready()
+        return await self._writer.get_bundled(table, attribute, keys)
+
+    async def delete_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> None:
+        """See `OnlineStore`."""
+        await self._ready()
+        await self._bundled.delete(table, attribute, keys)
 
     async def scan_rows(
         self, table: str, part: int = 0, parts: int = 1

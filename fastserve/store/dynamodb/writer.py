@@ -72,6 +72,17 @@ class Writer:
         await self._read(table, [row_key(table, key) for key in dict.fromkeys(keys)], take)
         return [rows.get(key) for key in keys]
 
+    async def get_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> list[bytes | None]:
+        """Read packed rows out of an attribute; see `OnlineStore.get_bundled`."""
+        rows: dict[str, bytes] = {}
+
+        def take(item: dict[str, Any]) -> None:
+            if attribute in item:
+                rows[item["k"]["S"]] = b64decode(item[attribute]["B"], validate=True)
+
+        await self._read(table, [row_key(table, key) for key in dict.fromkeys(keys)], take)
+        return [rows.get(key) for key in keys]
+
     async def get_versioned(self, table: str, keys: Sequence[str]) -> list[VersionedRow | None]:
         """Read packed rows with their versions; see `OnlineStore.get_versioned`."""
         rows: dict[str, VersionedRow] = {}
@@ -248,15 +259,17 @@ def _slices(whole: Sequence[Argument], length: int) -> Iterator[Sequence[Argumen
     return (whole[start : start + length] for start in range(0, len(whole), length))
 
 
-async def several(work: Callable[[Argument], Awaitable[None]], parts: Iterable[Argument]) -> None:
-    """Do ``work`` on all parts, `CALLS_IN_FLIGHT` at a time; the first error ends the others."""
+async def several(
+    work: Callable[[Argument], Awaitable[None]], parts: Iterable[Argument], at_once: int = CALLS_IN_FLIGHT
+) -> None:
+    """Do ``work`` on all parts, ``at_once`` at a time; the first error ends the others."""
     remaining = iter(parts)
 
     async def one_after_the_other() -> None:
         for part in remaining:
             await work(part)
 
-    lanes = [asyncio.create_task(one_after_the_other()) for _ in range(CALLS_IN_FLIGHT)]
+    lanes = [asyncio.create_task(one_after_the_other()) for _ in range(at_once)]
     try:
         await asyncio.gather(*lanes)
     finally:

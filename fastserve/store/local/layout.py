@@ -124,9 +124,14 @@ def encode_value(raw_key: bytes, row: bytes, header: bytes = NEVER) -> bytes:
         StoreError: the row is longer than every store can keep.
     """
     check_row(row)
+    return framed(raw_key, row, header)
+
+
+def framed(raw_key: bytes, content: bytes, header: bytes = NEVER) -> bytes:
+    """Return what is kept at `row_key`, whatever its length."""
     if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
-        return header + row
-    return b"".join((header, len(raw_key).to_bytes(KEY_LENGTH_BYTES, "big"), raw_key, row))
+        return header + content
+    return b"".join((header, len(raw_key).to_bytes(KEY_LENGTH_BYTES, "big"), raw_key, content))
 
 
 def decode_value(raw_key: bytes, value: bytes | None) -> bytes | None:

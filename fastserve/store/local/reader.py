@@ -20,6 +20,7 @@ from fastserve.errors import FastserveError, StoreError, shown
 from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
 from fastserve.store.interface import Settle
+from fastserve.store.local import bundled
 from fastserve.store.local.catalogue import Catalogue
 from fastserve.store.local.environment import LocalEnvironment, Transaction
 from fastserve.store.local.layout import (
@@ -36,7 +37,7 @@ MAX_KEYS = 500
 class LocalReader:
     """A `serving.coalescer.Reader` over a local environment."""
 
-    __slots__ = ("_catalogue", "_environment", "_groups", "_settle", "closed", "max_keys")
+    __slots__ = ("_catalogue", "_directories", "_environment", "_groups", "_settle", "closed", "max_keys")
 
     def __init__(self, environment: LocalEnvironment, catalogue: Catalogue, settle: Settle) -> None:
         self.max_keys: int = MAX_KEYS
@@ -45,6 +46,7 @@ class LocalReader:
         self._catalogue = catalogue
         self._settle = settle
         self._groups: dict[int, tuple[ReadGroup, tuple[bytes, ...]]] = {}
+        self._directories = bundled.Directories()
 
     def fetch(self, reads: Sequence[KeyRead]) -> None:
         """Read all keys of ``reads`` and settle each before returning."""
@@ -75,7 +77,9 @@ class LocalReader:
                 problem = f"key: expected text without lone surrogates, got {shown(read.key)}"
                 read.error = self._named(problem)
                 continue
-            if len(raw_key) <= MAX_PLAIN_KEY_BYTES:
+            if group.attributes:
+                self._cut(read, decode_value(raw_key, get(row_key(numbers[0], raw_key))))
+            elif len(raw_key) <= MAX_PLAIN_KEY_BYTES:
                 read.rows = [
                     None if (value := get(number + raw_key)) is None else value[HEADER_BYTES:]
                     for number in numbers
@@ -91,6 +95,13 @@ class LocalReader:
         if known is None or known[0] is not group:  # plans are compiled anew while readers live
             known = self._groups[group.index] = (group, self._catalogue.group_numbers(transaction, group))
         return known[1]
+
+    def _cut(self, read: KeyRead, body: bytes | None) -> None:
+        """Cut a bundle's item into its rows."""
+        try:
+            read.rows = self._directories.rows(read.group.attributes, body)
+        except StoreError as error:
+            read.error = self._named(f"table {read.group.tables[0]}: {error}")
 
     def _decode_items(self, read: KeyRead) -> None:
         """Turn stored items into what DynamoDB's answer would hold for them."""

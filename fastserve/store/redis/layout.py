@@ -2,6 +2,8 @@ r"""How tables and rows lie in Redis: keys and values as bytes. Pure: no Redis, 
 
     TABLE:table        a table: its key attributes, JSON
     TABLE{KEY}         a row, as it stands; an item of the attributes format, as `store.items` has it
+                       of a bundle a hash: a row in each field, named by its attribute; and, of rows of which
+                       the newest stays, the effective time (8 bytes) in a field with ``:e`` behind the name
     TABLE{KEY}#        what belongs to the row, a *note*: absent for a row that was just put
 
 A note is ``V``, version and time of expiry in seconds (8 bytes each, big-endian) and ids, for a row with a

@@ -11,7 +11,8 @@ the error that befell its own tables and key.
 4. Nothing is remembered about a key: the next fetch asks again.
 
 In a cluster the tables of one read share a slot (`layout`), so each read is an MGET of its own, and all those
-for one node go out together.
+for one node go out together. A bundle's item is a hash, and each read of one an HMGET of its own; those of a
+batch go out together, behind its MGET.
 """
 
 from __future__ import annotations
@@ -50,13 +51,19 @@ Describe: TypeAlias = Callable[[Sequence[str]], Awaitable[dict[str, TableSpec | 
 
 
 class GroupKeys:
-    """The keys of a read group's tables as parts of a command; what isn't the entity key is made once."""
+    """The keys of a read group's tables as parts of a command; what isn't the entity key is made once.
 
-    __slots__ = ("_between", "_tables", "group", "size")
+    A bundle's item is a hash, whose fields are asked for by a command of its own.
+    """
+
+    __slots__ = ("_between", "_fields", "_tables", "group", "is_bundle", "size")
 
     def __init__(self, group: ReadGroup) -> None:
         self.group = group
         self.size = len(group.tables)
+        self.is_bundle = bool(group.attributes)
+        fields = [attribute.encode() for attribute in group.attributes]
+        self._fields = b"".join(b"$%d\r\n%b\r\n" % (len(field), field) for field in fields)
         self._tables = [table.encode() for table in group.tables]
         self._between: dict[int, list[bytes]] = {}
 
@@ -68,6 +75,13 @@ class GroupKeys:
             if len(self._between) < MAX_KNOWN_LENGTHS:
                 self._between[len(stored_key)] = between
         return stored_key.join(between)
+
+    def command(self, stored_key: bytes) -> bytes:
+        """Return the command that reads this group's rows of one key, and nothing else."""
+        keys = self.parts(stored_key)
+        if self.is_bundle:
+            return b"*%d\r\n$5\r\nHMGET\r\n%b%b" % (len(self.group.attributes) + 2, keys, self._fields)
+        return b"*%d\r\n$4\r\nMGET\r\n%b" % (self.size + 1, keys)
 
     def _make(self, length: int) -> list[bytes]:
         heads = [b"$%d\r\n%b{" % (len(table) + length + 2, table) for table in self._tables]
@@ -145,6 +159,7 @@ class RedisReader:
         unknown: list[KeyRead] = []
         refused: list[KeyRead] = []
         parts: dict[Node, tuple[list[bytes], list[KeyRead]]] = {}
+        commands: dict[Node, tuple[list[bytes], list[KeyRead]]] = {}
         keys = 0
         for read in reads:
             group = known.get(read.group.index)
@@ -157,22 +172,26 @@ class RedisReader:
                 read.error = StoreError(f"key: expected text without lone surrogates, got {shown(read.key)}")
                 refused.append(read)
                 continue
-            keys += group.size
+            if slots is None and not group.is_bundle:
+                keys += group.size
+                if not parts:
+                    parts[nodes.first] = ([], [])
+                payload, sent = parts[nodes.first]
+                payload.append(group.parts(stored_key))
+                sent.append(read)
+                continue
             node = nodes.first if slots is None else slots[slot_of(stored_key)]
-            if node not in parts:
-                parts[node] = ([], [])
-            payload, sent = parts[node]
-            if slots is not None:
-                payload.append(b"*%d\r\n$4\r\nMGET\r\n" % (group.size + 1))
-            payload.append(group.parts(stored_key))
+            if node not in commands:
+                commands[node] = ([], [])
+            payload, sent = commands[node]
+            payload.append(group.command(stored_key))
             sent.append(read)
         for node, (payload, sent) in parts.items():
+            payload.insert(0, b"*%d\r\n$4\r\nMGET\r\n" % (keys + 1))
+            self._call(node, b"".join(payload), 1, sent, Attempt(self, node, sent, before).on_joined)
+        for node, (payload, sent) in commands.items():
             attempt = Attempt(self, node, sent, before)
-            if slots is None:
-                payload.insert(0, b"*%d\r\n$4\r\nMGET\r\n" % (keys + 1))
-                self._call(node, b"".join(payload), 1, sent, attempt.on_joined)
-            else:
-                self._call(node, b"".join(payload), len(sent), sent, attempt.on_replies)
+            self._call(node, b"".join(payload), len(sent), sent, attempt.on_replies)
         if unknown:
             self._learn_soon(unknown)
         if refused:
@@ -365,8 +384,8 @@ class RedisReader:
             return
         node = self._nodes.at((failure.address[0] or attempt.node.address[0], failure.address[1]))
         following.node = node
-        payload = b"%b*%d\r\n$4\r\nMGET\r\n" % (ASKING, group.size + 1)
-        self._call(node, payload + group.parts(stored(read.key.encode())), 2, [read], following.on_asked)
+        payload = ASKING + group.command(stored(read.key.encode()))
+        self._call(node, payload, 2, [read], following.on_asked)
 
     def _fail(self, reads: Sequence[KeyRead], failure: Failure | StoreError) -> None:
         if not reads:

@@ -4,7 +4,7 @@ They are sent with their text (EVAL), which Redis compiles once; a server that w
 that took over, needs no other call first. Of one call all keys lie in one slot.
 
 Invariants
-1. KEYS come in pairs: a row's key and its note's.
+1. KEYS come in pairs: a row's key and its note's; those of bundles' items come alone.
 2. A script run twice leaves what it leaves run once: calls whose answer was lost are sent again.
 3. No number is compared that a double can't hold: versions are bytes, times two halves of 32 bits.
 """
@@ -60,4 +60,41 @@ return 1
 """ARGV: the row, its note, the version before it, the time of expiry (decimal, 0: never), the version 0.
 
 Gives 1 if the row is written, else what is there: row and note, nil for what isn't.
+"""
+
+PUT_BUNDLED = b"""
+local attribute, mark, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local time, full = attribute .. mark, {}
+for i = 1, #KEYS do
+  local item, row = KEYS[i], ARGV[4 + i]
+  local kept = ARGV[4] == '1' and redis.call('HGET', item, time)
+  local later = true
+  if kept then
+    local low, high = struct.unpack('<I4i4', row, 9)
+    local kept_low, kept_high = struct.unpack('<I4i4', kept, 1)
+    later = high > kept_high or (high == kept_high and low >= kept_low)
+  end
+  if later then
+    local size = #attribute + #row
+    for _, name in ipairs(redis.call('HKEYS', item)) do
+      if name ~= attribute and string.sub(name, -#mark) ~= mark then
+        size = size + #name + redis.call('HSTRLEN', item, name)
+      end
+    end
+    if size > most then
+      full[#full + 1] = i
+    else
+      redis.call('HSET', item, attribute, row)
+      if ARGV[4] == '1' then
+        redis.call('HSET', item, time, string.sub(row, 9, 16))
+      else
+        redis.call('HDEL', item, time)
+      end
+    end
+  end
+end
+return full
+"""
+"""KEYS: items. ARGV: the attribute, `TIME_MARK`, how many bytes rows and names may have, 1 or 0 for whether
+the newest stays, and a row for each item. Gives the numbers, from 1, of those that have no room.
 """

@@ -20,7 +20,15 @@ from typing import Any
 from fastserve.errors import StoreError, shown
 from fastserve.plan.reads import PACKED_KEY
 from fastserve.store.counts import StoreCounts
-from fastserve.store.interface import AttributeValue, Item, Settle, TableSpec, VersionedRow
+from fastserve.store.interface import (
+    MAX_ROW_BYTES,
+    TIME_MARK,
+    AttributeValue,
+    Item,
+    Settle,
+    TableSpec,
+    VersionedRow,
+)
 from fastserve.store.items import decode_item, encode_item, key_text
 from fastserve.store.limits import (
     MAX_ITEM_KEY_BYTES,
@@ -44,6 +52,8 @@ from fastserve.wire.retry import RetryBudget
 CALL_TIMEOUT_S = 0.5
 READ_KEYS = 200
 WRITE_ROWS = 200
+BUNDLED_ROWS = 25
+"""For each the script asks how long the rows beside it are."""
 WRITE_BYTES = 1024 * 1024
 """A script keeps the server busy for a millisecond or two."""
 
@@ -137,11 +147,7 @@ class RedisStore:
     async def put_rows(self, table: str, rows: Sequence[tuple[str, bytes]]) -> None:
         """See `OnlineStore`."""
         await self._require_packed(table)
-        with _naming(table):
-            placed = {self._place(table, encode_key(key)): row for key, row in rows}
-            for row in placed.values():
-                check_row(row)
-        await self._put(table, scripts.PUT, placed)
+        await self._put(table, scripts.PUT, self._last(table, rows))
 
     async def get_rows(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
         """See `OnlineStore`."""
@@ -193,18 +199,57 @@ class RedisStore:
     ) -> None:
         """See `OnlineStore`."""
         await self._require_packed(table)
-        placed: dict[bytes, bytes] = {}
-        with _naming(table):
-            for key, row in rows:
-                check_timed(row)
-                check_row(row)
-                place = self._place(table, encode_key(key))
-                there = placed.get(place)
-                if there is None or _time_of(there) <= _time_of(row):
-                    placed[place] = row
+        placed = self._newest(table, rows)
         await self._put(
             table, scripts.PUT_NEWEST, placed, timeout_s=TIMEOUT_S if timeout_s is None else timeout_s
         )
+
+    async def put_bundled(
+        self,
+        table: str,
+        attribute: str,
+        rows: Sequence[tuple[str, bytes]],
+        *,
+        newest: bool = False,
+        timeout_s: float | None = None,
+    ) -> list[str]:
+        """See `OnlineStore`."""
+        await self._require_packed(table)
+        placed = self._newest(table, rows) if newest else self._last(table, rows)
+        arguments = (attribute.encode(), TIME_MARK.encode(), MAX_ROW_BYTES, int(newest))
+        full: list[bytes] = []
+        for part in _row_slices(placed.items(), BUNDLED_ROWS):
+            calls = [[one] for one in part] if self._cluster else [part]
+            commands: list[Command] = [
+                ("EVAL", scripts.PUT_BUNDLED, len(call), *dict(call), *arguments, *dict(call).values())
+                for call in calls
+            ]
+            answers = await self._control.run_all(
+                _what(table), commands, timeout_s=TIMEOUT_S if timeout_s is None else timeout_s
+            )
+            for call, answer in zip(calls, answers, strict=True):
+                full += [call[number - 1][0] for number in answer]
+        return [layout.raw_key_of(table.encode(), place).decode() for place in full]
+
+    async def get_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> list[bytes | None]:
+        """See `OnlineStore`."""
+        await self._require_packed(table)
+        with _naming(table):
+            places = [self._place(table, encode_key(key)) for key in keys]
+        found: list[bytes | None] = []
+        for part in _slices(places, READ_KEYS):
+            commands: list[Command] = [("HGET", place, attribute) for place in part]
+            found += await self._control.run_all(_what(table), commands)
+        return found
+
+    async def delete_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> None:
+        """See `OnlineStore`; Redis lets go of a hash with its last field."""
+        await self._require_packed(table)
+        with _naming(table):
+            places = list(dict.fromkeys(self._place(table, encode_key(key)) for key in keys))
+        for part in _slices(places, WRITE_ROWS):
+            commands: list[Command] = [("HDEL", place, attribute, attribute + TIME_MARK) for place in part]
+            await self._control.run_all(_what(table), commands)
 
     async def scan_rows(
         self, table: str, part: int = 0, parts: int = 1
@@ -268,6 +313,26 @@ class RedisStore:
         await self._control.close()
 
     # Inside.
+
+    def _last(self, table: str, rows: Sequence[tuple[str, bytes]]) -> dict[bytes, bytes]:
+        """Return the last row of each key, by its place; all are checked."""
+        with _naming(table):
+            for _, row in rows:
+                check_row(row)
+            return {self._place(table, encode_key(key)): row for key, row in rows}
+
+    def _newest(self, table: str, rows: Sequence[tuple[str, bytes]]) -> dict[bytes, bytes]:
+        """Return the newest row of each key, by its place; all are checked."""
+        placed: dict[bytes, bytes] = {}
+        with _naming(table):
+            for key, row in rows:
+                check_timed(row)
+                check_row(row)
+                place = self._place(table, encode_key(key))
+                there = placed.get(place)
+                if there is None or _time_of(there) <= _time_of(row):
+                    placed[place] = row
+        return placed
 
     async def _put(
         self, table: str, script: bytes, placed: Mapping[bytes, bytes], *, timeout_s: float = TIMEOUT_S
@@ -339,14 +404,16 @@ def _slices(whole: Sequence[bytes], length: int) -> Iterator[Sequence[bytes]]:
         yield whole[start : start + length]
 
 
-def _row_slices(rows: Iterable[tuple[bytes, bytes]]) -> Iterator[list[tuple[bytes, bytes]]]:
-    """Cut rows into slices of at most `WRITE_ROWS` rows and about `WRITE_BYTES`."""
+def _row_slices(
+    rows: Iterable[tuple[bytes, bytes]], most: int = WRITE_ROWS
+) -> Iterator[list[tuple[bytes, bytes]]]:
+    """Cut rows into slices of at most so many rows and about `WRITE_BYTES`."""
     part: list[tuple[bytes, bytes]] = []
     size = 0
     for place, row in rows:
         part.append((place, row))
         size += len(row)
-        if size >= WRITE_BYTES or len(part) >= WRITE_ROWS:
+        if size >= WRITE_BYTES or len(part) >= most:
             yield part
             part, size = [], 0
     if part:

@@ -5,7 +5,7 @@ This file defines nothing itself.
 Three of four views are aggregates: sums over 1, 7, 28 and 356 days, 1,000 to 1,250 to 1,250 to 250 of them
 as in the article. With a tail hop of a day and a horizon of two, a stored row has a core and two tails for
 each sum (two tails for the day's), so about three numbers a feature. Every service has views and tables of
-its own: nothing is shared that a lone service would not share.
+its own: nothing is shared that a lone service would not share. With a ``bundle`` its views share an item.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WINDOW_SHARES = {1: 4 / 15, 7: 1 / 3, 28: 1 / 3, 356: 1 / 15}
 HOP = timedelta(days=1)
 
 
-def lookup_view(name: str, features: int) -> FeatureView:
+def lookup_view(name: str, features: int, bundle: str | None = None) -> FeatureView:
     """Make a view of float64 look-ups."""
     return FeatureView(
         name,
@@ -39,15 +39,16 @@ def lookup_view(name: str, features: int) -> FeatureView:
         source=FileSource(f"{name}_rows", f"{name}.parquet", timestamp_field="at"),
         features=[Attribute(f"f{number:03d}", Float64) for number in range(features)],
         timestamp_field="at",
+        bundle=bundle,
     )
 
 
-def aggregate_view(name: str, features: int) -> FeatureView:
+def aggregate_view(name: str, features: int, bundle: str | None = None) -> FeatureView:
     """Make a view of sums over the article's windows."""
-    return _sums_view(name, _columns_by_window(features))
+    return _sums_view(name, _columns_by_window(features), bundle)
 
 
-def _sums_view(name: str, columns_by_window: dict[int, int]) -> FeatureView:
+def _sums_view(name: str, columns_by_window: dict[int, int], bundle: str | None) -> FeatureView:
     return FeatureView(
         name,
         entities=[user],
@@ -59,10 +60,11 @@ def _sums_view(name: str, columns_by_window: dict[int, int]) -> FeatureView:
         ],
         aggregation_interval=timedelta(hours=1),
         timestamp_field="at",
+        bundle=bundle,
     )
 
 
-def article_service(name: str, views: int, features: int) -> FeatureService:
+def article_service(name: str, views: int, features: int, bundle: str | None = None) -> FeatureService:
     """Make a service with the article's counts, to one: a quarter look-ups, the rest by window.
 
     Of 5,000: 1,250 look-ups, 1,000 sums over a day, 1,250 each over 7 and 28 days, 250 over 356.
@@ -72,26 +74,28 @@ def article_service(name: str, views: int, features: int) -> FeatureService:
     sums = features * 3 // 4
     counts = {days: round(sums * share) for days, share in WINDOW_SHARES.items()}
     made = [
-        lookup_view(f"{name}_v{number:02d}", part)
+        lookup_view(f"{name}_v{number:02d}", part, bundle)
         for number, part in enumerate(_parts(features - sums, lookups))
     ]
     by_window = {days: _parts(count, aggregates) for days, count in counts.items()}
     made += [
         _sums_view(
-            f"{name}_v{lookups + number:02d}", {days: part[number] for days, part in by_window.items()}
+            f"{name}_v{lookups + number:02d}",
+            {days: part[number] for days, part in by_window.items()},
+            bundle,
         )
         for number in range(aggregates)
     ]
     return FeatureService(name, features=made)
 
 
-def service_of(name: str, views: int, features: int) -> FeatureService:
+def service_of(name: str, views: int, features: int, bundle: str | None = None) -> FeatureService:
     """Make a service of that many views: a quarter look-ups, rounded, and at least one."""
     lookups = max(1, round(views / 4))
     made = [
-        lookup_view(f"{name}_v{number:02d}", features)
+        lookup_view(f"{name}_v{number:02d}", features, bundle)
         if number < lookups
-        else aggregate_view(f"{name}_v{number:02d}", features)
+        else aggregate_view(f"{name}_v{number:02d}", features, bundle)
         for number in range(views)
     ]
     return FeatureService(name, features=made)
