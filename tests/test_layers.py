@@ -18,6 +18,7 @@ PACKAGE = "fastserve"
 
 # A layer imports itself and what stands before it.
 LAYERS = (
+    "compiled",
     "errors",
     "config",
     "sdk",
@@ -51,6 +52,7 @@ IMPURE = frozenset(
 )
 # Beyond that, what keeps importing definitions light, and each room to its own tools.
 BARRED = {
+    "compiled": IMPURE | {"numpy"},
     "errors": IMPURE | {"numpy"},
     "config": IMPURE | {"numpy"},
     "sdk": IMPURE | {"numpy", "uvloop", "httptools", "duckdb", "pyarrow", "orjson"},

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from fastserve.compiled import mypyc_attr
 from fastserve.errors import InvariantError
 from fastserve.plan.keys import block_key, ordinary_key
 from fastserve.plan.service import Read, ServicePlan
@@ -172,6 +173,7 @@ class BlockClock:
         self.end_ns = min(floor_to(now_ns, length_ns) + length_ns for length_ns in self._lengths_ns)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class VectorRequest:
     """The reads of one request: ``lines`` vectors of one service.
 
@@ -195,6 +197,7 @@ class VectorRequest:
         "waiting",
         "zero_counts",
     )
+    __deletable__ = ("owner",)  # which the compiled build wants to know
 
     def __init__(
         self,
