@@ -17,7 +17,7 @@ DYNOXIDE := .tools/dynoxide/dynoxide
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format type check lock upgrade wheel sbom docs perf perf-smoke perf-scenarios perf-compare \
-	perf-check tools clean
+	perf-check schemathesis tools clean
 
 help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,8 @@ docs: $(VENV)/.installed  ## Make the pages that are made from code
 	pathlib.Path("docs/settings.md").write_text(settings_markdown(), encoding="utf-8")'
 	$(BIN)/python -c 'import pathlib; from fastserve.server.metrics_table import metrics_markdown; \
 	pathlib.Path("docs/metrics.md").write_text(metrics_markdown(), encoding="utf-8")'
+	$(BIN)/python -c 'import pathlib; from docs.make_reference import reference_markdown; \
+	pathlib.Path("docs/reference.md").write_text(reference_markdown(), encoding="utf-8")'
 
 # Versions that satisfy pyproject.toml stay as they are; `make upgrade` asks for the newest ones. Needs uv.
 lock:  ## Make the lock files from pyproject.toml
@@ -117,6 +119,9 @@ perf-compare: $(VENV)/.installed-dev  ## Measure the SDK, FastAPI and Feast besi
 perf-check: $(VENV)/.installed-dev  ## Say what got slower since BASE=commit, by instructions (needs valgrind)
 	@test -n "$(BASE)" || { echo "BASE: expected a commit, as in make perf-check BASE=main"; exit 2; }
 	$(BIN)/python -m perf.micro.check $(BASE) $(PERF_ARGS)
+
+schemathesis: $(VENV)/.installed-dev  ## Hold the server against its own OpenAPI document (installs schemathesis in .tools)
+	$(BIN)/python -m perf.schemathesis $(PERF_ARGS)
 
 clean:  ## Remove everything made here, the demo's store included
 	rm -rf $(VENV) .tools .fastserve build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

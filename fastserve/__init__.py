@@ -9,6 +9,7 @@ from __future__ import annotations
 from fastserve.errors import DefinitionError, DefinitionErrors, FastserveError
 from fastserve.sdk.calculation import Calculation
 from fastserve.sdk.entity import Entity
+from fastserve.sdk.feast_format import FeastFormat
 from fastserve.sdk.features import Aggregate, Attribute
 from fastserve.sdk.functions import (
     AggregateFunction,
@@ -23,7 +24,7 @@ from fastserve.sdk.on_demand import OnDemandFeatureView, RequestContext, on_dema
 from fastserve.sdk.reference import FeatureViewReference, OnDemandReference
 from fastserve.sdk.row_format import AttributesFormat
 from fastserve.sdk.service import FeatureService
-from fastserve.sdk.sources import FileSource, PushSource, RequestSource
+from fastserve.sdk.sources import ExternalSource, FileSource, PushSource, RequestSource
 from fastserve.sdk.types import (
     Array,
     Bool,
@@ -54,7 +55,9 @@ __all__ = [
     "DefinitionError",
     "DefinitionErrors",
     "Entity",
+    "ExternalSource",
     "FastserveError",
+    "FeastFormat",
     "FeatureService",
     "FeatureView",
     "FeatureViewReference",

@@ -20,6 +20,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from fastserve.errors import DefinitionError, InvariantError, shown
@@ -28,12 +29,14 @@ VARIABLE_PREFIX = "FASTSERVE_"
 CONFIG_VARIABLE = "FASTSERVE_CONFIG"  # names the file, as --config does
 DEFAULT_FILE = "fastserve.toml"
 SERVER_TABLE = "server"
-# Beside the server's table the file may name the workspace of the feature repo that it lies in.
-TOP_LEVEL_KEYS = (SERVER_TABLE, "workspace")
+STORES = "stores"  # the setting, and the file's table of named stores
+# Beside these tables the file may name the workspace of the feature repo that it lies in.
+TOP_LEVEL_KEYS = (SERVER_TABLE, STORES, "workspace")
 
 KIB = 1024
 MIB = 1024 * KIB
 _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
+_SHARE = re.compile(r"0(\.[0-9]{1,9})?|1(\.0{1,9})?", re.ASCII)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 # What Kubernetes puts into every pod beside a service named `fastserve`; its `FASTSERVE_PORT=tcp://10.0.0.7:80`
 # would be taken for the port to listen on.
@@ -42,6 +45,7 @@ _SERVICE_LINK = re.compile(
 )
 LINKED = ("port", "admin_port")  # beside services named `fastserve` and `fastserve-admin`
 _SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://")
+_NAMED_URL = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,119})=(\S+)", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _T = TypeVar("_T")
 
@@ -69,6 +73,22 @@ def _whole(minimum: int, maximum: int) -> Kind:
         return value
 
     return Kind(f"a whole number from {minimum} to {maximum}", from_text, from_toml)
+
+
+def _share() -> Kind:
+    """Return the kind of shares, of decimals in [0, 1]."""
+
+    def from_text(text: str) -> float:
+        if _SHARE.fullmatch(text) is None:  # ``float`` would take nan, 1e-3 and blanks
+            raise ValueError
+        return float(text)
+
+    def from_toml(value: object) -> float:
+        if type(value) not in {int, float} or not 0 <= value <= 1:  # type: ignore[operator]
+            raise ValueError
+        return float(value)  # type: ignore[arg-type]
+
+    return Kind("a number from 0 to 1", from_text, from_toml)
 
 
 def _text() -> Kind:
@@ -123,9 +143,34 @@ def _string_of(from_text: Callable[[str], _T]) -> Callable[[object], _T]:
     return from_toml
 
 
+def _named_urls() -> Kind:
+    """Return the kind of stores by name: as text separated by blanks, in the file a table of texts."""
+
+    def from_text(text: str) -> Mapping[str, str]:
+        named: dict[str, str] = {}
+        for part in text.split():
+            match = _NAMED_URL.fullmatch(part)
+            if match is None or match[1] in named:
+                raise ValueError
+            named[match[1]] = match[2]
+        return named
+
+    def from_toml(value: object) -> Mapping[str, str]:
+        if not isinstance(value, dict):
+            raise ValueError  # noqa: TRY004 - the caller makes the message
+        named: dict[str, str] = {}
+        for name, url in value.items():
+            if not isinstance(url, str) or not url.isprintable() or not _NAMED_URL.fullmatch(f"{name}=x"):
+                raise ValueError
+            named[name] = url
+        return named
+
+    return Kind("NAME=URL, each name once and of letters, digits and _, by blanks", from_text, from_toml)
+
+
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table."""
+    """One row of the table; ``flag_text`` is for a flag that isn't called like its setting."""
 
     name: str
     kind: Kind
@@ -133,11 +178,12 @@ class Setting:
     default_text: str
     unit: str
     help: str
+    flag_text: str = ""
 
     @property
     def flag(self) -> str:
         """The name on the command line."""
-        return "--" + self.name.replace("_", "-")
+        return self.flag_text or "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
@@ -145,9 +191,14 @@ class Setting:
         return VARIABLE_PREFIX + self.name.upper()
 
 
-def _setting(default: Any, kind: Kind, help_text: str, *, unit: str = "", default_text: str = "") -> Any:
+def _setting(
+    default: Any, kind: Kind, help_text: str, *, unit: str = "", default_text: str = "", flag: str = ""
+) -> Any:
     words = default_text or str(default)
-    return field(default=default, metadata={"kind": kind, "unit": unit, "help": help_text, "default": words})
+    about = {"kind": kind, "unit": unit, "help": help_text, "default": words, "flag": flag}
+    if isinstance(default, Mapping):
+        return field(default_factory=lambda: default, metadata=about)
+    return field(default=default, metadata=about)
 
 
 _TIMEOUT = _whole(1, 600_000)
@@ -215,6 +266,14 @@ class Settings:
         "local:.fastserve/store",
         _text(),
         "Online store: local:PATH, or dynamodb://REGION with the parameters endpoint and prefix.",
+    )
+    stores: Mapping[str, str] = _setting(
+        MappingProxyType({}),
+        _named_urls(),
+        "NAME=URL: a store by name, for views that name one (`store=`); all others lie in `store`. The flag "
+        "may be repeated; in the file they have a table of their own, `[stores]`.",
+        default_text="none",
+        flag="--store",
     )
     repo: str = _setting(".", _text(), "Folder of the feature repo.")
     workspace: str | None = _setting(
@@ -326,6 +385,18 @@ class Settings:
     feature_log_every: int = _setting(
         1000, _whole(1, 1_000_000_000), "One in so many requests for features is in the sample."
     )
+    trace_endpoint: str | None = _setting(
+        None,
+        _text(),
+        "Where traces of requests are sent to, as OTLP over HTTP, such as http://127.0.0.1:4318; needs the "
+        "extra fastserve[otel].",
+        default_text="none, nothing is traced",
+    )
+    trace_sample: float = _setting(
+        0.01,
+        _share(),
+        "Share of requests that are traced where the caller doesn't decide by a traceparent header.",
+    )
     max_batch_rows: int = _setting(
         1000, _whole(1, 10_000), "Rows of one get-features-batch request; then 400.", unit="rows"
     )
@@ -388,10 +459,13 @@ class Settings:
         if not flags.keys() <= {setting.name for setting in SETTINGS}:
             message = f"flags that are no settings: {sorted(flags.keys() - {s.name for s in SETTINGS})}"
             raise InvariantError(message)
-        table = _server_table(toml_text, toml_path)
+        document = _document(toml_text, toml_path)
+        table = _server_table(document, toml_path)
         values: dict[str, Any] = {}
         for setting in SETTINGS:
-            if (text := flags.get(setting.name)) is not None:
+            if setting.name == STORES:
+                values[STORES] = _all_stores(setting, flags.get(STORES), environ, document, toml_path)
+            elif (text := flags.get(setting.name)) is not None:
                 values[setting.name] = _read(setting, text, f"flag {setting.flag}")
             elif text := _variable(setting, environ):
                 values[setting.name] = _read(setting, text, f"variable {setting.variable}")
@@ -408,6 +482,7 @@ SETTINGS: tuple[Setting, ...] = tuple(
         default_text=row.metadata["default"],
         unit=row.metadata["unit"],
         help=row.metadata["help"],
+        flag_text=row.metadata["flag"],
     )
     for row in fields(Settings)
 )
@@ -440,8 +515,9 @@ _MARKDOWN_HEAD = f"""# Settings
 
 Each setting is looked for as a flag, then as a variable of the environment, then in the `[{SERVER_TABLE}]`
 table of `{DEFAULT_FILE}` (or of the file that `--config` or `{CONFIG_VARIABLE}` names). The keys there are
-the flags' names with underscores and no dashes in front: `server_timeout_ms = 2000`. What none of them gives
-has its default. An empty variable counts as one that isn't there. A key that is no setting's is an error; a
+the flags' names with underscores and no dashes in front: `server_timeout_ms = 2000`. Stores by name stand in
+`[{STORES}]`, as in `hot = "redis://10.0.0.7:6379"`; each name is looked for by itself. What nobody gives has
+its default. An empty variable counts as one that isn't there. A key that is no setting's is an error; a
 variable that begins with `{VARIABLE_PREFIX}` and is no setting's is warned of. The variables that Kubernetes
 makes for a service named `fastserve`, `{VARIABLE_PREFIX}PORT=tcp://…` among them, are left alone.
 
@@ -451,8 +527,8 @@ This page is made from `fastserve/config.py` by `make docs`.
 |---|---|---|---|---|"""
 
 
-def _server_table(toml_text: str | None, toml_path: str) -> dict[str, object]:
-    """Return the server's table of the file, every key of it known."""
+def _document(toml_text: str | None, toml_path: str) -> dict[str, object]:
+    """Return the file's tables, every one of them known."""
     if toml_text is None:
         return {}
     try:
@@ -461,11 +537,39 @@ def _server_table(toml_text: str | None, toml_path: str) -> dict[str, object]:
         message = f"{toml_path}: expected TOML, got what isn't: {str(error)[:200]}"
         raise DefinitionError(message) from None
     _refuse_unknown(document, TOP_LEVEL_KEYS, toml_path)
+    return document
+
+
+def _all_stores(
+    setting: Setting,
+    flags: str | None,
+    environ: Mapping[str, str],
+    document: Mapping[str, object],
+    toml_path: str,
+) -> Mapping[str, str]:
+    """Return the named stores: each name's flag over its variable, its variable over the file."""
+    named: dict[str, str] = {}
+    if STORES in document:
+        named |= _urls(_read_toml(setting, document[STORES], toml_path))
+    if text := _variable(setting, environ):
+        named |= _urls(_read(setting, text, f"variable {setting.variable}"))
+    if flags is not None:
+        named |= _urls(_read(setting, flags, f"flag {setting.flag}"))
+    return MappingProxyType(named)
+
+
+def _urls(value: object) -> dict[str, str]:
+    return dict(value) if isinstance(value, Mapping) else {}
+
+
+def _server_table(document: Mapping[str, object], toml_path: str) -> dict[str, object]:
+    """Return the server's table of the file, every key of it known."""
     table = document.get(SERVER_TABLE, {})
     if not isinstance(table, dict):
         message = f"{toml_path}: {SERVER_TABLE}: expected a table, got {shown(table)}"
         raise DefinitionError(message)
-    _refuse_unknown(table, tuple(setting.name for setting in SETTINGS), f"{toml_path}: [{SERVER_TABLE}]")
+    known = tuple(setting.name for setting in SETTINGS if setting.name != STORES)
+    _refuse_unknown(table, known, f"{toml_path}: [{SERVER_TABLE}]")
     return table
 
 

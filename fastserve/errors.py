@@ -8,16 +8,31 @@ than ``ECHO_LIMIT`` characters of what somebody sent: use `shown` for such text.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import takewhile
 
 ECHO_LIMIT = 64
 
 
 def shown(value: object) -> str:
     """Return ``repr(value)`` cut to `ECHO_LIMIT` characters, for use in a message."""
-    if isinstance(value, (str, bytes)):
-        value = value[: ECHO_LIMIT + 1]  # a megabyte's repr is not made to be thrown away
-    text = repr(value)
+    text = repr(_beginning(value, [ECHO_LIMIT + 1]))
     return text if len(text) <= ECHO_LIMIT else text[: ECHO_LIMIT - 1] + "…"
+
+
+def _beginning(value: object, left: list[int]) -> object:
+    """Return as much of a value as can be seen in `shown`: each of its parts has a character at least.
+
+    The repr of a megabyte is not made to be thrown away, and that of lists in lists ends in a RecursionError.
+    """
+    left[0] -= 1
+    if isinstance(value, (str, bytes)):
+        return value[: ECHO_LIMIT + 1]
+    if type(value) is list:
+        return [_beginning(part, left) for part in takewhile(lambda _: left[0] > 0, value)]
+    if type(value) is dict:
+        pairs = takewhile(lambda _: left[0] > 0, value.items())
+        return {_beginning(key, left): _beginning(part, left) for key, part in pairs}
+    return value
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -29,8 +29,10 @@ from perf.reference import hold_against_reference
 from perf.report import format_floors, format_footnotes, format_table, has_failed, over_budget
 from perf.run import RunOptions, measure_floors_alone, measure_service, measure_services
 from perf.scenario import command as scenario_command
-from perf.scenario import soak as soak_command
+from perf.scenario import soak as stalls_command
 from perf.scenario.definition import SCENARIOS
+from perf.soak import command as soak_command
+from perf.soak import reloads as reloads_command
 from perf.sweep import command as sweep_command
 
 if TYPE_CHECKING:
@@ -181,7 +183,9 @@ def _parser() -> argparse.ArgumentParser:
     ingest.set_defaults(run=_ingest)
     for name in SCENARIOS:
         scenario_command.add_command(commands, name)
+    stalls_command.add_command(commands)
     soak_command.add_command(commands)
+    reloads_command.add_command(commands)
     sweep_command.add_command(commands)
     compare_command.add_command(commands)
     commands.add_parser("smoke", help="see in seconds that figures come out").set_defaults(run=_smoke)

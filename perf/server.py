@@ -85,7 +85,7 @@ def listening(
             arguments, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         try:
-            _await_ready(process, port, ready_path)
+            await_ready(process, port, ready_path)
             yield process.pid
         except ChildError as error:
             log.seek(0)
@@ -111,7 +111,12 @@ def free_port() -> int:
         return port
 
 
-def _await_ready(process: subprocess.Popen[bytes], port: int, path: str) -> None:
+def await_ready(process: subprocess.Popen[bytes], port: int, path: str) -> None:
+    """Wait until a server says at a path that it is ready.
+
+    Raises:
+        ChildError: it ended, or was not ready in time.
+    """
     until_s = time.monotonic() + _READY_TIMEOUT_S
     while time.monotonic() < until_s:
         if process.poll() is not None:

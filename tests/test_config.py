@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastserve.config import SETTINGS, Setting, Settings, settings_markdown, unknown_variables
+from fastserve.config import SETTINGS, STORES, Setting, Settings, settings_markdown, unknown_variables
 from fastserve.errors import DefinitionError, InvariantError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,7 +33,32 @@ def test_a_flag_goes_before_a_variable_a_variable_before_the_file() -> None:
     assert (settings.port, settings.linger_us, settings.max_batch_rows) == (1, 20, 300)
 
 
-@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_stores_have_names_and_each_name_its_own_order_of_sources() -> None:
+    toml = '[stores]\nhot = "redis://file"\ncold = "local:a b"\n'
+    environ = {"FASTSERVE_STORES": "hot=redis://variable\n  warm=redis+cluster://a:1,b:2?prefix=x."}
+    assert Settings.load({}, {}, toml).stores == {"hot": "redis://file", "cold": "local:a b"}
+    assert Settings.load({"stores": "warm=redis://flag"}, environ, toml).stores == {
+        "hot": "redis://variable",
+        "cold": "local:a b",
+        "warm": "redis://flag",
+    }
+    assert Settings.load({}, {}).stores == Settings().stores == {}
+
+
+@pytest.mark.parametrize("text", ["redis://a", "hot=", "hot=a hot=b", "1=a", "=a", "a-b=c", "hot = a"])
+def test_a_store_without_a_usable_name_or_a_url_is_refused(text: str) -> None:
+    assert refusal({"stores": text}, {}) == (
+        "stores (flag --store): expected NAME=URL, each name once and of letters, digits and _, by blanks, "
+        f"got {text!r}"
+    )
+    for value in ('"hot=a"', "{ hot = 1 }", '{ "a b" = "c" }', "[]"):
+        assert "stores (file fastserve.toml): expected NAME=URL" in refusal({}, {}, f"stores = {value}\n")
+    assert "[server]: unknown key 'stores'" in refusal({}, {}, '[server]\nstores = "hot=a"\n')
+
+
+@pytest.mark.parametrize(
+    "setting", [one for one in SETTINGS if one.name != STORES], ids=lambda setting: setting.name
+)
 def test_every_setting_can_be_given_in_each_of_the_three_ways(setting: Setting) -> None:
     text, toml = sample(setting)
     by_flag = getattr(Settings.load({setting.name: text}, {}), setting.name)
@@ -52,6 +77,8 @@ def sample(setting: Setting) -> tuple[str, str]:
     if setting.kind.expected.startswith("a whole number"):
         number = "777" if setting.name in {"workers", "store_connections"} else "7777"
         return number, number
+    if setting.name == "trace_sample":
+        return "0.25", "0.25"
     return "x:y", '"x:y"'
 
 
@@ -82,7 +109,7 @@ def test_an_unknown_key_of_the_file_is_refused() -> None:
         "fastserve.toml: [server]: unknown key 'prot', expected one of host, port, admin_host,"
     )
     assert refusal({}, {}, "[sever]\nport = 1\n") == (
-        "fastserve.toml: unknown key 'sever', expected one of server, workspace"
+        "fastserve.toml: unknown key 'sever', expected one of server, stores, workspace"
     )
 
 

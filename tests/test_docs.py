@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import fastserve
+from docs.make_reference import reference_markdown
 from fastserve.plan.explain_windows import duration_text
 from fastserve.sdk.functions import FUNCTIONS
 from fastserve.sdk.types import SCALARS
@@ -130,3 +131,17 @@ def test_links_to_files_lead_to_files(page: Path) -> None:
 def cells(line: str) -> list[str]:
     """Return the cells of a table's line."""
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_the_reference_is_made_from_the_docstrings_of_today() -> None:
+    assert (DOCS / "reference.md").read_text(encoding="utf-8") == reference_markdown(), "run `make docs`"
+
+
+def test_every_heading_that_the_reference_links_to_is_there() -> None:
+    text = (DOCS / "reference.md").read_text(encoding="utf-8")
+    headings = {heading.lower() for heading in re.findall(r"^### (\w+)$", text, re.MULTILINE)}
+    assert set(re.findall(r"\]\(#(\w+)\)", text)) <= headings
+    assert {name.lower() for name in fastserve.__all__} - headings <= {
+        "__version__",
+        *(repr(dtype).lower() for dtype in SCALARS),
+    }

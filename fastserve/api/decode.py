@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import orjson
 
-from fastserve.api.values import bad_value
+from fastserve.api.values import bad_value, json_fault
 from fastserve.errors import RequestError, shown
 
 INCLUDE_NAMES = 1
@@ -117,7 +117,7 @@ def decode_params(body: bytes) -> dict[str, Any]:
         if not body.strip():
             raise RequestError(400, "Expected a JSON body with `params`, got an empty body") from None
         raise RequestError(
-            400, f"Expected a JSON body in UTF-8, got malformed JSON: {_reason(error)}"
+            400, f"Expected a JSON body in UTF-8, got malformed JSON: {json_fault(body, error)}"
         ) from None
     if type(document) is dict:
         params = document.get("params")
@@ -126,10 +126,6 @@ def decode_params(body: bytes) -> dict[str, Any]:
         if "params" in document:
             raise bad_value("Field", "params", "object", params)
     raise RequestError(400, f"Expected a JSON object with the field `params`, got {shown(document)}")
-
-
-def _reason(error: orjson.JSONDecodeError) -> str:
-    return f"{error.msg[:64]} at line {error.lineno}, column {error.colno}"
 
 
 def decode_get_features(body: bytes) -> FeaturesRequest:

@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from fastserve.api.values import bad_value
+from fastserve.api.values import bad_value, json_fault
 from fastserve.errors import RequestError, shown
 
 MAX_RECORDS = 10_000
@@ -78,8 +78,8 @@ def _document(body: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        where = f"{error.msg[:64]} at line {error.lineno}, column {error.colno}"
-        raise RequestError(400, f"Expected a JSON body in UTF-8, got malformed JSON: {where}") from None
+        fault = json_fault(body, error)
+        raise RequestError(400, f"Expected a JSON body in UTF-8, got malformed JSON: {fault}") from None
     if type(document) is not dict:
         raise RequestError(400, f"Expected a JSON object with the field `records`, got {shown(document)}")
     return document

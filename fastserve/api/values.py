@@ -12,6 +12,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from fastserve.errors import RequestError, shown
 from fastserve.plan.keys import EMPTY_TEXT, MAX_KEY_BYTES, NULL_TEXT, string_text
 from fastserve.sdk.types import Bool, DataType, Field, Int64, String, Timestamp
@@ -29,7 +31,22 @@ def bad_value(what: str, name: str, expected: str, value: object) -> RequestErro
     return RequestError(400, f"{what} `{name}`: expected {expected}, got {_came(value)}")
 
 
+def json_fault(text: bytes, error: orjson.JSONDecodeError) -> str:
+    """Return what is wrong with a JSON text that orjson refuses, and where."""
+    line, column, what = error.lineno, error.colno, error.msg[:64]
+    try:
+        text.decode()
+    except UnicodeDecodeError as fault:  # orjson tells no place of it
+        before = text[: fault.start]
+        line = before.count(b"\n") + 1
+        column = len(before[before.rfind(b"\n") + 1 :].decode()) + 1
+        what = "bytes that are no UTF-8"
+    return f"{what} at line {line}, column {column}"
+
+
 def _came(value: object) -> str:
+    if value is None:
+        return "null"
     kinds = {
         bool: "boolean",
         int: "integer",
@@ -37,7 +54,6 @@ def _came(value: object) -> str:
         str: "string",
         list: "array",
         dict: "object",
-        type(None): "null",
     }
     return f"{kinds.get(type(value), type(value).__name__)} {shown(value)}"
 

@@ -38,10 +38,9 @@ async def apply(settings: Settings, *, yes: bool) -> int:
     """
     from fastserve.cli.workspace import load_workspace
     from fastserve.ingest.apply import execute, plan_apply
-    from fastserve.store.url import open_store
 
     workspace = load_workspace(settings)
-    store = await open_store(settings.store)
+    store = await workspace.stores.open()
     try:
         plan = await plan_apply(workspace.repo, store, workspace=workspace.plan.workspace)
         print(f"Workspace {plan.workspace} in {settings.store}")

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.files:
         print(files_text(workspace))
     if settings.store != Settings().store or arguments.store is not None:
-        asyncio.run(_check_store(workspace, settings.store))
+        asyncio.run(_check_store(workspace))
     return 0
 
 
@@ -114,11 +114,12 @@ def _check_pushes(workspace: Workspace) -> None:
         source_feeds(workspace.plan.views.values())
 
 
-async def _check_store(workspace: Workspace, url: str) -> None:
+async def _check_store(workspace: Workspace) -> None:
     from fastserve.ingest.apply import plan_apply
-    from fastserve.store.url import open_store
 
-    store = await open_store(url)
+    url = " and ".join([workspace.stores.main, *workspace.stores.named.values()])
+    fits = "fits" if not workspace.stores.named else "fit"
+    store = await workspace.stores.open()
     try:
         plan = await plan_apply(workspace.repo, store, workspace=workspace.plan.workspace)
     finally:
@@ -126,9 +127,10 @@ async def _check_store(workspace: Workspace, url: str) -> None:
     wrong = [f"table {table.name}: there is no such table" for table in plan.tables]
     wrong += [str(change) for change in plan.changes if change.state in {"new", "incompatible"}]
     if wrong:
-        lines = [f"{url} doesn't fit the repo; `fastserve apply` makes what is missing:", *wrong]
+        not_fit = "doesn't fit" if not workspace.stores.named else "don't fit"
+        lines = [f"{url} {not_fit} the repo; `fastserve apply` makes what is missing:", *wrong]
         raise DefinitionError("\n  ".join(lines))
     for change in plan.changes:
         if change.state == "changed":
             print(f"{change}; `fastserve apply` takes it over")
-    print(f"{url} fits.")
+    print(f"{url} {fits}.")

@@ -54,8 +54,6 @@ async def _compact(settings: Settings, arguments: argparse.Namespace) -> None:
     from fastserve.ingest.refresh import RefreshSettings, compact_by_hand, new_runner
     from fastserve.ingest.registry import Registry
     from fastserve.ingest.schedule import SETTLE_NS
-    from fastserve.plan.views import plan_view
-    from fastserve.store.url import open_store
 
     workspace = load_workspace(settings)
     settled_ns = time.time_ns() - SETTLE_NS
@@ -65,14 +63,11 @@ async def _compact(settings: Settings, arguments: argparse.Namespace) -> None:
             f"--until: expected a time {SETTLE_NS // 10**9} s ago or more, as what is pushed takes its time, "
             f"got {time_text(until_ns)}"
         )
-    store = await open_store(settings.store)
+    store = await workspace.stores.open()
     name = workspace.plan.workspace
     try:
-        plans = {
-            view.name: plan_view(view, name, store.table_prefix) for view in workspace.repo.views.values()
-        }
         reports = await compact_by_hand(
-            _chosen(plans, arguments.views, everything=arguments.all),
+            _chosen(workspace.plan.views, arguments.views, everything=arguments.all),
             store,
             Registry(store, name),
             until_ns=until_ns,

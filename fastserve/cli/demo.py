@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import fastserve.cli as package
 from fastserve.cli.child import run_in_child
-from fastserve.cli.flags import Subparsers, add_command, add_settings
-from fastserve.cli.get import GET_FEATURES, METADATA, GetError, Question, answer_text, ask, server_url
+from fastserve.cli.flags import Subparsers, add_command, add_settings, flags_of
+from fastserve.cli.get import GET_FEATURES, METADATA, Question, answer_text, ask, server_url
+from fastserve.cli.http_call import CallError
 from fastserve.cli.materialize import cpus, report_text
 from fastserve.cli.serve import CANNOT_LISTEN, port_complaint, serve, server_options
 from fastserve.config import SETTINGS, Settings
@@ -35,7 +36,7 @@ QUESTIONS = (
     Question("flights", "route_overlap", {"carrier_a": "UA", "carrier_b": "B6"}, {}),
 )
 # Of the environment only these count: the demo's repo and clock are its own, whatever is set for `serve`.
-SETTABLE = ("host", "port", "workers", "store", "log_level")
+SETTABLE = ("host", "port", "admin_host", "admin_port", "workers", "store", "log_level")
 ASK_EVERY_S = 0.05
 
 
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     url = server_url(settings.host, settings.port)
     arbiter = os.getpid()
     if os.fork() == 0:
-        _show_and_leave(url, arbiter)
+        _show_and_leave(url, arbiter, settings)
     return serve(settings)
 
 
@@ -72,7 +73,7 @@ def demo_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
     own = {"repo": str(example_repo()), "clock": CLOCK}
     settable = [setting for setting in SETTINGS if setting.name in SETTABLE]
     variables = {s.variable: environ[s.variable] for s in settable if s.variable in environ}
-    flags = own | {s.name: getattr(arguments, s.name) for s in settable}
+    flags = own | flags_of(arguments)
     if flags["store"] is None and not variables.get("FASTSERVE_STORE"):
         flags["store"] = STORE
     settings = Settings.load(flags, variables)
@@ -95,11 +96,11 @@ async def prepare(settings: Settings) -> None:
     from fastserve.ingest.apply import execute, plan_apply
     from fastserve.ingest.materialize import materialize
     from fastserve.ingest.registry import Registry
-    from fastserve.store.url import open_store
 
     until_ns = settings.clock_ns or 0
-    repo = load_workspace(settings).repo
-    store = await open_store(settings.store)
+    workspace = load_workspace(settings)
+    repo = workspace.repo
+    store = await workspace.stores.open()
     try:
         plan = await plan_apply(repo, store)
         await execute(plan, store)
@@ -144,13 +145,13 @@ def curl_command(url: str, question: Question) -> str:
     return f"curl -s {url}{GET_FEATURES} -d {shlex.quote(body)}"
 
 
-def _show_and_leave(url: str, arbiter: int) -> NoReturn:
+def _show_and_leave(url: str, arbiter: int, settings: Settings) -> NoReturn:
     """In a child: show a vector once the server is ready, and leave the process."""
     try:
         if _is_ready(url, arbiter):
             shown = [_shown(url, question) for question in QUESTIONS]
-            print("\n".join([*shown, f"Serving on {url} until Ctrl-C."]), flush=True)
-    except GetError as error:
+            print("\n".join([*shown, *_console(settings), f"Serving on {url} until Ctrl-C."]), flush=True)
+    except CallError as error:
         print(f"fastserve: error: {error}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         pass
@@ -158,6 +159,12 @@ def _show_and_leave(url: str, arbiter: int) -> NoReturn:
         sys.excepthook(*sys.exc_info())
     finally:
         os._exit(0)
+
+
+def _console(settings: Settings) -> list[str]:
+    if not settings.admin_port:  # none, or any free one, which the server has printed
+        return []
+    return [f"Console on {server_url(settings.admin_host, settings.admin_port)}/"]
 
 
 def _shown(url: str, question: Question) -> str:

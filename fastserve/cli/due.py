@@ -26,10 +26,9 @@ async def refresh_due(settings: Settings, arguments: argparse.Namespace) -> int:
     """Bring views up to their schedules; return the exit code."""
     from fastserve.cli.workspace import load_workspace
     from fastserve.ingest.refresh import RefreshSettings, refresh
-    from fastserve.store.url import open_store
 
     workspace = load_workspace(settings)
-    store = await open_store(settings.store)
+    store = await workspace.stores.open(may_lack=True)
     try:
         results = await refresh(
             workspace.repo,
@@ -54,15 +53,13 @@ async def show_status(settings: Settings, arguments: argparse.Namespace) -> int:
     from fastserve.cli.workspace import load_workspace
     from fastserve.ingest.refresh import scheduled_plans, statuses
     from fastserve.ingest.registry import Registry
-    from fastserve.store.url import open_store
+    from fastserve.store.mixed import prefixes_of
 
     workspace = load_workspace(settings)
-    store = await open_store(settings.store)
+    store = await workspace.stores.open(may_lack=True)
     name = workspace.plan.workspace
     try:
-        plans = scheduled_plans(
-            workspace.repo, arguments.views, workspace=name, table_prefix=store.table_prefix
-        )
+        plans = scheduled_plans(workspace.repo, arguments.views, workspace=name, prefixes=prefixes_of(store))
         found = await statuses(plans, Registry(store, name), time.time_ns(), _delay_ns(arguments))
     finally:
         await store.close()

@@ -28,6 +28,7 @@ from fastserve.cli import (
     demo,
     explain,
     get,
+    import_feast,
     ingest,
     keys,
     materialize,
@@ -41,7 +42,10 @@ USAGE = 2
 OUR_FAULT = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED = 130  # 128 + SIGINT, as shells count it
 
-COMMANDS = (serve, demo, apply, materialize, ingest, compact, explain, capacity, get, check, test_view, keys)
+COMMANDS = (
+    *(serve, demo, apply, materialize, ingest, compact, explain, capacity, get, check, test_view, keys),
+    import_feast,
+)
 DESCRIPTION = "An online feature server: feature vectors out of DynamoDB or a local store, over HTTP."
 
 

@@ -22,11 +22,18 @@ def add_parser(commands: Subparsers) -> None:
         type=_price,
         help="price of a million read request units (default: that of us-east-1, on demand)",
     )
+    parser.add_argument(
+        "--measured",
+        metavar="URL",
+        help="add what the server with this admin listener, such as http://127.0.0.1:9090, has measured of "
+        "on-demand views",
+    )
     add_settings(parser, ("repo", "workspace", "store"))
 
 
 def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     """Explain one service."""
+    from fastserve.cli.measured import measured_text, measured_views
     from fastserve.cli.workspace import load_workspace
     from fastserve.plan.explain import PRICE_PER_MILLION_READ_UNITS_USD, explain
     from fastserve.plan.explain_text import explain_text
@@ -34,10 +41,20 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     price = arguments.price_per_million_read_units
     plan = load_workspace(load_settings(arguments, environ)).service(arguments.service)
     explanation = explain(plan, PRICE_PER_MILLION_READ_UNITS_USD if price is None else price)
+    url = arguments.measured
+    views = [view.view for view in explanation.computed]
+    measured = None if url is None else measured_views(url, views)
     if arguments.json:
-        print(json.dumps(explanation.to_json(), indent=2, ensure_ascii=False))
-    else:
-        print(explain_text(explanation), end="")
+        document = explanation.to_json()
+        if measured is not None:
+            document["measured"] = [each.to_json() for each in measured]
+        print(json.dumps(document, indent=2, ensure_ascii=False))
+        return 0
+    print(explain_text(explanation), end="")
+    if measured:
+        print(f"\n{measured_text(url, measured)}", end="")
+    elif measured is not None:
+        print(f"\nNothing is measured: {arguments.service} has no on-demand view")
     return 0
 
 

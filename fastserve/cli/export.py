@@ -26,16 +26,18 @@ async def export_views(
 ) -> list[Exported]:
     """Write views into files. The store isn't opened: only its tables' names matter."""
     from fastserve.ingest.export import export
+    from fastserve.store.mixed import configured_prefixes, named_settings
     from fastserve.store.url import DynamoDBSettings, parse_store_url
 
-    store = parse_store_url(settings.store)
+    stores = [parse_store_url(settings.store), *named_settings(workspace.stores.named).values()]
+    regions = [store.region for store in stores if isinstance(store, DynamoDBSettings)]
     return await export(
         workspace.repo,
         views,
         Path(arguments.export),
         until_ns=until_ns,
-        table_prefix=store.prefix,
-        region=store.region if isinstance(store, DynamoDBSettings) else None,
+        prefixes=configured_prefixes(settings.store, settings.stores),
+        region=regions[0] if regions else None,
         inputs=arguments.input,
         max_bad_rows=arguments.max_bad_rows,
         parallel=parallel,
@@ -101,10 +103,9 @@ async def record_imported(settings: Settings, arguments: argparse.Namespace) -> 
     from fastserve.cli.materialize import store_name
     from fastserve.cli.workspace import load_workspace
     from fastserve.ingest.imported import record_import
-    from fastserve.store.url import open_store
 
     workspace = load_workspace(settings)
-    store = await open_store(settings.store)
+    store = await workspace.stores.open()
     try:
         imported = await record_import(
             workspace.repo,

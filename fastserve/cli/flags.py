@@ -15,7 +15,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias, cast
 
-from fastserve.config import CONFIG_VARIABLE, DEFAULT_FILE, SETTINGS, VARIABLE_PREFIX, Setting, Settings
+from fastserve.config import (
+    CONFIG_VARIABLE,
+    DEFAULT_FILE,
+    SETTINGS,
+    STORES,
+    VARIABLE_PREFIX,
+    Setting,
+    Settings,
+)
 from fastserve.errors import DefinitionError, shown
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - its only name
@@ -28,6 +36,7 @@ CLIENT_VARIABLES = (URL_VARIABLE, API_KEY_VARIABLE)
 
 TIME_EXPECTED = "a time as in RFC 3339 (2013-12-30T12:00:00Z) or a date"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_NAMED_STORE = re.compile(r"[A-Za-z0-9_-]+=")  # a URL has a colon before any equals sign
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
@@ -52,7 +61,11 @@ def add_settings(
     for name in names:
         setting = _BY_NAME[name]
         help_text = _help(setting, defaults.get(name, setting.default_text))
-        group.add_argument(setting.flag, dest=name, metavar=_metavar(setting), help=help_text)
+        if name == "store":
+            help_text += "; NAME=URL for a store that views name, may be repeated"
+            group.add_argument(setting.flag, action="append", metavar="[NAME=]URL", help=help_text)
+        elif name != STORES:  # the same flag
+            group.add_argument(setting.flag, dest=name, metavar=_metavar(setting), help=help_text)
     group.add_argument(
         "--config",
         metavar="FILE",
@@ -69,8 +82,28 @@ def load_settings(arguments: argparse.Namespace, environ: Mapping[str, str]) -> 
     named = arguments.config or environ.get(CONFIG_VARIABLE)
     path = Path(named or DEFAULT_FILE)
     text = _read(path) if named or path.is_file() else None
+    return Settings.load(flags_of(arguments), environ, text, str(path))
+
+
+def flags_of(arguments: argparse.Namespace) -> dict[str, str | None]:
+    """Return the flags that were given, by the settings' names.
+
+    Raises:
+        DefinitionError: more than one store without a name.
+    """
     flags = {name: getattr(arguments, name) for name in _BY_NAME if hasattr(arguments, name)}
-    return Settings.load(flags, environ, text, str(path))
+    given: Sequence[str] | None = flags.get("store")
+    if given is not None:
+        named = [text for text in given if _NAMED_STORE.match(text)]
+        urls = [text for text in given if text not in named]
+        if len(urls) > 1:
+            raise DefinitionError(
+                f"flag --store: expected one URL, and NAME=URL for others, got {shown(urls[0])} and "
+                f"{shown(urls[1])}"
+            )
+        flags["store"] = urls[0] if urls else None
+        flags[STORES] = " ".join(named) or None
+    return flags
 
 
 def time_argument(text: str) -> datetime:
@@ -136,7 +169,6 @@ def _metavar(setting: Setting) -> str:
         "host": "ADDRESS",
         "admin_host": "ADDRESS",
         "port": "N",
-        "store": "URL",
         "repo": "DIR",
         "workspace": "NAME",
         "clock": "TIME",

@@ -22,14 +22,15 @@ from fastserve.cli.flags import (
     load_settings,
     pairs,
 )
+from fastserve.cli.http_call import CallError, call
 from fastserve.cli.request_context import typed_values
 from fastserve.config import Settings
-from fastserve.errors import DefinitionError, FastserveError, shown
+from fastserve.errors import DefinitionError, shown
 from fastserve.plan.text_table import text_table
 
 GET_FEATURES = "/api/v1/feature-service/get-features"
 SERVICE_METADATA = "/api/v1/feature-service/metadata"
-TIMEOUT_S = 30.0
+SERVER_HINT = "start one with `fastserve serve --repo DIR` or `fastserve demo`, or name another with --url"
 SHOWN_AT_MOST = 80
 CONTEXT_HELP = "a request-time value; arrays, structs and maps in JSON, null for none but of a string"
 METADATA = (
@@ -39,10 +40,6 @@ METADATA = (
     "includeEffectiveTimes",
     "includeSloInfo",
 )
-
-
-class GetError(FastserveError):
-    """No server, or an answer that isn't a vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +133,7 @@ def ask(url: str, question: Question, api_key: str | None = None) -> str:
     """Return the body of the answer, which is a vector's.
 
     Raises:
-        GetError: no server, or it says no.
+        CallError: no server, or it says no.
     """
     return _post(url, GET_FEATURES, question.body(), api_key)
 
@@ -145,73 +142,31 @@ def context_types(url: str, question: Question, api_key: str | None = None) -> d
     """Return the API's type of each field that the service takes in the request context.
 
     Raises:
-        GetError: no server, or it says no.
+        CallError: no server, or it says no.
     """
     body = _post(url, SERVICE_METADATA, question.metadata_body(), api_key)
     try:
         fields = json.loads(body).get("inputRequestContextKeys", [])
         return {field["name"]: field["dataType"]["type"] for field in fields}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise GetError(
+        raise CallError(
             f"expected the types that the service takes, got an answer that has none ({shown(error)}): "
             f"{shown(body)}"
         ) from None
 
 
 def _post(url: str, path: str, content: str, api_key: str | None) -> str:
-    from http.client import HTTPException
-
-    connection, prefix = _connection(url)
     headers = {"Content-Type": "application/json"}
     if api_key:
         headers["Authorization"] = f"Tecton-key {api_key}"
-    try:
-        connection.request("POST", prefix + path, content.encode(), headers)
-        response = connection.getresponse()
-        body = str(response.read(), "utf-8", "replace")
-    except ConnectionRefusedError:
-        raise GetError(
-            f"no server at {url}; start one with `fastserve serve --repo DIR` or `fastserve demo`, "
-            f"or name another with --url"
-        ) from None
-    except (OSError, HTTPException) as error:
-        raise GetError(f"no answer from {url}: {str(error) or type(error).__name__}") from None
-    finally:
-        connection.close()
-    if response.status != 200:
-        raise GetError(f"the server answered {response.status}: {_error_text(body)}")
-    return body
-
-
-def _connection(url: str) -> tuple[Any, str]:
-    """Return a connection to the server and the path before the API's own."""
-    from http.client import HTTPConnection, HTTPSConnection
-    from urllib.parse import urlsplit
-
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    kinds = {"http": HTTPConnection, "https": HTTPSConnection}
-    if parts.scheme not in kinds or not parts.hostname:
-        raise GetError(f"URL: expected http://HOST:PORT or https://HOST, got {shown(url)}")
-    return kinds[parts.scheme](parts.hostname, port, timeout=TIMEOUT_S), parts.path.rstrip("/")
-
-
-def _error_text(body: str) -> str:
-    try:
-        message = json.loads(body)["message"]
-    except (ValueError, KeyError, TypeError):
-        return shown(body)
-    return str(message)
+    return call(url, "POST", path, SERVER_HINT, content, headers)
 
 
 def answer_text(body: str) -> str:
     """Return an answer as a table with a line below that says what it took.
 
     Raises:
-        GetError: it isn't a vector.
+        CallError: it isn't a vector.
     """
     try:
         answer = json.loads(body)
@@ -219,7 +174,7 @@ def answer_text(body: str) -> str:
         about = answer["metadata"]["features"]
         rows = [_row(value, feature) for value, feature in zip(values, about, strict=True)]
     except (ValueError, KeyError, TypeError) as error:
-        raise GetError(
+        raise CallError(
             f"expected a vector, got an answer that is none ({shown(error)}): {shown(body)}"
         ) from None
     table = text_table(["feature", "value", "type", "status", "effective time"], rows, {"value"})

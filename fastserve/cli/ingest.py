@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fastserve.cli.flags import Subparsers, add_command, add_settings, count_argument, load_settings
-from fastserve.errors import StoreError
+from fastserve.errors import DefinitionError, RequestError, StoreError
 
 if TYPE_CHECKING:
     from fastserve.ingest.lines import LinesReport
@@ -51,7 +51,12 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
         workspace=settings.workspace,
         settings=IngestSettings(settings.ingest_max_future_s),
         clock_ns=time.time_ns if clock_ns is None else lambda: clock_ns,
+        stores=settings.stores,
     )
+    try:
+        writer.check_source(arguments.source)
+    except RequestError as error:
+        raise DefinitionError(f"--source: {error.message}") from None
     progress = make_progress(wanted=True)
     progress.step(f"{arguments.source}: writing", "records")
     try:

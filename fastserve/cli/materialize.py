@@ -133,7 +133,6 @@ def nanoseconds(moment: datetime) -> int:
 async def _materialize(settings: Settings, arguments: argparse.Namespace, until_ns: int) -> None:
     from fastserve.cli.workspace import load_workspace
     from fastserve.ingest.materialize import materialize
-    from fastserve.store.url import open_store
 
     workspace = load_workspace(settings)
     views = _chosen(workspace.repo, arguments.views, everything=arguments.all)
@@ -146,7 +145,7 @@ async def _materialize(settings: Settings, arguments: argparse.Namespace, until_
         print(report_text([one.report for one in exported]))
         print(f"\n{export_text(exported)}")
         return
-    store = await open_store(settings.store)
+    store = await workspace.stores.open()
     try:
         reports = await materialize(
             workspace.repo,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fastserve.server.metrics_memory import MetricsMemory
     from fastserve.server.options import ServerOptions
     from fastserve.store.interface import OnlineStore
+    from fastserve.store.mixed import StoreAddresses
 
 DESCRIBE_TIMEOUT_S = 5.0
 LISTED_AT_MOST = 20
@@ -74,7 +75,7 @@ def serve(settings: Settings, load_again: Callable[[], Settings] | None = None) 
         return CANNOT_LISTEN
     check_keys(settings)
     tls_context(settings)
-    run_in_child(lambda: try_store(settings.store, served_tables(workspace.plan)))
+    run_in_child(lambda: try_stores(workspace.stores, served_tables(workspace.plan)))
     metrics = MetricsMemory(worker_rows(server_options(settings)))
     first = definitions(settings, workspace.plan, metrics)
     if load_again is None:
@@ -177,27 +178,35 @@ def served_tables(plan: WorkspacePlan) -> list[str]:
     return sorted({place.view.table for service in plan.services.values() for place in service.places})
 
 
-def try_store(url: str, tables: Sequence[str]) -> None:
-    """Open the store, warn of the tables that it lacks and close it again.
+def try_stores(where: StoreAddresses, tables: Sequence[str]) -> None:
+    """Open the stores, warn of the tables that they lack and close them again.
+
+    A named store that can't be opened is warned of: what the others have can be served.
 
     Raises:
         DefinitionError: no credentials, no region, a URL that can't be used: the operator's to set.
-        StoreError: the store can't be opened for another reason.
+        StoreError: the main store can't be opened for another reason.
     """
     import asyncio
 
-    from fastserve.store.url import open_store
+    from fastserve.store.mixed import MixedStore
 
-    async def open_and_close() -> None:
-        store = await open_store(url)
+    async def open_and_close() -> list[str]:
+        store = await where.open(may_lack=True)
         try:
-            lacking = await missing_tables(store, tables)
+            away = store.lacking if isinstance(store, MixedStore) else {}
+            asked = [table for table in tables if where.homes.get(table) not in away]
+            return await missing_tables(store, asked)
         finally:
             await store.close()
-        if lacking:
-            print(f"fastserve: warning: {lacking_text(url, lacking)}", file=sys.stderr)
 
-    asyncio.run(open_and_close())
+    lacking: dict[str, list[str]] = {}
+    for table in asyncio.run(open_and_close()):
+        lacking.setdefault(
+            where.named[where.homes[table]] if table in where.homes else where.main, []
+        ).append(table)
+    for url, names in lacking.items():
+        print(f"fastserve: warning: {lacking_text(url, names)}", file=sys.stderr)
 
 
 async def missing_tables(store: OnlineStore, tables: Sequence[str]) -> list[str]:

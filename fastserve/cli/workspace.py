@@ -11,16 +11,18 @@ from fastserve.errors import DefinitionError, shown
 if TYPE_CHECKING:
     from fastserve.plan.service import ServicePlan, WorkspacePlan
     from fastserve.sdk.repo import Repo
+    from fastserve.store.mixed import StoreAddresses
 
 LISTED_AT_MOST = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """A repo and what became of it."""
+    """A repo, what became of it, and where its rows lie."""
 
     repo: Repo
     plan: WorkspacePlan
+    stores: StoreAddresses
 
     def service(self, name: str) -> ServicePlan:
         """Return the plan of one service.
@@ -35,19 +37,19 @@ class Workspace:
 
 
 def load_workspace(settings: Settings) -> Workspace:
-    """Load and compile the repo that the settings name, with the table names of their store.
+    """Load and compile the repo that the settings name, with the table names of their stores.
 
     Raises:
-        DefinitionError: what is wrong in the repo, all of it, or the store's URL.
+        DefinitionError: what is wrong in the repo, all of it, or a store's URL.
     """
     from fastserve.plan.service import plan_workspace
     from fastserve.sdk.repo import load_repo
-    from fastserve.store.url import parse_store_url
+    from fastserve.store.mixed import addresses, configured_prefixes
 
-    store = parse_store_url(settings.store)
-    prefix = store.prefix
+    prefixes = configured_prefixes(settings.store, settings.stores)
     repo = load_repo(settings.repo)
-    return Workspace(repo, plan_workspace(repo, prefix, settings.workspace))
+    plan = plan_workspace(repo, prefixes, settings.workspace)
+    return Workspace(repo, plan, addresses(settings.store, settings.stores, plan.homes))
 
 
 def unknown(what: str, name: str, known: list[str]) -> DefinitionError:

@@ -27,11 +27,13 @@ from fastserve.errors import DefinitionError
 from fastserve.ingest.changes import StoredRows, ViewChange, describe_change, stored_rows
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.transform import source_text
+from fastserve.plan.stores import MAIN_STORE
 from fastserve.plan.streams import StreamPlan
 from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.features import Aggregate
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import KeyAttribute, OnlineStore, TableSpec
+from fastserve.store.mixed import prefixes_of
 from fastserve.tiles.blocks import block_schema
 
 _NO_PART_OF_ROWS = ("ttl_ns", "stream", "created_ns")
@@ -59,7 +61,10 @@ class ApplyPlan:
 
     def lines(self) -> list[str]:
         """Return the plan in words, a line for each thing."""
-        created = [f"table {table.name}: to be created" for table in self.tables]
+        homes = {
+            table: f" in store {view.store!r}" for view in self.plans if view.store for table in view.tables
+        }
+        created = [f"table {table.name}: to be created{homes.get(table.name, '')}" for table in self.tables]
         orphans = [f"view {name}: no longer defined; its table is left alone" for name in self.orphans]
         return [*created, *map(str, self.changes), *orphans]
 
@@ -81,14 +86,16 @@ def stream_table_spec(stream: StreamPlan) -> TableSpec:
 
 
 async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = None) -> ApplyPlan:
-    """Compare a repo with what the store has.
+    """Compare a repo with what the store has; views whose rows somebody else writes are left out.
 
     Raises:
         DefinitionError: a view can't be compiled.
         StoreError: the store can't be asked.
     """
     workspace = workspace or repo.workspace
-    plans = [plan_view(view, workspace, store.table_prefix) for view in repo.views.values()]
+    prefixes = prefixes_of(store)
+    own = [view for view in repo.views.values() if not view.is_external]
+    plans = [plan_view(view, workspace, prefixes) for view in own]
     registry = Registry(store, workspace)
     known = await registry.exists()
     applied = await registry.definitions([plan.name for plan in plans]) if known else {}
@@ -96,7 +103,7 @@ async def plan_apply(repo: Repo, store: OnlineStore, *, workspace: str | None = 
     specs = {spec.name: spec for plan in plans for spec in table_specs(plan)}
     existing = await store.describe_tables(list(specs))
     missing = [spec for name, spec in specs.items() if existing[name] is None]
-    tables = [*missing, *([] if known else [TableSpec(registry.table)])]
+    tables = [*missing, *([] if known or not plans else [TableSpec(registry.table)])]
     stored = await stored_rows(registry, plans, applied) if known else {}
     changes = [
         describe_change(
@@ -121,8 +128,12 @@ async def execute(plan: ApplyPlan, store: OnlineStore, *, clock_ns: Callable[[],
     if plan.incompatible:
         lines = ["expected changes that the store can follow, got:", *(f"  {c}" for c in plan.incompatible)]
         raise DefinitionError("\n".join(lines))
+    if not plan.plans:
+        return
     registry = Registry(store, plan.workspace)
     await registry.create()
+    # Rows that were made lie elsewhere, or are gone: what the registry knows of them is no longer so.
+    await registry.forget_materialized(await _without_rows(plan, registry))
     for table in plan.tables:
         await store.create_table(table)
     for view in plan.plans:
@@ -145,6 +156,17 @@ async def execute(plan: ApplyPlan, store: OnlineStore, *, clock_ns: Callable[[],
         )
 
 
+async def _without_rows(plan: ApplyPlan, registry: Registry) -> list[str]:
+    """Return the views whose table of rows isn't there yet, or that lay in another store before."""
+    created = {table.name for table in plan.tables}
+    applied = await registry.definitions([view.name for view in plan.plans])
+    return [view.name for view in plan.plans if view.table in created or _has_moved(view, applied[view.name])]
+
+
+def _has_moved(view: ViewPlan, before: Mapping[str, Any] | None) -> bool:
+    return before is not None and before.get("store", MAIN_STORE) != view.store
+
+
 def _created_ns(
     view: ViewPlan, applied: Mapping[str, Mapping[str, Any] | None], created: set[str], now_ns: int
 ) -> int:
@@ -156,7 +178,10 @@ def _created_ns(
         or (before.get("stream") is None) != (not view.is_streamed)
     ):
         return now_ns
-    if created & {view.table, *([] if view.stream is None else [view.stream.table])}:
+    if _has_moved(view, before) or created & {
+        view.table,
+        *([] if view.stream is None else [view.stream.table]),
+    }:
         return now_ns
     return int(before["created_ns"])
 
@@ -174,6 +199,8 @@ def definition(view: ViewPlan) -> dict[str, Any]:
     return {
         "keys": [[field.name, str(field.dtype)] for field in view.key_fields],
         "table": view.table,
+        # Not where it is the main one: what was recorded before stores had names stays as it is.
+        **({"store": view.store} if view.store else {}),
         "row_format": "packed" if view.packed else "attributes",
         "schema_id": view.layout.schema_id,
         "features": _features(view),

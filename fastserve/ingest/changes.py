@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fastserve.ingest.registry import Registry
+from fastserve.plan.stores import MAIN_STORE
 from fastserve.plan.views import ViewPlan
 from fastserve.store.interface import TableSpec
 from fastserve.tiles.aggregates import AggregateFeature, CompactedSchema
@@ -109,13 +110,33 @@ def describe_change(
     if not again and applied["schema_id"] != now["schema_id"]:
         details.append("the layout of its rows changed")
         again = True
-    if applied["table"] != now["table"]:
-        details.append(f"the table changed from {applied['table']} to {now['table']}")
+    if not _same_place(applied, now):
+        details += _moved(applied, now)
         again = True
     elif again:
         details += [*_servable(view, stored.layout, changed), *_pushed_before(view, stored.shapes)]
     state: State = "changed" if details else "unchanged"
     return ViewChange(view.name, state, tuple(details), again and has_rows_to_make(view), alone)
+
+
+def _same_place(applied: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether rows lie where they lay before."""
+    places = [(definition["table"], definition.get("store", MAIN_STORE)) for definition in (applied, now)]
+    return places[0] == places[1]
+
+
+def _moved(applied: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    details = []
+    if applied["table"] != now["table"]:
+        details.append(f"the table changed from {applied['table']} to {now['table']}")
+    was, will_be = (_store_text(definition.get("store", MAIN_STORE)) for definition in (applied, now))
+    if was != will_be:
+        details.append(f"the store changed from {was} to {will_be}, which has none of the old one's rows")
+    return details
+
+
+def _store_text(store: str) -> str:
+    return repr(store) if store else "the main one"
 
 
 def has_rows_to_make(view: ViewPlan) -> bool:
@@ -217,7 +238,7 @@ def _incompatible(
         for spec, found in tables.items()
         if found is not None and found != spec
     ]
-    if applied is None or applied["table"] != view.table:
+    if applied is None or not _same_place(applied, now):
         return wrong
     if applied["keys"] != now["keys"]:
         was, keys = (

@@ -45,6 +45,7 @@ from fastserve.tiles.aggregates import CompactedSchema
 from fastserve.tiles.blocks import Block, BlockSchema, BlockShape, block_schema, decode
 from fastserve.tiles.compact import compact, encode, gather
 from fastserve.tiles.rows import RowError
+from fastserve.tiles.times import format_time
 from fastserve.tiles.write import spoilt_rows
 
 ENTITIES_AT_ONCE = 2_000
@@ -121,13 +122,13 @@ async def compact_view(
     as_of_ns = plan.as_of_ns(until_ns)
     if as_of_ns > now_ns:  # what is pushed until then would be taken for what was before
         raise DefinitionError(
-            f"FeatureView {plan.name!r}: expected a time that is past to compact until, got {as_of_ns} ns "
-            f"since the epoch at {now_ns}"
+            f"FeatureView {plan.name!r}: expected a time that is past to compact until, got "
+            f"{format_time(as_of_ns)} at {format_time(now_ns)}"
         )
     if done is not None and as_of_ns < done.as_of_ns:
         raise DefinitionError(
             f"FeatureView {plan.name!r}: expected a time from that of its last compaction on "
-            f"({done.as_of_ns} ns since the epoch), got {as_of_ns}"
+            f"({format_time(done.as_of_ns)}), got {format_time(as_of_ns)}"
         )
     try:
         with scratch_folder(scratch) as folder:

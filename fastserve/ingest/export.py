@@ -40,6 +40,7 @@ from fastserve.ingest.materialize import (
 from fastserve.ingest.partition import PartitionResult
 from fastserve.ingest.putting import destination
 from fastserve.plan.explain import WRITE_UNIT_BYTES
+from fastserve.plan.stores import TablePrefixes
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.repo import Repo
 from fastserve.store.dynamodb.admin import creation_parameters
@@ -106,7 +107,7 @@ async def export(
     folder: Path,
     *,
     until_ns: int,
-    table_prefix: str = "",
+    prefixes: TablePrefixes | str = "",
     region: str | None = None,
     inputs: Sequence[str] | None = None,
     max_bad_rows: int | None = None,
@@ -118,14 +119,14 @@ async def export(
 ) -> list[Exported]:
     """Make the rows of views as `materialize` does, but write them into files under ``folder``.
 
-    ``table_prefix`` is the store's, ``region`` stands in the commands.
+    ``prefixes`` are the stores', ``region`` stands in the commands.
 
     Raises:
         DefinitionError: as `materialize`; the folder holds an export of one of the views already.
         StoreError: an item that DynamoDB can't hold.
     """
     workspace = workspace or repo.workspace
-    plans = [plan_to_write(repo, name, workspace, table_prefix) for name in views]
+    plans = [plan_to_write(repo, name, workspace, prefixes) for name in views]
     outlets = [_FileOutlet(plan, folder / plan.table, workspace, region) for plan in plans]
     for outlet in outlets:
         outlet.check_folder()

@@ -26,9 +26,11 @@ from fastserve.ingest.export import FORMAT, MANIFEST
 from fastserve.ingest.materialize import check_tables, plan_to_write
 from fastserve.ingest.putting import destination
 from fastserve.ingest.registry import Materialized, Registry
+from fastserve.plan.stores import TablePrefixes
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import OnlineStore
+from fastserve.store.mixed import prefixes_of
 
 CHECKED_FILES = 20
 """An import is looked at through the first item of so many files."""
@@ -71,7 +73,7 @@ async def record_import(
     found = []
     for path in paths:
         manifest = _read_manifest(path)
-        plan = _exported_plan(repo, manifest, path, workspace, store.table_prefix)
+        plan = _exported_plan(repo, manifest, path, workspace, prefixes_of(store))
         await check_tables([plan], registry, store, store_name)
         await _compare(plan, manifest, path.parent, store)
         found.append((plan, manifest))
@@ -96,12 +98,12 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _exported_plan(
-    repo: Repo, manifest: Mapping[str, Any], path: Path, workspace: str, prefix: str
+    repo: Repo, manifest: Mapping[str, Any], path: Path, workspace: str, prefixes: TablePrefixes
 ) -> ViewPlan:
     if manifest["workspace"] != workspace:
         got = shown(manifest["workspace"])
         raise DefinitionError(f"{path}: expected an export of workspace {workspace}, got one of {got}")
-    plan = plan_to_write(repo, manifest["view"], workspace, prefix)
+    plan = plan_to_write(repo, manifest["view"], workspace, prefixes)
     if manifest["table"] != plan.table:
         raise DefinitionError(
             f"{path}: expected an export for table {plan.table}, got {shown(manifest['table'])}"

@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from fastserve.api.values import json_fault
 from fastserve.errors import FastserveError, StoreError, shown
 from fastserve.ingest.stream import BadRecordsError, StreamWriter
 
@@ -58,6 +59,7 @@ async def ingest_lines(
     Raises:
         RequestError: there is no such source. StoreError: the store can't be opened.
     """
+    writer.check_source(source)  # also where no line comes
     async with writer:
         return await _Lines(writer, source, batch, advance).run(lines)
 
@@ -174,7 +176,8 @@ class _Lines:
         try:
             record = orjson.loads(line)
         except orjson.JSONDecodeError as error:
-            self._tell_bad(number, f"expected a JSON object, got malformed JSON: {error.msg[:64]}")
+            fault = json_fault(line, error).replace("at line 1, column", "at character")
+            self._tell_bad(number, f"expected a JSON object, got malformed JSON: {fault}")
             return None
         if type(record) is not dict or not record:
             self._tell_bad(number, f"expected a JSON object with a record's columns, got {shown(record)}")

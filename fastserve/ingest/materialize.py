@@ -51,10 +51,12 @@ from fastserve.ingest.shuffle import (
     partitions_for,
 )
 from fastserve.ingest.transform import view_relations
+from fastserve.plan.stores import TablePrefixes
 from fastserve.plan.views import ViewPlan, duration_ns, plan_view
 from fastserve.sdk.repo import Repo
 from fastserve.sdk.sources import FileSource
 from fastserve.store.interface import OnlineStore
+from fastserve.store.mixed import prefixes_of
 from fastserve.tiles.write import earliest_ns
 
 MEMORY_MB = 1024
@@ -132,7 +134,8 @@ async def materialize(
         where it ended.
     """
     workspace = workspace or repo.workspace
-    plans = [plan_to_write(repo, name, workspace, store.table_prefix) for name in views]
+    prefixes = prefixes_of(store)
+    plans = [plan_to_write(repo, name, workspace, prefixes) for name in views]
     _check_one_source(plans, inputs)
     registry = Registry(store, workspace)
     await check_tables(plans, registry, store, store_name)
@@ -225,7 +228,7 @@ async def run_jobs(
         shows.close()
 
 
-def plan_to_write(repo: Repo, name: str, workspace: str, prefix: str) -> ViewPlan:
+def plan_to_write(repo: Repo, name: str, workspace: str, prefixes: TablePrefixes | str) -> ViewPlan:
     """Return the plan of a view that batch jobs write.
 
     Raises:
@@ -246,7 +249,7 @@ def plan_to_write(repo: Repo, name: str, workspace: str, prefix: str) -> ViewPla
             f"{view.source.name!r} without a batch_source",
             view.location,
         )
-    return plan_view(view, workspace, prefix)
+    return plan_view(view, workspace, prefixes)
 
 
 def _source(plan: ViewPlan) -> FileSource:
@@ -275,8 +278,10 @@ async def check_tables(
     found = await store.describe_tables([registry.table, *(spec.name for spec in wanted)])
     missing = [name for name, spec in found.items() if spec is None]
     if missing:
+        homes = {table: plan.store for plan in plans if plan.store for table in plan.tables}
+        place = f"the store {homes[missing[0]]!r}" if missing[0] in homes else store_name
         raise DefinitionError(
-            f"table {missing[0]}: expected it in {store_name}, found none: name the store you applied to "
+            f"table {missing[0]}: expected it in {place}, found none: name the store you applied to "
             "with --store, or run `fastserve apply` first"
         )
     for plan in plans:

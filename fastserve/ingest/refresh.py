@@ -49,9 +49,11 @@ from fastserve.ingest.materialize import MaterializeReport, check_tables, materi
 from fastserve.ingest.progress import make_progress
 from fastserve.ingest.registry import Materialized, Registry
 from fastserve.ingest.schedule import Due, due, is_compacted, newest_boundary_ns
+from fastserve.plan.stores import TablePrefixes
 from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import OnlineStore
+from fastserve.store.mixed import prefixes_of
 
 ROUNDS = 3
 ROUND_PAUSE_S = 2.0
@@ -92,7 +94,7 @@ def new_runner(clock_ns: Callable[[], int] = time.time_ns) -> Runner:
 
 
 def scheduled_plans(
-    repo: Repo, named: Sequence[str], *, workspace: str | None, table_prefix: str
+    repo: Repo, named: Sequence[str], *, workspace: str | None, prefixes: TablePrefixes | str
 ) -> list[ViewPlan]:
     """Return the plans of the named views, or of all that have a schedule and rows to be made.
 
@@ -100,7 +102,7 @@ def scheduled_plans(
         DefinitionError: a named view isn't there, has no schedule or nothing to be made of.
     """
     plans = {
-        name: plan_view(view, workspace or repo.workspace, table_prefix) for name, view in repo.views.items()
+        name: plan_view(view, workspace or repo.workspace, prefixes) for name, view in repo.views.items()
     }
     if not named:
         return [plan for plan in plans.values() if plan.view.batch_schedule and has_rows_to_make(plan)]
@@ -132,7 +134,7 @@ async def refresh(
     """
     settings = settings or RefreshSettings()
     runner = runner or new_runner()
-    plans = scheduled_plans(repo, named, workspace=workspace, table_prefix=store.table_prefix)
+    plans = scheduled_plans(repo, named, workspace=workspace, prefixes=prefixes_of(store))
     registry = Registry(store, workspace or repo.workspace)
     if not await registry.exists():
         await check_tables([], registry, store, settings.store_name)

@@ -176,6 +176,10 @@ class Registry:
             for view, record in materialized.items()
         }
 
+    async def forget_materialized(self, views: Sequence[str]) -> None:
+        """Forget what was materialized of views that have no rows any more."""
+        await self.delete([f"materialized/{view}" for view in views])
+
     async def record_materialized(self, record: Materialized) -> None:
         """Record that all rows of a view are written."""
         await self.write({f"materialized/{record.view}": asdict(record)})

@@ -21,11 +21,12 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
@@ -68,7 +69,8 @@ from fastserve.plan.views import ViewPlan, duration_ns
 from fastserve.sdk.repo import Repo
 from fastserve.sdk.types import DataType, Int64, Timestamp
 from fastserve.store.interface import OnlineStore
-from fastserve.store.url import LocalSettings, open_store, parse_store_url
+from fastserve.store.mixed import StoreAddresses, addresses, configured_prefixes
+from fastserve.store.url import LocalSettings, parse_store_url
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -90,6 +92,7 @@ def materialize_frame(
     max_bad_rows: int | None = None,
     input_name: str | None = None,
     workspace: str | None = None,
+    stores: Mapping[str, str] = MappingProxyType({}),
 ) -> MaterializeReport:
     """Materialize a view from a DataFrame of all its events before ``until``.
 
@@ -109,6 +112,7 @@ def materialize_frame(
             ended if it is started again with the same name, so the same name has to stand for the same rows.
             None starts anew.
         workspace: None is the repo's.
+        stores: The URLs of the stores that views name.
 
     Raises:
         DefinitionError: an unknown view, a table that isn't there, a column that lacks or can't be of the
@@ -117,9 +121,7 @@ def materialize_frame(
         pyspark.errors.PySparkException: a task failed as often as Spark tries it; what it raised is in the
             message.
     """
-    settings = parse_store_url(store)
-    prefix = settings.prefix
-    plan = plan_to_write(repo, view, workspace or repo.workspace, prefix)
+    plan = plan_to_write(repo, view, workspace or repo.workspace, configured_prefixes(store, stores))
     until_ns = time.time_ns() if until is None else _nanoseconds(until)
     session = frame.sparkSession
     if partitions is not None and partitions < 1:
@@ -127,7 +129,9 @@ def materialize_frame(
     job = _FrameJob(
         plan=plan,
         workspace=workspace or repo.workspace,
-        store=_reachable(store, settings, session),
+        store=_reachable(
+            addresses(store, stores, {table: plan.store for table in plan.tables if plan.store}), session
+        ),
         until_ns=until_ns,
         as_of_ns=as_of_ns(plan, until_ns),
         partitions=partitions or int(session.conf.get("spark.sql.shuffle.partitions", "200") or 200),
@@ -144,9 +148,14 @@ def _nanoseconds(moment: datetime) -> int:
     return duration_ns(moment - EPOCH)
 
 
-def _reachable(url: str, settings: object, session: SparkSession) -> str:
-    """Return the store's URL as executors are to open it, whatever folder they work in."""
-    if not isinstance(settings, LocalSettings):
+def _reachable(where: StoreAddresses, session: SparkSession) -> StoreAddresses:
+    """Return the stores' addresses as executors are to open them, whatever folder they work in."""
+    named = {name: _reachable_url(url, session) for name, url in where.named.items()}
+    return StoreAddresses(_reachable_url(where.main, session), named, where.homes)
+
+
+def _reachable_url(url: str, session: SparkSession) -> str:
+    if not isinstance(parse_store_url(url), LocalSettings):
         return url
     master = session.conf.get("spark.master", "") or ""
     if not master.startswith("local"):
@@ -164,7 +173,7 @@ class _FrameJob:
 
     plan: ViewPlan
     workspace: str
-    store: str
+    store: StoreAddresses
     until_ns: int
     as_of_ns: int
     partitions: int
@@ -205,7 +214,7 @@ class _FrameJob:
 
     def _with_registry(self, work: Callable[[Registry, OnlineStore], Awaitable[T]]) -> T:
         async def run() -> T:
-            store = await open_store(self.store)
+            store = await self.store.open()
             try:
                 return await work(Registry(store, self.workspace), store)
             finally:
@@ -216,7 +225,7 @@ class _FrameJob:
             return executor.submit(lambda: asyncio.run(run())).result()
 
     async def _check_tables(self, registry: Registry, store: OnlineStore) -> None:
-        await check_tables([self.plan], registry, store, self.store)
+        await check_tables([self.plan], registry, store, self.store.main)
 
     async def _begin(self, registry: Registry, _store: OnlineStore) -> dict[int, tuple[int, int]]:
         """Record the layout of the rows to come; return the partitions that an earlier run wrote."""

@@ -37,7 +37,7 @@ from fastserve.ingest.registry import Registry
 from fastserve.ingest.scratch import scratch_folder
 from fastserve.ingest.shuffle import TIME, TimeBounds
 from fastserve.sdk.types import Array, Bool, DataType, Float32, Float64, Int64, Map, String, Struct, Timestamp
-from fastserve.store.url import open_store
+from fastserve.store.mixed import StoreAddresses
 
 if TYPE_CHECKING:
     from pyspark.sql import types as spark_types
@@ -188,7 +188,7 @@ class WriteJob:
 
     rows: RowsJob
     destination: Destination
-    store: str
+    store: StoreAddresses
     workspace: str
     job_name: str | None
     partitions: int
@@ -223,7 +223,7 @@ async def _written(job: WriteJob, batches: Iterator[Any]) -> PartitionResult:
             size += sum(map(len, rows))
             yield texts, rows
 
-    store = await open_store(job.store)
+    store = await job.store.open()
     try:
         await put_made(store, job.destination, counted())
         if job.job_name is not None:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from fastserve.api.ingest import MAX_RECORDS, IngestRequest, Record, RecordError
@@ -70,6 +70,21 @@ def source_feeds(views: Iterable[ViewPlan]) -> dict[str, SourceFeed]:
         if isinstance(source, PushSource):
             by_source.setdefault(source.name, (source, []))[1].append(_view_feed(plan, source))
     return {name: SourceFeed(source, feeds) for name, (source, feeds) in by_source.items()}
+
+
+def named_feed(feeds: Mapping[str, SourceFeed], name: str) -> SourceFeed:
+    """Return the feed of a push source.
+
+    Raises:
+        RequestError: there is none, or one of its views can't be pushed to.
+    """
+    feed = feeds.get(name)
+    if feed is None:
+        listed = ", ".join(map(repr, feeds)) or "none, for no view reads a PushSource"
+        raise RequestError(400, f"Unknown push source {shown(name)}: expected {listed}")
+    if feed.refusal is not None:
+        raise RequestError(400, feed.refusal)
+    return feed
 
 
 def _view_feed(plan: ViewPlan, source: PushSource) -> ViewFeed:
@@ -134,21 +149,12 @@ class Ingestor:
         if request.workspace not in (None, "", self.workspace):
             known = shown(self.workspace)
             raise RequestError(400, f"Unknown workspace {shown(request.workspace)}: this one is {known}")
-        feeds = [(self._feed(name), records) for name, records in request.records.items()]
+        feeds = [(named_feed(self._feeds, name), records) for name, records in request.records.items()]
         counts: dict[str, int] = {}
         deltas, rows = await self._prepared(feeds, counts)
         if not request.dry_run:
             await self._written(deltas, rows, request.id, deadline_s)
         return counts
-
-    def _feed(self, name: str) -> SourceFeed:
-        feed = self._feeds.get(name)
-        if feed is None:
-            listed = ", ".join(map(repr, self._feeds)) or "none, for no view reads a PushSource"
-            raise RequestError(400, f"Unknown push source {shown(name)}: expected {listed}")
-        if feed.refusal is not None:
-            raise RequestError(400, feed.refusal)
-        return feed
 
     async def _prepared(
         self, feeds: Sequence[tuple[SourceFeed, Sequence[Record]]], counts: dict[str, int]
@@ -271,6 +277,7 @@ class StreamWriter:
     ``write`` returns after the records are in the store. Call it with several batches at once
     (`asyncio.gather`): they share reads and writes. After an error write the same batch again with the same
     ``request_id``; what had been written counts once. Acknowledge to the source after ``write`` returned.
+    ``stores`` are the URLs of the stores that views name.
 
     Raises:
         DefinitionError: the repo, its workspace or the store's URL can't be used.
@@ -284,16 +291,15 @@ class StreamWriter:
         workspace: str | None = None,
         settings: IngestSettings | None = None,
         clock_ns: Callable[[], int] = time.time_ns,
+        stores: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         from fastserve.plan.service import plan_workspace
-        from fastserve.store.url import parse_store_url
+        from fastserve.store.mixed import addresses, configured_prefixes
 
-        parsed = parse_store_url(store)
-        prefix = parsed.prefix
-        plan = plan_workspace(load_repo(str(repo)), prefix, workspace)
+        plan = plan_workspace(load_repo(str(repo)), configured_prefixes(store, stores), workspace)
         self._workspace = plan.workspace
         self._feeds = source_feeds(plan.views.values())
-        self._url = store
+        self._addresses = addresses(store, stores, plan.homes)
         self._settings = settings
         self._clock_ns = clock_ns
         self._store: OnlineStore | None = None
@@ -303,6 +309,14 @@ class StreamWriter:
     def sources(self) -> tuple[str, ...]:
         """The names of the push sources that views read."""
         return tuple(self._feeds)
+
+    def check_source(self, source: str) -> None:
+        """Check that records of a source can be written.
+
+        Raises:
+            RequestError: there is no such source, or one of its views can't be pushed to.
+        """
+        named_feed(self._feeds, source)
 
     @property
     def counts(self) -> WriteCounts:
@@ -315,9 +329,7 @@ class StreamWriter:
         Raises:
             StoreError: it can't be opened.
         """
-        from fastserve.store.url import open_store
-
-        self._store = await open_store(self._url)
+        self._store = await self._addresses.open()
         try:
             self._ingestor = Ingestor(
                 self._workspace, self._feeds, self._store, self._settings, self._clock_ns

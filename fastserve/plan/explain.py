@@ -61,11 +61,15 @@ ASSUMED_NUMBER_BYTES = 10  # DynamoDB packs two digits into a byte and adds one;
 
 @dataclass(frozen=True, slots=True)
 class ReadCost:
-    """One key text and the tables that it is looked up in; of stream tables, which ``block``."""
+    """One key text and the tables that it is looked up in; of stream tables, which ``block``.
+
+    ``store`` is the name of their store, None for the main one.
+    """
 
     join_keys: tuple[str, ...]
     tables: tuple[str, ...]
     block: str | None = None
+    store: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +199,7 @@ def explain(
         service=plan.name,
         description=plan.service.description,
         join_keys=tuple((field.name, str(field.dtype)) for field in plan.join_keys),
-        reads=tuple(ReadCost(_key_names(plan, read), read.group.tables, _block(read)) for read in plan.reads),
+        reads=tuple(_read(plan, read) for read in plan.reads),
         calls=_calls([read.group for read in plan.reads]),
         rows=tuple(_row(plan, place) for place in plan.places),
         streams=stream_costs(plan),
@@ -209,6 +213,11 @@ def explain(
     )
 
 
+def _read(plan: ServicePlan, read: Read) -> ReadCost:
+    group = read.group
+    return ReadCost(_key_names(plan, read), group.tables, _block(read), group.store or None)
+
+
 def _key_names(plan: ServicePlan, read: Read) -> tuple[str, ...]:
     return tuple(plan.join_keys[position].name for position in read.keys)
 
@@ -220,11 +229,13 @@ def _block(read: Read) -> str | None:
 
 
 def _calls(groups: Sequence[ReadGroup]) -> int:
-    calls, free = 0, 0
+    calls = 0
+    free_of: dict[str, int] = {}  # each store is called for itself
     for group in groups:
+        free = free_of.get(group.store, 0)
         if group.size > free:
             calls, free = calls + 1, KEYS_PER_CALL
-        free -= group.size
+        free_of[group.store] = free - group.size
     return calls
 
 

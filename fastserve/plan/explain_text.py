@@ -98,7 +98,9 @@ def _reads_table(explanation: Explanation) -> str:
 
 def _tables(read: ReadCost) -> str:
     tables = ", ".join(read.tables)
-    return tables if read.block is None else f"{tables} ({read.block} block)"
+    notes = [f"{read.block} block"] if read.block is not None else []
+    notes += [f"store {read.store!r}"] if read.store is not None else []
+    return f"{tables} ({', '.join(notes)})" if notes else tables
 
 
 def _streams_table(explanation: Explanation) -> str:

@@ -12,13 +12,16 @@ Invariants
 3. Tables of one group share their key attributes, so that one key text serves all of them.
 4. Stream tables share groups only with others whose blocks are as long: the same blocks are read of all.
    Tables that are pushed to share groups only with others such, for theirs are read anew after each push.
-5. Tables of one group are cached alike.
+5. Tables of one group are cached alike, and lie in one store.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
+
+from fastserve.plan.stores import MAIN_STORE
+from fastserve.wire.feast_key import FeastKeyForm
 
 MAX_GROUP_TABLES = 50
 """Half of BatchGetItem's 100 keys: a group of 60 tables would leave 40 places of every call empty."""
@@ -51,7 +54,8 @@ class ReadGroup:
     rows written by fastserve, false where they hold ordinary items (the attributes format). ``block_ns`` is
     how long the blocks in stream tables are, 0 for all other tables. ``pushed`` tells that a push may write
     to the tables at any moment, and that whoever asks after its answer is to find it.
-    ``cache`` is None where every request asks the store.
+    ``cache`` is None where every request asks the store. ``feast`` is how keys are made where Feast wrote the
+    tables. ``store`` is the name of the store in which they lie.
     """
 
     index: int
@@ -61,6 +65,8 @@ class ReadGroup:
     block_ns: int = 0
     pushed: bool = False
     cache: CachePolicy | None = None
+    feast: FeastKeyForm | None = None
+    store: str = MAIN_STORE
 
     @property
     def size(self) -> int:
@@ -79,6 +85,8 @@ class TableUse:
     block_ns: int = 0
     pushed: bool = False
     cache: CachePolicy | None = None
+    feast: FeastKeyForm | None = None
+    store: str = MAIN_STORE
 
 
 def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[ReadGroup]:
@@ -102,6 +110,8 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
             use.block_ns,
             use.pushed,
             use.cache,
+            use.feast,
+            use.store,
         )
         cells.setdefault(cell, []).append(table)
     groups: list[ReadGroup] = []
@@ -117,6 +127,8 @@ def partition_tables(uses_by_service: Iterable[Sequence[TableUse]]) -> list[Read
                     use.block_ns,
                     use.pushed,
                     use.cache,
+                    use.feast,
+                    store=use.store,
                 )
             )
     return groups

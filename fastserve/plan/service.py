@@ -25,8 +25,10 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from fastserve.errors import DefinitionError
+from fastserve.plan.feast import FeastPlan, feast_uses, plan_feast
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan, on_demand_outputs, plan_on_demand
 from fastserve.plan.reads import PACKED_KEY, ReadGroup, TableUse, partition_tables
+from fastserve.plan.stores import TablePrefixes
 from fastserve.plan.streams import BLOCKS_READ
 from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.reference import FeatureViewReference
@@ -134,6 +136,11 @@ class ServicePlan:
         """How many store keys one request asks for."""
         return sum(read.group.size for read in self.reads)
 
+    @property
+    def stores(self) -> frozenset[str]:
+        """The names of the stores that its requests read."""
+        return frozenset(read.group.store for read in self.reads)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkspacePlan:
@@ -143,22 +150,34 @@ class WorkspacePlan:
     views: Mapping[str, ViewPlan]
     services: Mapping[str, ServicePlan]
     groups: tuple[ReadGroup, ...]
+    feast: FeastPlan | None = None
+    """What Feast's own API is answered from; None where no view has rows that Feast wrote."""
+
+    @property
+    def homes(self) -> dict[str, str]:
+        """The names of the stores of those tables that don't lie in the main one."""
+        return {table: view.store for view in self.views.values() if view.store for table in view.tables}
 
 
-def plan_workspace(repo: Repo, table_prefix: str = "", workspace: str | None = None) -> WorkspacePlan:
-    """Compile everything in a feature repo.
+def plan_workspace(
+    repo: Repo, prefixes: TablePrefixes | str = "", workspace: str | None = None
+) -> WorkspacePlan:
+    """Compile everything in a feature repo; ``prefixes`` are as `plan_view` takes them.
 
     Raises:
-        DefinitionError: a view's row format can't hold what the view asks for, or two views claim one table.
+        DefinitionError: a view's row format can't hold what the view asks for, two views claim one table, or
+            a view's store isn't configured.
     """
     name = workspace or repo.workspace
-    views = {view.name: plan_view(view, name, table_prefix) for view in repo.views.values()}
+    views = {view.name: plan_view(view, name, prefixes) for view in repo.views.values()}
     _refuse_shared_tables(views.values())
-    groups = partition_tables([_uses(service, views) for service in repo.services.values()])
+    uses = [_uses(service, views) for service in repo.services.values()]
+    groups = partition_tables([*uses, *feast_uses(views.values())])
     services = {
         service.name: _plan_service(name, service, views, groups) for service in repo.services.values()
     }
-    return WorkspacePlan(name, views, services, tuple(groups))
+    feast = plan_feast(views, repo.services.values(), groups)
+    return WorkspacePlan(name, views, services, tuple(groups), feast)
 
 
 def _refuse_shared_tables(views: Iterable[ViewPlan]) -> None:
@@ -185,10 +204,26 @@ def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableU
         view = views[reference.view.name]
         keys = _positions(reference, service.join_keys)
         pushed = view.is_streamed and view.stream is None
-        uses.append(TableUse(view.table, keys, view.key_attributes, view.packed, 0, pushed, view.cache))
+        uses.append(
+            TableUse(
+                view.table,
+                keys,
+                view.key_attributes,
+                view.packed,
+                0,
+                pushed,
+                view.cache,
+                view.feast,
+                store=view.store,
+            )
+        )
         if view.stream is not None:
             block_ns = view.stream.block_ns
-            uses.append(TableUse(view.stream.table, keys, PACKED_KEY, True, block_ns, True, view.cache))
+            uses.append(
+                TableUse(
+                    view.stream.table, keys, PACKED_KEY, True, block_ns, True, view.cache, store=view.store
+                )
+            )
     return uses
 
 

@@ -4,8 +4,8 @@ What reads rows (serving) and what writes them (ingest) both start from a `ViewP
 disagree.
 
 Invariants
-1. A view plan is a function of the view, the workspace and the table prefix alone: every host makes the same
-   one.
+1. A view plan is a function of the view, the workspace and the stores' table prefixes alone: every host makes
+   the same one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from datetime import timedelta
 from typing import Any
 
 from fastserve.errors import DefinitionError
+from fastserve.plan.feast_keys import FEAST_KEY, feast_key
 from fastserve.plan.keys import encode_key, ordinary_key
 from fastserve.plan.reads import PACKED_KEY, CachePolicy, KeyAttributes
+from fastserve.plan.stores import MAIN_STORE, TablePrefixes
 from fastserve.plan.streams import StreamPlan, stream_plan
+from fastserve.sdk.feast_format import FeastFormat
 from fastserve.sdk.features import Aggregate, Attribute
 from fastserve.sdk.row_format import AttributesFormat
 from fastserve.sdk.sources import PushSource
@@ -28,6 +31,7 @@ from fastserve.sdk.windows import LifetimeWindow, TimeWindow, TimeWindowSeries
 from fastserve.tiles.aggregates import AggregateSpec, CompactedSchema, make_schema
 from fastserve.tiles.layout import RowLayout, make_layout
 from fastserve.tiles.windows import LIFETIME_NS, Window, default_hop_ns, floor_to
+from fastserve.wire.feast_key import FeastKeyForm
 
 MICROSECOND_NS = 1_000
 
@@ -44,7 +48,7 @@ class ViewPlan:
     ``schema`` is None for attribute views. ``ttl_ns`` is None where rows don't expire.
     ``timestamp_attribute`` names the attribute that holds an attributes-format item's time, if any.
     ``stream`` is where a streamed view of aggregates has its blocks; a streamed view of attributes has rows
-    alone, and the newest wins.
+    alone, and the newest wins. ``feast`` is how keys are made where Feast wrote the rows.
     """
 
     view: FeatureView
@@ -58,6 +62,7 @@ class ViewPlan:
     interval_ns: int | None
     timestamp_attribute: str | None = None
     stream: StreamPlan | None = None
+    feast: FeastKeyForm | None = None
 
     @property
     def cache(self) -> CachePolicy | None:
@@ -78,6 +83,11 @@ class ViewPlan:
         return self.view.name
 
     @property
+    def store(self) -> str:
+        """The name of the store in which rows and blocks lie."""
+        return self.view.store or MAIN_STORE
+
+    @property
     def tables(self) -> tuple[str, ...]:
         """All tables of the view: that of its rows, and that of its blocks if it has any."""
         return (self.table,) if self.stream is None else (self.table, self.stream.table)
@@ -87,22 +97,24 @@ class ViewPlan:
         dtypes = [field.dtype for field in self.key_fields]
         if self.packed:
             return encode_key(dtypes, values)
-        return ordinary_key(
-            self.key_attributes,
-            [encode_key([dtype], [value]) for dtype, value in zip(dtypes, values, strict=True)],
-        )
+        texts = [encode_key([dtype], [value]) for dtype, value in zip(dtypes, values, strict=True)]
+        if self.feast is not None:
+            return feast_key(self.feast)(texts)
+        return ordinary_key(self.key_attributes, texts)
 
     def as_of_ns(self, until_ns: int) -> int:
         """Return the as_of of rows of all events before ``until_ns``: the last complete tile's end."""
         return floor_to(until_ns, self.interval_ns or 1)
 
 
-def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
-    """Compile one view.
+def plan_view(view: FeatureView, workspace: str, prefixes: TablePrefixes | str) -> ViewPlan:
+    """Compile one view; a text for ``prefixes`` is the main store's, where there is no other.
 
     Raises:
-        DefinitionError: the attributes format asks for what its items can't hold.
+        DefinitionError: the attributes format asks for what its items can't hold, or the view's store isn't
+            configured.
     """
+    table_prefix = (TablePrefixes(prefixes) if isinstance(prefixes, str) else prefixes).of(view)
     interval_ns = None if view.aggregation_interval is None else duration_ns(view.aggregation_interval)
     schema = _schema(view, interval_ns) if interval_ns is not None and view.is_aggregate else None
     layout = (
@@ -111,16 +123,19 @@ def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
         else make_layout([(f.name, f.dtype) for f in view.features if isinstance(f, Attribute)])
     )
     row_format = view.row_format
-    packed = not isinstance(row_format, AttributesFormat)
+    packed = row_format == "packed"
+    feast = _feast_key_form(view, row_format) if isinstance(row_format, FeastFormat) else None
     table = view.table or f"{table_prefix}{workspace}.{view.name}"
     streamed = schema is not None and isinstance(view.source, PushSource)
     return ViewPlan(
         view=view,
         table=table,
         key_fields=view.join_keys,
-        key_attributes=PACKED_KEY
-        if not isinstance(row_format, AttributesFormat)
-        else _item_key_attributes(view, row_format),
+        key_attributes=_item_key_attributes(view, row_format)
+        if isinstance(row_format, AttributesFormat)
+        else PACKED_KEY
+        if feast is None
+        else FEAST_KEY,
         packed=packed,
         layout=layout,
         schema=schema,
@@ -132,7 +147,14 @@ def plan_view(view: FeatureView, workspace: str, table_prefix: str) -> ViewPlan:
         stream=stream_plan(table, duration_ns(view.horizon), interval_ns)
         if streamed and interval_ns is not None
         else None,
+        feast=feast,
     )
+
+
+def _feast_key_form(view: FeatureView, row_format: FeastFormat) -> FeastKeyForm:
+    keys = view.join_keys
+    types = tuple(row_format.key_type(key.name, key.dtype) for key in keys)
+    return FeastKeyForm(tuple(key.name for key in keys), types, row_format.key_version)
 
 
 def _schema(view: FeatureView, interval_ns: int) -> CompactedSchema:

@@ -28,6 +28,13 @@ class Calculation(Immutable):
     Names are ``source.feature``, or the feature's alone where one source only has it. The type is the
     expression's; ``dtype`` may say which one is expected, and Float64 takes Int64, too.
 
+    Args:
+        name: The feature's name.
+        expr: SQL-like: arithmetic, comparisons, functions and dates over the view's sources.
+        dtype: By default the expression's.
+        description: For readers; the API gives it to who asks.
+        tags: For readers; the API gives them to who asks.
+
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
     """

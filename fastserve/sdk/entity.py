@@ -18,6 +18,13 @@ JOIN_KEY_TYPES: Final = (String, Int64, Bool, Timestamp)
 class Entity(Definition):
     """A thing that features describe, named by one or more join keys.
 
+    Args:
+        name: A letter, then letters, digits and ``_ . : -``.
+        join_keys: A `Field`, or a list of them; of type String, Int64, Bool or Timestamp.
+        description: For readers.
+        tags: For readers.
+        owner: For readers.
+
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
     """

@@ -26,6 +26,12 @@ class Attribute(Immutable):
 
     ``Attribute("age", Int64)`` and ``Attribute(Field("age", Int64))`` are the same.
 
+    Args:
+        name: The column's name, which is the feature's; or a `Field`.
+        dtype: Its type, unless a `Field` says it.
+        description: For readers; the API gives it to who asks.
+        tags: For readers; the API gives them to who asks.
+
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
     """
@@ -85,8 +91,16 @@ class Attribute(Immutable):
 class Aggregate(Immutable):
     """A feature computed by a function over a column's values within a time window.
 
-    Over a `TimeWindowSeries` it is an array of the function's values, the oldest window's first. ``tail_hop``
-    is the step by which the window's far end moves; by default the window's length decides it.
+    Over a `TimeWindowSeries` it is an array of the function's values, the oldest window's first.
+
+    Args:
+        input_column: A `Field` of the source.
+        function: A name such as ``sum``, or a function with parameters such as ``last(3)``.
+        time_window: A `TimeWindow` or its length, a `LifetimeWindow`, or a `TimeWindowSeries`.
+        name: By default ``<column>_<function>_<window>_<interval>``.
+        tail_hop: The step by which the window's far end moves; by default the window's length decides it.
+        description: For readers; the API gives it to who asks.
+        tags: For readers; the API gives them to who asks.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).

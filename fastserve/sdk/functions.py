@@ -28,7 +28,12 @@ SECONDARY_KEYS: Final = "secondary_keys"
 
 @dataclass(frozen=True, slots=True)
 class AggregateFunction:
-    """A function by its name, with its parameters in their order; a plain name does where there are none."""
+    """A function by its name, with its parameters in their order; a plain name does where there are none.
+
+    Args:
+        name: A function's name.
+        params: Pairs of a parameter's name and its value.
+    """
 
     name: str
     params: tuple[tuple[str, Parameter], ...] = ()
@@ -50,34 +55,56 @@ class AggregateFunction:
 
 
 def last(n: int) -> AggregateFunction:
-    """Return the function that gives the last ``n`` values, ascending by time."""
+    """Return the function that gives the last ``n`` values, ascending by time.
+
+    Args:
+        n: From 1 to 1,000.
+    """
     return AggregateFunction("last", (("n", n),))
 
 
 def first(n: int) -> AggregateFunction:
-    """Return the function that gives the first ``n`` values, ascending by time."""
+    """Return the function that gives the first ``n`` values, ascending by time.
+
+    Args:
+        n: From 1 to 1,000.
+    """
     return AggregateFunction("first", (("n", n),))
 
 
 def last_distinct(n: int) -> AggregateFunction:
-    """Return the function that gives the ``n`` different values that occurred last, ascending by that."""
+    """Return the function that gives the ``n`` different values that occurred last, ascending by that.
+
+    Args:
+        n: From 1 to 1,000.
+    """
     return AggregateFunction("last_distinct", (("n", n),))
 
 
 def first_distinct(n: int) -> AggregateFunction:
-    """Return the function that gives the ``n`` different values that occurred first, ascending by that."""
+    """Return the function that gives the ``n`` different values that occurred first, ascending by that.
+
+    Args:
+        n: From 1 to 1,000.
+    """
     return AggregateFunction("first_distinct", (("n", n),))
 
 
 def approx_count_distinct(precision: int = 8) -> AggregateFunction:
-    """Return the function that counts different values approximately; ``precision`` is from 4 to 16."""
+    """Return the function that counts different values approximately.
+
+    Args:
+        precision: From 4 to 16; more is larger and more exact.
+    """
     return AggregateFunction("approx_count_distinct", (("precision", precision),))
 
 
 def approx_percentile(percentile: float, precision: int = 100) -> AggregateFunction:
     """Return the function of an approximate percentile.
 
-    ``percentile`` is from 0 to 1 (the median is 0.5), ``precision`` from 20 to 500.
+    Args:
+        percentile: From 0 to 1; the median is 0.5.
+        precision: From 20 to 500; more is larger and more exact.
     """
     return AggregateFunction("approx_percentile", (("percentile", percentile), ("precision", precision)))
 

@@ -257,8 +257,19 @@ def on_demand_feature_view(
     The function takes the sources by position, in the order of ``sources``, and a `RequestContext` when it
     has a parameter ``context`` (its last). In mode ``python`` each source is a dict of one request's values
     and the result is a dict of the features that are `Attribute`; in mode ``numpy`` dicts of arrays over
-    several requests, in mode ``pandas`` data frames. ``isolation="process"`` runs it in a helper process,
-    where a ``time_limit`` can end it.
+    several requests, in mode ``pandas`` data frames.
+
+    Args:
+        sources: What the function gets, by position: request sources, views, references of views, and
+            on-demand views.
+        features: What the function returns (`Attribute`), and expressions beside it (`Calculation`).
+        mode: ``python``, ``numpy`` or ``pandas``.
+        name: The view's name; by default the function's.
+        description: For readers.
+        tags: For readers.
+        owner: For readers.
+        time_limit: How long a call may take.
+        isolation: ``inline``, or ``process``: in a helper process, which is ended past the limit.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).

@@ -27,13 +27,13 @@ from fastserve.sdk.modules import RepoModules
 from fastserve.sdk.on_demand import OnDemandFeatureView
 from fastserve.sdk.reference import FeatureViewReference
 from fastserve.sdk.service import FeatureService
-from fastserve.sdk.sources import FileSource, PushSource, Source
+from fastserve.sdk.sources import ExternalSource, FileSource, PushSource, Source
 from fastserve.sdk.views import FeatureView
 
 SETTINGS_FILE: Final = "fastserve.toml"
 WORKSPACE_DEFAULT: Final = "default"
 WORKSPACE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,99}")  # the first part of a table's name
-_SOURCES: Final = (FileSource, PushSource)
+_SOURCES: Final = (FileSource, PushSource, ExternalSource)
 _VIEWS: Final = (FeatureView, OnDemandFeatureView)
 _D = TypeVar("_D", bound=Definition)
 

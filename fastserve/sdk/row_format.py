@@ -1,4 +1,4 @@
-"""How a view's rows are laid out in the online store: ``"packed"``, or an attribute per feature.
+"""How a view's rows lie in the online store: ``"packed"``, an attribute per feature, or as Feast writes.
 
 Invariants:
 1. The names that an `AttributesFormat` gives to keys and timestamp are different ones.
@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from fastserve.errors import Location
 from fastserve.sdk.checks import Checks, Immutable
+from fastserve.sdk.feast_format import FeastFormat
 
 ATTRIBUTE_NAME_BYTES_MAX: Final = 255  # DynamoDB's limit for the names of key attributes
 
@@ -17,8 +18,10 @@ ATTRIBUTE_NAME_BYTES_MAX: Final = 255  # DynamoDB's limit for the names of key a
 class AttributesFormat(Immutable):
     """An ordinary item with an attribute per feature, for tables that exist already.
 
-    ``partition_key`` names the item's key attribute (by default the view's first join key), ``sort_key`` the
-    second one, ``timestamp_attribute`` the one that holds the row's effective time.
+    Args:
+        partition_key: The name of the item's key attribute; by default that of the view's first join key.
+        sort_key: That of the second.
+        timestamp_attribute: The attribute with the row's effective time, which a ttl needs.
 
     Raises:
         DefinitionError: a name is empty, too long, or given twice (collected while a repo is being loaded).
@@ -66,15 +69,15 @@ class AttributesFormat(Immutable):
         return f"AttributesFormat{self._parts()!r}"
 
 
-RowFormat = Literal["packed"] | AttributesFormat
+RowFormat = Literal["packed"] | AttributesFormat | FeastFormat
 
 
 def check_row_format(checks: Checks, value: object) -> RowFormat:
     """Return the format given, or ``"packed"`` with a fault."""
-    if isinstance(value, AttributesFormat):
+    if isinstance(value, (AttributesFormat, FeastFormat)):
         return value
     if value != "packed":
-        checks.wrong("row_format", '"packed" or an AttributesFormat', value)
+        checks.wrong("row_format", '"packed", an AttributesFormat or a FeastFormat', value)
     return "packed"
 
 

@@ -23,6 +23,14 @@ from fastserve.sdk.views import FeatureView
 class FeatureService(Definition):
     """A list of views, or of parts of them, under one name.
 
+    Args:
+        name: What requests name: a letter, then letters, digits and ``_ . : -``.
+        features: Views, or references of them; of different names, agreeing on the types of join keys they
+            share.
+        description: For readers.
+        tags: For readers.
+        owner: For readers.
+
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
     """

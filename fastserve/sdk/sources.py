@@ -1,4 +1,4 @@
-"""Where values come from: `FileSource` (Parquet, CSV), `PushSource` (pushed records) and `RequestSource`.
+"""Where values come from: `FileSource` (files), `PushSource` (records), `RequestSource`, `ExternalSource`.
 
 Knows the sources' descriptions; files are opened by the batch job, not here.
 
@@ -35,6 +35,17 @@ class FileSource(Definition):
     ``package://<package>/<file>`` (a file inside an installed Python package, which isn't imported). The
     format is taken from the paths' extensions when it isn't given. ``null_values`` are the texts that mean
     null in a CSV file.
+
+    Args:
+        name: Also the table's name in a transformation's SQL.
+        path: A path or glob, or a list of them.
+        format: ``parquet`` or ``csv``; by default as the paths end.
+        timestamp_field: The column with the event's time; in a CSV file ISO-8601, without a zone UTC.
+        delimiter: Of CSV files.
+        null_values: The texts that mean null in CSV files.
+        description: For readers.
+        tags: For readers.
+        owner: For readers.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
@@ -98,6 +109,15 @@ class FileSource(Definition):
 class PushSource(Definition):
     """Records that are pushed to the server, with their schema; ``batch_source`` holds their history.
 
+    Args:
+        name: What pushes name.
+        schema: The list of `Field` of a record.
+        batch_source: Files with the same columns, from which a view is materialized.
+        timestamp_field: A Timestamp column of the schema: the event's time.
+        description: For readers.
+        tags: For readers.
+        owner: For readers.
+
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
     """
@@ -134,14 +154,51 @@ class PushSource(Definition):
         return next((field for field in self.schema if field.name == name), None)
 
 
-Source = FileSource | PushSource
+class ExternalSource(Definition):
+    """Rows that somebody else writes into the view's table: fastserve only reads them.
+
+    For views of ordinary tables (`AttributesFormat`, `FeastFormat`).
+
+    Args:
+        name: For readers.
+        timestamp_field: Says that rows have a time, which a ``ttl`` counts from.
+        description: For readers.
+        tags: For readers.
+        owner: For readers.
+
+    Raises:
+        DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
+    """
+
+    timestamp_field: str | None
+
+    def __init__(
+        self,
+        name: str,
+        timestamp_field: str | None = None,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        owner: str | None = None,
+    ) -> None:
+        checks = Checks("ExternalSource", name)
+        self.name = checks.name("name", name, FREE_NAME, FREE_NAME_EXPECTED)
+        self._describe(checks, description, tags, owner)
+        self.timestamp_field = checks.optional_text("timestamp_field", timestamp_field)
+        self._register(checks)
+
+
+Source = FileSource | PushSource | ExternalSource
 
 
 class RequestSource(Immutable):
     """Values that come with each request (its request context), with their schema.
 
     It isn't a definition of the repo's: what requests must hold is settled per service, by the fields of all
-    request sources that its on-demand views read. ``name`` is what `Calculation` and ``test_run`` call it.
+    request sources that its on-demand views read.
+
+    Args:
+        schema: The list of `Field` that must come.
+        name: What `Calculation` and ``test_run`` call it.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).

@@ -94,7 +94,11 @@ _MEANT: Final[dict[object, str]] = {
 
 
 class Array(DataType):
-    """A list of values of one type; values may be null."""
+    """A list of values of one type; values may be null.
+
+    Args:
+        element: The type of its values.
+    """
 
     def __init__(self, element: DataType) -> None:
         self.element = check_dtype(Checks("Array"), "element", element)
@@ -120,7 +124,12 @@ class Array(DataType):
 
 
 class Map(DataType):
-    """A mapping from strings to values of one type."""
+    """A mapping from strings to values of one type.
+
+    Args:
+        key: `String`, for keys are those of JSON objects.
+        value: The type of its values.
+    """
 
     def __init__(self, key: DataType, value: DataType) -> None:
         checks = Checks("Map")
@@ -151,7 +160,12 @@ class Map(DataType):
 
 
 class Field(Immutable):
-    """A column or a join key: a name and its type. Equal to another of the same name and type."""
+    """A column or a join key: a name and its type. Equal to another of the same name and type.
+
+    Args:
+        name: The column's name: letters, digits and ``_``, no digit first.
+        dtype: Its type.
+    """
 
     def __init__(self, name: str, dtype: DataType) -> None:
         checks = Checks("Field", name)
@@ -175,7 +189,11 @@ class Field(Immutable):
 
 
 class Struct(DataType):
-    """A record of named fields; the HTTP API writes it as a list in the fields' order."""
+    """A record of named fields; the HTTP API writes it as a list in the fields' order.
+
+    Args:
+        fields: A list of `Field`, of different names.
+    """
 
     def __init__(self, fields: Sequence[Field]) -> None:
         checks = Checks("Struct")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastserve.sdk.checks import NAME_CHARS_MAX, Checks
 from fastserve.sdk.durations import format_duration
+from fastserve.sdk.feast_format import FEAST_KEY_TYPES, FeastFormat
 from fastserve.sdk.features import Aggregate, Attribute
 from fastserve.sdk.functions import SECONDARY_KEYS
 from fastserve.sdk.row_format import AttributesFormat
@@ -178,7 +179,8 @@ def _attributes_have_no_tiles(checks: Checks, view: FeatureView) -> None:
         checks.wrong("aggregation_interval", "none, as attributes have no tiles", view.aggregation_interval)
     if view.leading_edge != "now":
         checks.wrong("leading_edge", 'none or "now", as attributes have no windows', view.leading_edge)
-    if view.ttl is not None and view.timestamp_field is None and view.has_source:
+    has_own_time = isinstance(view.row_format, FeastFormat)  # an item that Feast wrote always has one
+    if view.ttl is not None and view.timestamp_field is None and view.has_source and not has_own_time:
         checks.wrong("timestamp_field", "the column with a row's time, which ttl counts from", None)
 
 
@@ -282,6 +284,41 @@ def _attributes_format_fits(checks: Checks, view: FeatureView) -> None:
             checks.wrong(what, "a name that no feature has", name, layout.location)
 
 
+def _external_rows_are_left_alone(checks: Checks, view: FeatureView) -> None:
+    if not view.is_external:
+        return
+    if view.row_format == "packed":
+        expected = "an AttributesFormat or a FeastFormat, as packed rows are written by fastserve"
+        checks.wrong("row_format", expected, view.row_format)
+    if view.transformation is not None:
+        checks.wrong("transformation", "none, as rows are there already", view.transformation)
+    if view.batch_schedule is not None:
+        checks.wrong("batch_schedule", "none, as somebody else writes the rows", view.batch_schedule)
+
+
+def _feast_format_fits(checks: Checks, view: FeatureView) -> None:
+    layout = view.row_format
+    if not isinstance(layout, FeastFormat) or not layout.valid:
+        return
+    if view.has_source and not view.is_external:
+        checks.wrong("source", "an ExternalSource, as Feast writes the rows", view.source, layout.location)
+    if view.table is None:
+        checks.wrong("table", "the name of Feast's table: <project>.<view>", None)
+    keys = {key.name: key for key in view.join_keys if key.valid}
+    for name, kind in layout.key_types.items():
+        if name not in keys:
+            checks.wrong(f"key_types[{name!r}]", f"a join key: {', '.join(keys)}", name, layout.location)
+        elif kind not in FEAST_KEY_TYPES.get(keys[name].dtype, (kind,)):
+            fitting = " or ".join(FEAST_KEY_TYPES[keys[name].dtype])
+            checks.wrong(f"key_types[{name!r}]", fitting, kind, layout.location)
+    for key in keys.values():
+        if key.dtype not in FEAST_KEY_TYPES:
+            checks.wrong(f"join key {key.name!r}", "String, Int64 or Timestamp", key.dtype)
+    for name in layout.names:
+        if name not in view.feature_names:
+            checks.wrong("names", "names of features", name, layout.location)
+
+
 def _table_can_be_named(checks: Checks, view: FeatureView) -> None:
     if view.table is not None and not TABLE_NAME.fullmatch(view.table):
         checks.wrong("table", "3 to 255 letters, digits and _ . -", view.table)
@@ -314,6 +351,8 @@ _RULES: Final[tuple[Callable[[Checks, FeatureView], None], ...]] = (
     _secondary_key_fits,
     _schedule_has_files,
     _attributes_format_fits,
+    _external_rows_are_left_alone,
+    _feast_format_fits,
     _table_can_be_named,
     _cache_is_bounded,
 )

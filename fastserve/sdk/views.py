@@ -23,7 +23,7 @@ from fastserve.sdk.features import Aggregate, Attribute, Feature
 from fastserve.sdk.reference import FeatureViewReference
 from fastserve.sdk.row_format import RowFormat, check_row_format
 from fastserve.sdk.secondary_key import check_secondary_key, secondary_keys
-from fastserve.sdk.sources import FileSource, PushSource, Source
+from fastserve.sdk.sources import ExternalSource, FileSource, PushSource, Source
 from fastserve.sdk.types import Array, DataType, Field
 from fastserve.sdk.view_rules import INTERVAL_MIN, check_transformation, check_view
 
@@ -59,7 +59,7 @@ class FeatureView(Definition):
             batch). None: the source's columns are used as they are.
         batch_schedule: How often the view is to be materialized.
         start_time: Events before it don't count; without a time zone it is UTC.
-        row_format: ``packed``, or an `AttributesFormat` for tables that exist.
+        row_format: ``packed``, or an `AttributesFormat` or a `FeastFormat` for tables that exist.
         table: The store's table, used as it stands; by default one named after workspace and view.
         description: For readers.
         tags: For readers.
@@ -69,6 +69,8 @@ class FeatureView(Definition):
         stale_ttl: How old they may be where the store can't be read; at least the cache_ttl.
         cache_streamed: That cache_ttl holds for a view to which events are pushed, too: what was pushed is
             then served that much later.
+        store: The name of the store in which the view's rows lie; where it is, the operator says. None: the
+            main one.
 
     Raises:
         DefinitionError: a parameter isn't what is expected (collected while a repo is being loaded).
@@ -92,6 +94,7 @@ class FeatureView(Definition):
     cache_ttl: timedelta | None
     stale_ttl: timedelta | None
     cache_streamed: bool
+    store: str | None
     feature_names: tuple[str, ...]
     has_source: bool  # false only while a repo's faults are being collected
 
@@ -118,6 +121,7 @@ class FeatureView(Definition):
         cache_ttl: timedelta | None = None,
         stale_ttl: timedelta | None = None,
         cache_streamed: bool = False,
+        store: str | None = None,
     ) -> None:
         checks = Checks("FeatureView", name)
         self.name = checks.identifier("name", name)
@@ -131,6 +135,7 @@ class FeatureView(Definition):
         self.cache_ttl = checks.optional_duration("cache_ttl", cache_ttl)
         self.stale_ttl = checks.optional_duration("stale_ttl", stale_ttl)
         self.cache_streamed = checks.instance("cache_streamed", cache_streamed, bool, "bool") or False
+        self.store = None if store is None else checks.identifier("store", store)
         check_view(checks, self)
         self._register(checks, parts_valid=self._parts_valid())
 
@@ -207,7 +212,14 @@ class FeatureView(Definition):
     @property
     def batch_source(self) -> FileSource | None:
         """The files that the view is materialized from, if there are any."""
-        return self.source.batch_source if isinstance(self.source, PushSource) else self.source
+        if isinstance(self.source, PushSource):
+            return self.source.batch_source
+        return self.source if isinstance(self.source, FileSource) else None
+
+    @property
+    def is_external(self) -> bool:
+        """Whether somebody else writes the view's rows."""
+        return self.has_source and isinstance(self.source, ExternalSource)
 
     @property
     def input_columns(self) -> tuple[Field, ...]:
@@ -254,9 +266,9 @@ class FeatureView(Definition):
 
 
 def _checked_source(checks: Checks, value: object) -> Source | None:
-    if isinstance(value, (FileSource, PushSource)):
+    if isinstance(value, (FileSource, PushSource, ExternalSource)):
         return value
-    checks.wrong("source", "a FileSource or a PushSource", value)
+    checks.wrong("source", "a FileSource, a PushSource or an ExternalSource", value)
     return None
 
 

@@ -29,6 +29,10 @@ class TimeWindow(Immutable):
 
     Equal to another of the same size and offset.
 
+    Args:
+        window_size: Its length, a whole number of the view's intervals.
+        offset: Zero, or below it for a window that ended before the request.
+
     Raises:
         DefinitionError: the size isn't above zero, the offset is, or the window begins too long ago.
     """
@@ -118,6 +122,12 @@ class TimeWindowSeries(Immutable):
 
     The first begins at ``series_start`` (below zero), each next one ``step_size`` (by default the window's
     size) later, the last ends at ``series_end`` (zero or below). A feature over it is an array, oldest first.
+
+    Args:
+        series_start: Where the first window begins.
+        window_size: The length of each.
+        series_end: Where the last window ends.
+        step_size: From one window to the next.
 
     Raises:
         DefinitionError: a duration has the wrong sign, the steps miss the end, or there are too many.

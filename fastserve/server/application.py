@@ -21,6 +21,7 @@ from fastserve.api.decode import (
 )
 from fastserve.errors import RequestError, shown
 from fastserve.server.exchange import Exchange, Meter
+from fastserve.server.feast_handler import HEALTH, PATH, FeastHandler
 from fastserve.server.key_file import KeyFile
 from fastserve.server.service_handler import ServiceHandler
 from fastserve.server.vector_answer import (
@@ -32,12 +33,12 @@ from fastserve.server.vector_answer import (
 )
 from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
-from fastserve.serving.transport import RowTransport
 from fastserve.wire.http1_answer import JSON
 
 V1 = "/api/v1/feature-service/"
 V2 = "/api/v2/workspaces/"
 INGEST = "/ingest"
+OPENAPI = "/openapi.json"
 NO_CONTEXTS = ((),)
 
 
@@ -68,7 +69,6 @@ class FeatureApplication:
         self,
         workspace: str,
         engine: Engine,
-        transport: RowTransport,
         readiness: Readiness,
         now_s: Callable[[], float],
         call_later: Callable[..., object],
@@ -76,6 +76,7 @@ class FeatureApplication:
         ingest: Callable[[Exchange], None] | None = None,
         keys: KeyFile | None = None,
         admission: Admission | None = None,
+        feast: FeastHandler | None = None,
     ) -> None:
         self.workspace = workspace
         self.engine = engine
@@ -91,7 +92,8 @@ class FeatureApplication:
         self._single = VectorAnswer
         self._batch = WeighedAnswer
         self._handlers: Mapping[str | None, ServiceHandler] = {
-            name: ServiceHandler(runtime, transport) for name, runtime in engine.services.items()
+            name: ServiceHandler(runtime, engine.transports.of(runtime.plan.stores))
+            for name, runtime in engine.services.items()
         }
         self._posts: dict[str, Callable[..., None]] = {
             V1 + "get-features": self._get_features,
@@ -103,6 +105,10 @@ class FeatureApplication:
             "/healthz": self._healthz,
             "/readyz": self._readyz,
         }
+        self._feast = feast
+        if feast is not None:
+            self._posts[PATH] = self._get_online_features
+            self._gets[HEALTH] = self._health
 
     def measure(
         self,
@@ -115,12 +121,18 @@ class FeatureApplication:
         self._batch = batch
         for name, meter in meters.items():
             self._handlers[name].meter = meter
+        if self._feast is not None:
+            self._feast.meters = meters
+
+    def describe(self, openapi: bytes) -> None:
+        """Answer `OPENAPI` with this document, which asks for a key as what it tells of does."""
+        self._gets[OPENAPI] = lambda exchange: exchange.respond(200, openapi)
 
     def __call__(self, exchange: Exchange) -> None:
         """Answer ``exchange``, now or when its rows have come."""
         try:
             post = self._posts.get(exchange.path)
-            if self._keys is not None and exchange.path not in self._gets:
+            if self._keys is not None and (exchange.path not in self._gets or exchange.path == OPENAPI):
                 scope = api_keys.INGEST if exchange.path == INGEST else api_keys.READ
                 self._keys.admit(exchange.authorization, scope, self.workspace)
             if post is not None and exchange.method == "POST":
@@ -173,6 +185,10 @@ class FeatureApplication:
             raise RequestError(503, "Not ready: starting or draining")
         exchange.respond(200, b'{"status":"ready"}')
 
+    def _health(self, exchange: Exchange) -> None:
+        """Answer as Feast's server does: by the status alone."""
+        exchange.respond(200 if self._readiness.is_ready else 503, b"")
+
     # --- feature services -------------------------------------------------------------------------------
 
     def _handler(self, workspace: str | None, service: str | None) -> ServiceHandler:
@@ -212,6 +228,12 @@ class FeatureApplication:
             return
         if self._ingest is not None:
             self._ingest(exchange)
+
+    def _get_online_features(self, exchange: Exchange) -> None:
+        if len(self._in_flight) >= self.admission.limit and self._is_shed(exchange, api_keys.READ):
+            return
+        if self._feast is not None:
+            self._feast.submit(exchange)
 
     def _get_features(
         self, exchange: Exchange, workspace: str | None = None, service: str | None = None

@@ -3,7 +3,7 @@
 Compiled plans are made before the fork and shared; whatever has a connection, a file or a timer is made here.
 
 Invariants
-1. A worker is ready only when its store has answered once.
+1. A worker is ready only when its main store has answered once; named ones may come later.
 2. What was opened is closed, also when the start fails half-way.
 """
 
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import random
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,27 +30,33 @@ from fastserve.sdk.on_demand import OnDemandFeatureView
 from fastserve.server.admin import AdminApplication
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
+from fastserve.server.described import Described, describe, show
 from fastserve.server.exchange import Application
+from fastserve.server.feast_handler import FeastHandler
 from fastserve.server.feature_log import FeatureLog
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
 from fastserve.server.loop_probe import LoopProbe
 from fastserve.server.memory import keep_freed_memory
 from fastserve.server.metrics_memory import MetricsMemory
+from fastserve.server.metrics_page import version_text
+from fastserve.server.trace_export import TraceExport, trace_exporter, traces_url
+from fastserve.server.tracing import TracingApplication, traced_reader
 from fastserve.server.udf_pool import UdfPool
 from fastserve.server.udf_process import Nursery, start_nursery
 from fastserve.server.watermarks import WatermarkPoll
 from fastserve.server.worker import WorkerContext
 from fastserve.server.worker_metrics import WorkerMetrics
 from fastserve.serving.admission import Admission
-from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
 from fastserve.serving.on_demand import Surroundings
 from fastserve.serving.row_cache import RowCache
+from fastserve.serving.stores import MakeReader, StoreTransports
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.store.interface import OnlineStore
-from fastserve.store.url import DynamoDBSettings, RedisSettings, open_store, parse_store_url
+from fastserve.store.mixed import MixedStore, StoreAddresses, addresses, main_of
+from fastserve.store.url import DynamoDBSettings, RedisSettings, parse_store_url
 from fastserve.tiles.blocks import BlockShape
 from fastserve.tiles.layout import RowLayout
 
@@ -61,16 +69,26 @@ def row_transport(store_url: str) -> RowTransport:
     return BASE64_ROWS if isinstance(parse_store_url(store_url), DynamoDBSettings) else RAW_ROWS
 
 
+def row_transports(where: StoreAddresses) -> StoreTransports:
+    """Return the forms in which rows come from a workspace's stores."""
+    named = {name: row_transport(url) for name, url in where.named.items()}
+    return StoreTransports(row_transport(where.main), named)
+
+
 def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -> FeatureBoot:
     """Return what each worker calls to get its service; made before the fork.
 
     ``metrics`` is the server's one, handed over again by every reload.
     """
-    library = LIBRARIES.get(type(parse_store_url(settings.store)))
-    if library is not None:
-        importlib.import_module(library)
+    where = addresses(settings.store, settings.stores, plan.homes)
+    for url in (where.main, *where.named.values()):
+        library = LIBRARIES.get(type(parse_store_url(url)))
+        if library is not None:
+            importlib.import_module(library)
+    if settings.trace_endpoint is not None:
+        importlib.import_module(trace_exporter(settings.trace_endpoint))
     metrics.declare(plan.services, plan.views, on_demand_views(plan))
-    return FeatureBoot(settings, plan, metrics, source_feeds(plan.views.values()))
+    return FeatureBoot(settings, plan, metrics, describe(settings, plan), source_feeds(plan.views.values()))
 
 
 def on_demand_views(plan: WorkspacePlan) -> dict[str, OnDemandFeatureView[..., Any]]:
@@ -86,11 +104,13 @@ class FeatureBoot:
         settings: Settings,
         plan: WorkspacePlan,
         metrics: MetricsMemory,
+        described: Described,
         feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         self._plan = plan
         self._metrics = metrics
+        self._described = described
         self._feeds = feeds
         self._nursery: Nursery | None = None
 
@@ -103,7 +123,9 @@ class FeatureBoot:
 
     def __call__(self, context: WorkerContext) -> WorkerService:
         """Return the service of one worker."""
-        return WorkerService(self._settings, self._plan, context, self._metrics, self._nursery, self._feeds)
+        return WorkerService(
+            self._settings, self._plan, context, self._metrics, self._described, self._nursery, self._feeds
+        )
 
 
 class WorkerService:
@@ -115,6 +137,7 @@ class WorkerService:
         plan: WorkspacePlan,
         context: WorkerContext,
         metrics: MetricsMemory,
+        described: Described,
         nursery: Nursery | None,
         feeds: Mapping[str, SourceFeed] = MappingProxyType({}),
     ) -> None:
@@ -124,6 +147,7 @@ class WorkerService:
         self._ingest: IngestHandler | None = None
         self._context = context
         self._numbers = metrics
+        self._described = described
         self._metrics: WorkerMetrics | None = None
         self._nursery = nursery
         self._pool: UdfPool | None = None
@@ -137,13 +161,15 @@ class WorkerService:
         self._admin: AdminApplication | None = None
         self._cache: RowCache | None = None
         self._feature_log: FeatureLog | None = None
+        self._traces: TraceExport | None = None
+        self._traced: TracingApplication | None = None
 
     @property
     def application(self) -> Application:
         """What answers exchanges."""
         if self._application is None:
             raise InvariantError("the application was asked for before the service had started")
-        return self._application if self._feature_log is None else self._feature_log
+        return self._feature_log or self._traced or self._application
 
     @property
     def admin(self) -> Application | None:
@@ -158,18 +184,18 @@ class WorkerService:
         """
         keep_freed_memory()
         loop = asyncio.get_running_loop()
-        self._store = await open_store(
-            self._settings.store,
+        where = addresses(self._settings.store, self._settings.stores, self._plan.homes)
+        self._store = await where.open(
+            may_lack=True,
             read_timeout_s=self._settings.store_timeout_ms / 1000,
             connections=self._settings.store_connections,
             hedge_floor_s=self._settings.hedge_floor_ms / 1000,
         )
-        transport = row_transport(self._settings.store)
         layouts = await _known_layouts(self._store, self._plan)
         shapes: dict[str, dict[int, BlockShape]] = {}
         engine = Engine(
             self._plan,
-            transport,
+            row_transports(where),
             schedule=_scheduler(loop, self._settings.linger_us / 1e6),
             clock_ns=_clock(self._settings.clock_ns),
             old_layouts=layouts,
@@ -180,20 +206,22 @@ class WorkerService:
         registry = Registry(self._store, self._plan.workspace)
         self._watermarks = WatermarkPoll(registry, self._plan, engine.watermarks, shapes)
         await self._watermarks.start()
-        store = self._store
-
-        def make_reader(settle: Callable[[Sequence[KeyRead]], None]) -> Reader:
-            return store.reader(settle)
-
         kept_bytes = self._settings.row_cache_bytes
         self._cache = RowCache(kept_bytes) if kept_bytes else None
-        engine.attach(make_reader, self._cache)
+        main: MakeReader = main_of(self._store).reader
+        named: dict[str, MakeReader] = {}
+        if isinstance(self._store, MixedStore):
+            named |= self._store.named_readers
+        if self._settings.trace_endpoint is not None:
+            main = traced_reader(main)
+            named = {name: traced_reader(reader, name) for name, reader in named.items()}
+        engine.attach(main, self._cache, named)
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
+        admission = self._admission(loop, engine)
         self._application = FeatureApplication(
             self._plan.workspace,
             engine,
-            transport,
             self._context.state,
             # The loop's own clock stands still during its turns, and so during on-demand code.
             time.monotonic,
@@ -201,25 +229,55 @@ class WorkerService:
             limits,
             await self._ingest_handler(self._store),
             self._watched_keys(loop),
-            self._admission(loop, engine),
+            admission,
+            self._feast_handler(loop, engine, admission, limits),
         )
+        self._application.describe(self._described.openapi)
         if self._context.options.admin_port is not None:
             self._admin = AdminApplication(self._context.state)
-        if self._admin is not None or self._settings.slow_request_ms is not None:
+        if self._settings.trace_endpoint is not None:
+            self._trace(self._settings.trace_endpoint, self._application)
+        if self._admin is not None or self._settings.slow_request_ms is not None or self._traces is not None:
             self._measure(loop, engine, self._application)
         if self._settings.feature_log is not None:
             folder, every = Path(self._settings.feature_log), self._settings.feature_log_every
-            self._feature_log = FeatureLog(self._application, folder, every, random.random, loop)
+            application = self._traced or self._application
+            self._feature_log = FeatureLog(application, folder, every, random.random, loop)
             self._feature_log.start()
         if self._probe is not None:
             self._probe.start()
+
+    def _feast_handler(
+        self, loop: asyncio.AbstractEventLoop, engine: Engine, admission: Admission, limits: ApplicationLimits
+    ) -> FeastHandler | None:
+        plan = self._plan.feast
+        if plan is None:
+            return None
+        clock_ns = _clock(self._settings.clock_ns)
+        times = (limits.server_timeout_s, limits.max_batch_rows)
+        return FeastHandler(plan, engine, admission, clock_ns, time.monotonic, loop.call_later, *times)
+
+    def _trace(self, endpoint: str, application: FeatureApplication) -> None:
+        resource = {
+            "service.version": version_text(),
+            "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",
+            "fastserve.workspace": self._plan.workspace,
+            "fastserve.worker": str(self._context.index),
+        }
+        self._traces = TraceExport(traces_url(endpoint), resource)
+        self._traced = TracingApplication(
+            application, self._settings.trace_sample, random.random, self._traces.take
+        )
+        self._traces.start()
 
     def _measure(
         self, loop: asyncio.AbstractEventLoop, engine: Engine, application: FeatureApplication
     ) -> None:
         clock_ns = _clock(self._settings.clock_ns)
         metrics = self._metrics = WorkerMetrics(self._numbers, self._context, self._plan, loop, clock_ns)
-        metrics.cover(engine, application, self._settings.slow_request_ms)
+        metrics.cover(engine, application, self._settings.slow_request_ms, traced=self._traces is not None)
+        if self._traces is not None:
+            metrics.watch_traces(self._traces)
         if self._store is not None and self._admin is not None:
             metrics.watch_store(self._store)
         if self._cache is not None:
@@ -228,6 +286,7 @@ class WorkerService:
             metrics.watch_ingest(self._ingest)
         if self._admin is not None:
             self._admin.add("/metrics", metrics.page)
+            show(self._described, self._admin, metrics.page, application, self._context.serving_url)
         metrics.start()
 
     async def _ingest_handler(self, store: OnlineStore) -> IngestHandler:
@@ -264,7 +323,9 @@ class WorkerService:
             settings.overload_wait_ms / 1000,
             has_priorities=settings.api_keys is not None,
         )
-        self._probe = LoopProbe(loop, admission, self._store, engine.waiting, lambda: self._expire(loop))
+        # Only the main store's line tells of overload: another's may be long because that one is gone.
+        store = None if self._store is None else main_of(self._store)
+        self._probe = LoopProbe(loop, admission, store, engine.waiting, lambda: self._expire(loop))
         return admission
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -277,6 +338,8 @@ class WorkerService:
             self._metrics.stop()
         if self._feature_log is not None:
             await self._feature_log.close()
+        if self._traces is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._traces.close)
         if self._probe is not None:
             self._probe.stop()
         if self._watch is not None:

@@ -71,6 +71,11 @@ class Exchange:
         return self.head.authorization
 
     @property
+    def host(self) -> bytes | None:
+        """The Host header's value."""
+        return self.head.host
+
+    @property
     def content_type(self) -> bytes | None:
         """The Content-Type header's value."""
         return self.head.content_type
@@ -129,6 +134,11 @@ class Exchange:
             InvariantError: as `respond`.
         """
         self.respond(status, error_body(status, message), JSON, extra_headers)
+
+    @property
+    def answering(self) -> Answering | None:
+        """What takes the answer: the connection, or what `tap` put before it; None once all is over."""
+        return self._connection
 
     def tap(self, around: Callable[[Answering], Answering]) -> None:
         """Let what ``around`` makes of the connection take the answer in its place."""

@@ -4,7 +4,8 @@ It stands before an application, where the operator has named a folder, and nowh
 no more than their path, their bytes and their answer's.
 
 Invariants
-1. Only answers with status 200 are kept, word for word as the client got them.
+1. Only answers with status 200 are kept, word for word as the client got them; packed ones as the JSON that
+   they stand for.
 2. Nothing waits for a file: lines are written by a thread, once a second. What doesn't fit into `HELD_BYTES`
    meanwhile, or can't be written, is left out, and the log says how much.
 3. A file holds one JSON object per line, is its worker's alone, and only its owner may read it.
@@ -22,7 +23,9 @@ from typing import NamedTuple
 
 import orjson
 
+from fastserve.api.unpack import answer_document
 from fastserve.server.exchange import Answering, Application, Exchange, Headers
+from fastserve.wire.accept import MSGPACK
 
 LOGGER = logging.getLogger("fastserve")
 ACTIONS = ("/get-features", "/get-features-batch")
@@ -39,6 +42,7 @@ class Kept(NamedTuple):
     path: str
     request: bytes
     answer: bytes
+    is_packed: bool
 
 
 class Tap:
@@ -46,7 +50,7 @@ class Tap:
 
     __slots__ = ("_connection", "_keep")
 
-    def __init__(self, connection: Answering, keep: Callable[[Exchange, bytes], None]) -> None:
+    def __init__(self, connection: Answering, keep: Callable[[Exchange, bytes, bool], None]) -> None:
         self._connection = connection
         self._keep = keep
 
@@ -55,12 +59,12 @@ class Tap:
     ) -> None:
         """Keep a good answer, and send it."""
         if status == 200:
-            self._keep(exchange, body)
+            self._keep(exchange, body, content_type == MSGPACK)
         self._connection.send_answer(exchange, status, body, content_type, headers)
 
     def send_json(self, exchange: Exchange, parts: Sequence[bytes]) -> None:
         """Keep an answer, and send it."""
-        self._keep(exchange, b"".join(parts))
+        self._keep(exchange, b"".join(parts), False)
         self._connection.send_json(exchange, parts)
 
 
@@ -110,13 +114,13 @@ class FeatureLog:
         if self._writing is not None:
             await asyncio.wait([self._writing])
 
-    def _keep(self, exchange: Exchange, answer: bytes) -> None:
+    def _keep(self, exchange: Exchange, answer: bytes, is_packed: bool) -> None:
         size = len(exchange.body) + len(answer)
         if self._held_bytes + size > HELD_BYTES:
             self._left_out += 1
             return
         self._held_bytes += size
-        self._kept.append(Kept(time_ns(), exchange.path, exchange.body, answer))
+        self._kept.append(Kept(time_ns(), exchange.path, exchange.body, answer, is_packed))
 
     def _on_time(self) -> None:
         if self._writing is None or self._writing.done():
@@ -158,6 +162,6 @@ def _line(kept: Kept) -> bytes:
         "time_ns": kept.time_ns,
         "path": kept.path,
         "request": orjson.loads(kept.request),
-        "answer": orjson.loads(kept.answer),
+        "answer": answer_document(kept.answer) if kept.is_packed else orjson.loads(kept.answer),
     }
-    return orjson.dumps(parts, option=orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(parts, option=orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY)

@@ -16,9 +16,10 @@ to 10); with one worker kept in turns of 5 ms 11 and 18, longest 20 to 60 ms, mo
 turns. Stepping back for 1 ms whatever the distance, and then taking twice as many each time, gave 5 and 29.
 
 Invariants:
-1. No connection waits for balance much longer than `PATIENCE_S`, and at all only while the least loaded
+1. Nobody can connect before a worker is ready to take connections.
+2. No connection waits for balance much longer than `PATIENCE_S`, and at all only while the least loaded
    worker is in a turn of its loop.
-2. A worker's count is right at the moment of accepting, so that its next decision knows of the last.
+3. A worker's count is right at the moment of accepting, so that its next decision knows of the last.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def bind_listener(options: ServerOptions) -> socket.socket:
-    """Return the listening socket, non-blocking; accepted sockets inherit TCP_NODELAY from it.
+    """Return the socket to listen on, bound and non-blocking; accepted ones inherit TCP_NODELAY from it.
+
+    It refuses connections until the first worker listens on it: a proxy then asks another server, where it
+    would wait for the whole start if the connection were queued.
 
     Raises:
         DefinitionError: when the address can't be listened on.
@@ -74,7 +78,6 @@ def bind_listener(options: ServerOptions) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(address)
-        listener.listen(options.backlog)
         listener.setblocking(False)
     except OSError as error:
         listener.close()
@@ -82,8 +85,20 @@ def bind_listener(options: ServerOptions) -> socket.socket:
     return listener
 
 
+def listen(listener: socket.socket, options: ServerOptions) -> None:
+    """Let clients connect; every worker may do it, the first one's counts.
+
+    Raises:
+        DefinitionError: another process that had bound the address as well was faster.
+    """
+    try:
+        listener.listen(options.backlog)
+    except OSError as error:
+        raise _cannot_listen(options, error) from None
+
+
 def bind_admin(options: ServerOptions) -> socket.socket | None:
-    """Return the admin listener, None where none is wanted.
+    """Return the admin listener as `bind_listener` does, None where none is wanted.
 
     Raises:
         DefinitionError: when the address can't be listened on.

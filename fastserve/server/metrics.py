@@ -13,11 +13,17 @@ Measured (perf/micro/request.py --metrics), CPU per request of the smallest serv
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 
 from fastserve.server.exchange import Exchange, Meter
-from fastserve.server.metrics_table import LAG_BOUNDS_S, LATENCY_BOUNDS_S, ServiceCell, WorkerCell
+from fastserve.server.metrics_table import (
+    LAG_BOUNDS_S,
+    LATENCY_BOUNDS_S,
+    ServiceCell,
+    ViewCell,
+    WorkerCell,
+)
 from fastserve.serving.columns import Columns, ZeroCounts
 from fastserve.serving.on_demand_times import Cells
 from fastserve.serving.requests import Evaluator
@@ -54,12 +60,14 @@ def make_meter(cells: Cells) -> Meter:
 class MeasuredEvaluator:
     """An evaluator that counts what it does."""
 
-    __slots__ = ("_cells", "_evaluator", "_places")
+    __slots__ = ("_cells", "_evaluator", "_places", "missing", "vectors")
 
     def __init__(self, evaluator: Evaluator, cells: Cells, places: int) -> None:
         self._evaluator = evaluator
         self._cells = cells
         self._places = places
+        self.vectors = 0
+        self.missing = [0] * places
 
     def evaluate(self, lines: Lines, now_ns: int, zero_counts: ZeroCounts | None = None) -> Columns:
         """Evaluate, and count."""
@@ -71,9 +79,12 @@ class MeasuredEvaluator:
         cells = self._cells
         cells[_EVALUATED_NS] += int(took_s * 1e9)
         cells[_EVALUATIONS] += 1
+        self.vectors += len(lines)
         cells[_VECTORS] += len(lines)
         cells[_ROWS] += len(lines) * self._places
         report = columns.report
+        if report.missing:
+            self._count_missing(lines)
         if report.missing or report.expired or report.unreadable or report.transcoded:
             cells[ServiceCell.MISSING] += report.missing
             cells[ServiceCell.EXPIRED] += report.expired
@@ -81,11 +92,45 @@ class MeasuredEvaluator:
             cells[ServiceCell.TRANSCODED] += report.transcoded
         return columns
 
+    def _count_missing(self, lines: Lines) -> None:
+        places, missing = self._places, self.missing
+        for line in lines:
+            position = -1
+            try:
+                while (position := line.index(None, position + 1, places)) >= 0:
+                    missing[position] += 1
+            except ValueError:
+                continue  # no further one in this line
+
 
 _EVALUATED_NS = int(ServiceCell.EVALUATED_NS)
 _EVALUATIONS = int(ServiceCell.EVALUATIONS)
 _VECTORS = int(ServiceCell.VECTORS)
 _ROWS = int(ServiceCell.ROWS)
+
+
+class ViewRows:
+    """Carries the rows of views over into their cells, as services' evaluators have counted them by place."""
+
+    def __init__(self, views: Mapping[str, Cells]) -> None:
+        self._views = views
+        self._counted: list[tuple[MeasuredEvaluator, list[Cells], list[int]]] = []
+
+    def add(self, evaluator: MeasuredEvaluator, views: Sequence[str]) -> None:
+        """Count what this evaluator does from now on; ``views`` are those of its places."""
+        self._counted.append((evaluator, [self._views[view] for view in views], [0] * (len(views) + 1)))
+
+    def publish(self) -> None:
+        """Carry over what has come since the last time."""
+        for evaluator, cells_of, before in self._counted:
+            vectors = evaluator.vectors - before[-1]
+            if not vectors:
+                continue
+            before[-1] = evaluator.vectors
+            for place, (cells, missing) in enumerate(zip(cells_of, evaluator.missing, strict=True)):
+                cells[ViewCell.ROWS] += vectors
+                cells[ViewCell.MISSING] += missing - before[place]
+                before[place] = missing
 
 
 class Publisher:

@@ -66,6 +66,8 @@ class MetricsPage:
         self._schedule = schedule
         self._found: Mapping[str, Callable[[], Iterator[Sample]]] = {
             "fastserve_view_age_seconds": self._ages,
+            "fastserve_view_rows_total": lambda: self._of_views(ViewCell.ROWS),
+            "fastserve_view_missing_rows_total": lambda: self._of_views(ViewCell.MISSING),
             "fastserve_connections": self._connections,
             "fastserve_workers": self._workers,
             "fastserve_worker_resident_memory_bytes": self._resident,
@@ -87,7 +89,6 @@ class MetricsPage:
 
     def lines(self) -> Iterator[str]:
         """Give all metrics, with their numbers as they are now."""
-        self._before()
         snapshot = self.snapshot()
         return chain.from_iterable(
             family(metric.name, metric.kind, metric.help, self._samples(metric, snapshot))
@@ -96,6 +97,7 @@ class MetricsPage:
 
     def snapshot(self) -> Snapshot:
         """Return all counted numbers as they are now."""
+        self._before()
         alive = [row.state is not State.ABSENT for row in self._life.workers]
         workers = self._memory.workers.numbers()
         return Snapshot(
@@ -106,6 +108,27 @@ class MetricsPage:
             },
             _sums({name: each[alive] for name, each in workers.items()}),
         )
+
+    @property
+    def started_s(self) -> float:
+        """When the server was started, since the epoch."""
+        return self._memory.started_s
+
+    def ages(self) -> Iterator[tuple[str, float]]:
+        """Give the views whose rows have an age, with it in seconds."""
+        now_ns = self._clock_ns()
+        for view, cells in self._memory.views.numbers().items():
+            latest = cells[cells[:, ViewCell.LOOKED_NS].argmax()]
+            if latest[ViewCell.EFFECTIVE_NS]:
+                yield view, (now_ns - int(latest[ViewCell.EFFECTIVE_NS])) / 1e9
+
+    def worker_states(self) -> list[dict[str, str | int]]:
+        """Return what the workers that live are doing, and how many connections each has."""
+        return [
+            {"worker": number, "state": row.state.name.lower(), "connections": row[Cell.CONNECTIONS]}
+            for number, row in enumerate(self._life.workers)
+            if row.state is not State.ABSENT
+        ]
 
     def _samples(self, metric: Metric, snapshot: Snapshot) -> Iterator[Sample]:
         if not metric.cells:
@@ -125,11 +148,12 @@ class MetricsPage:
     # --- what nobody counts -----------------------------------------------------------------------------
 
     def _ages(self) -> Iterator[Sample]:
-        now_ns = self._clock_ns()
+        for view, age_s in self.ages():
+            yield Sample({"view": view}, age_s)
+
+    def _of_views(self, cell: ViewCell) -> Iterator[Sample]:
         for view, cells in self._memory.views.numbers().items():
-            latest = cells[cells[:, ViewCell.LOOKED_NS].argmax()]
-            if latest[ViewCell.EFFECTIVE_NS]:
-                yield Sample({"view": view}, (now_ns - int(latest[ViewCell.EFFECTIVE_NS])) / 1e9)
+            yield Sample({"view": view}, int(cells[:, cell].sum()))
 
     def _connections(self) -> Iterator[Sample]:
         yield Sample({}, sum(row[Cell.CONNECTIONS] for row in self._life.workers))
@@ -150,7 +174,7 @@ class MetricsPage:
 
     def _build(self) -> Iterator[Sample]:
         yield Sample(
-            {"version": _version(), "python": platform.python_version(), "workspace": self._workspace}, 1
+            {"version": version_text(), "python": platform.python_version(), "workspace": self._workspace}, 1
         )
 
 
@@ -170,7 +194,8 @@ def _resident_bytes(pid: int) -> int:
 
 
 @cache
-def _version() -> str:
+def version_text() -> str:
+    """Return the version of the installed package."""
     try:
         return version("fastserve")
     except PackageNotFoundError:

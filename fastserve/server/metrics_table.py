@@ -94,17 +94,24 @@ class WorkerCell(IntEnum):
     CACHE_MISSES = 27
     CACHE_STALE = 28
     CACHE_BYTES = 29
-    LAG = 30
+    CIRCUITS_OPEN = 30
+    CALLS_WAITING = 31
+    SHEDDING = 32
+    TRACES_SENT = 33
+    TRACES_DROPPED = 34
+    LAG = 35
 
 
 WORKER_CELLS = WorkerCell.LAG + len(LAG_BOUNDS_S) + 1
 
 
 class ViewCell(IntEnum):
-    """What is noted of each view: the last look at the registry, and what it found."""
+    """What is noted of each view: the last look at the registry, what it found; rows, and those missing."""
 
     LOOKED_NS = 0
     EFFECTIVE_NS = 1
+    ROWS = 2
+    MISSING = 3
 
 
 VIEW_CELLS = len(ViewCell)
@@ -243,6 +250,18 @@ METRICS: tuple[Metric, ...] = (
         labels=("view",),
     ),
     Metric(
+        "fastserve_view_rows_total",
+        Kind.COUNTER,
+        "Rows of a view that vectors were made of, by whatever services.",
+        labels=("view",),
+    ),
+    Metric(
+        "fastserve_view_missing_rows_total",
+        Kind.COUNTER,
+        "Rows among them that were missing: absent, or not read in time.",
+        labels=("view",),
+    ),
+    Metric(
         "fastserve_http_answers_total",
         Kind.COUNTER,
         "Answers on the listener for clients, whatever was asked, by class of status.",
@@ -269,6 +288,13 @@ METRICS: tuple[Metric, ...] = (
         live=True,
     ),
     _counter("fastserve_requests_shed_total", "Requests refused because of too much load.", WorkerCell.SHED),
+    Metric(
+        "fastserve_workers_shedding",
+        Kind.GAUGE,
+        "Workers that refuse what is too much for them, until they keep up again.",
+        cells=(("", WorkerCell.SHEDDING),),
+        live=True,
+    ),
     Metric(
         "fastserve_loop_lag_seconds",
         Kind.HISTOGRAM,
@@ -320,6 +346,20 @@ METRICS: tuple[Metric, ...] = (
         WorkerCell.CIRCUIT_OPENED,
     ),
     Metric(
+        "fastserve_store_circuits_open",
+        Kind.GAUGE,
+        "Workers that hold a store for dead now.",
+        cells=(("", WorkerCell.CIRCUITS_OPEN),),
+        live=True,
+    ),
+    Metric(
+        "fastserve_store_calls_waiting",
+        Kind.GAUGE,
+        "Calls to the main store that wait for a connection.",
+        cells=(("", WorkerCell.CALLS_WAITING),),
+        live=True,
+    ),
+    Metric(
         "fastserve_row_cache_reads_total",
         Kind.COUNTER,
         "Reads of views with a cache_ttl: rows in the worker's cache (hit), asked of the store (miss), or "
@@ -360,6 +400,13 @@ METRICS: tuple[Metric, ...] = (
         "Additions to tiles that had been made before, by the same request.",
         WorkerCell.INGEST_REPEATS,
     ),
+    Metric(
+        "fastserve_traces_total",
+        Kind.COUNTER,
+        "Traces of requests that ended: sent to the collector, or dropped, for it took none or not so many.",
+        cells=(("sent", WorkerCell.TRACES_SENT), ("dropped", WorkerCell.TRACES_DROPPED)),
+        label="outcome",
+    ),
     Metric("fastserve_workers", Kind.GAUGE, "Worker processes, by what they are doing.", labels=("state",)),
     _counter("fastserve_worker_starts_total", "Workers that became ready.", WorkerCell.STARTS),
     Metric(
@@ -398,6 +445,10 @@ _MARKDOWN_HEAD = f"""# Metrics
 format 0.0.4, for the whole server, whichever worker is asked. Counters go on when workers die, are replaced
 or reloaded; they begin at 0 when the server starts. Those of requests, rows and on-demand views are exact at
 any moment, the others of other workers at most half a second old.
+
+Shares are quotients: keys per call are `fastserve_store_keys_total / fastserve_store_calls_total`, the
+missing share of a view is `fastserve_view_missing_rows_total / fastserve_view_rows_total`. With several
+[stores](stores.md#several-stores) those of stores count all of them together.
 
 Buckets of `fastserve_request_duration_seconds` end at {_milliseconds(LATENCY_BOUNDS_S)} ms,
 those of `fastserve_loop_lag_seconds` at {_milliseconds(LAG_BOUNDS_S)} ms.

@@ -15,13 +15,14 @@ from fastserve.api.context import ContextReader
 from fastserve.api.decode import FeaturesRequest
 from fastserve.api.encode_on_demand import VectorEncoder
 from fastserve.api.metadata import MetadataEncoder, service_metadata
+from fastserve.api.pack import VectorPacker
 from fastserve.api.values import key_text
 from fastserve.errors import RequestError, shown
 from fastserve.plan.service import MAX_STORE_BYTES, ServicePlan
 from fastserve.server.exchange import Meter
 from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.requests import ServiceRuntime
-from fastserve.serving.transport import RowTransport
+from fastserve.serving.transport import BASE64_ROWS, RowTransport
 
 
 class ServiceHandler:
@@ -40,6 +41,7 @@ class ServiceHandler:
         "metadata",
         "metadata_answer",
         "meter",
+        "pack",
         "plan",
         "runtime",
         "takes_context",
@@ -57,6 +59,7 @@ class ServiceHandler:
         self.has_on_demand = bool(plan.on_demand)
         self.takes_context = bool(plan.context_fields)
         self.encode = VectorEncoder(plan).encode
+        self.pack = VectorPacker(plan).pack
         self.metadata = MetadataEncoder(plan)
         self.metadata_answer = service_metadata(plan)
         # Without variable-width columns and blocks every row has its static length, and most services can't
@@ -117,6 +120,6 @@ class ServiceHandler:
         for row in rows:
             if isinstance(row, dict):
                 size += len(orjson.dumps(row))
-            elif row is not None:
-                size += len(row) * self._bytes_per_unit
+            elif row is not None:  # text in any case is base64, also beside another store's bytes
+                size += len(row) * (BASE64_ROWS.bytes_per_unit if type(row) is str else self._bytes_per_unit)
         return int(size)

@@ -14,6 +14,7 @@ from typing import Any
 
 from fastserve.api.decode import INCLUDE_SLO_INFO, PER_FEATURE, RequestOptions
 from fastserve.api.metadata import SIZE_EXCEEDED, TIME_OUT, UNKNOWN, RowFacts, Timing, slo_part
+from fastserve.api.pack import packed_answer
 from fastserve.compiled import mypyc_attr
 from fastserve.errors import RequestError, StoreError
 from fastserve.plan.service import MAX_STORE_BYTES
@@ -22,6 +23,7 @@ from fastserve.server.service_handler import ServiceHandler
 from fastserve.serving.admission import Admission
 from fastserve.serving.columns import Columns
 from fastserve.serving.requests import VectorRequest
+from fastserve.wire.accept import MSGPACK
 
 LOGGER = logging.getLogger("fastserve")
 LATE_S = 0.002
@@ -47,7 +49,17 @@ class VectorAnswer(VectorRequest):
     caller's latency budget, where it is shorter still, sets the deadline.
     """
 
-    __slots__ = ("batch", "exchange", "handler", "is_simple", "now_s", "options", "taken", "timeout_s")
+    __slots__ = (
+        "batch",
+        "exchange",
+        "handler",
+        "is_packed",
+        "is_simple",
+        "now_s",
+        "options",
+        "taken",
+        "timeout_s",
+    )
 
     def __init__(
         self,
@@ -78,6 +90,7 @@ class VectorAnswer(VectorRequest):
         self.now_s = now_s
         self.timeout_s = timeout_s
         self.batch = batch
+        self.is_packed = exchange.head.asks_for_msgpack
         self.is_simple = not (batch or options.metadata)
         self.taken: _Taken | None = None
 
@@ -122,16 +135,26 @@ class VectorAnswer(VectorRequest):
             if self.is_simple and not columns.report.unreadable and not self.has_failed():
                 if self.handler.may_be_large and not self.handler.is_surely_small(self.reads):
                     self._checked_size(0)
+                if self.is_packed:
+                    self._respond_packed([self.handler.pack(columns, first)], b"")
+                    return
                 features = self.handler.encode(columns, first)
                 self.exchange.respond_json(b'{"result":{"features":', features, b"}}")
                 return
             taken = self._take(columns, first, last)
-            if len(taken.features) == self.lines:
+            if len(taken.features) < self.lines:
+                return
+            if self.is_packed:
+                self._respond_packed(taken.features, self._metadata(taken))
+            else:
                 self.exchange.respond(200, self._body(taken))
         except RequestError as error:
             refuse(self.exchange, error)
         except Exception as error:  # noqa: BLE001 - answered and logged; requests beside it go on
             refuse_unforeseen(self.exchange, error)
+
+    def _respond_packed(self, vectors: Sequence[bytes], metadata: bytes) -> None:
+        self.exchange.respond(200, packed_answer(vectors, metadata, batch=self.batch), MSGPACK)
 
     def _take(self, columns: Columns, first: int, last: int) -> _Taken:
         taken = self.taken
@@ -142,9 +165,10 @@ class VectorAnswer(VectorRequest):
         cached = self.cached(offset, offset + last - first) if self.handler.may_be_cached else {}
         effective = columns.effective_ns[first:last].tolist()
         late = self._computed(columns, first, last, taken)
+        encode = self.handler.pack if self.is_packed else self.handler.encode
         for number in range(last - first):
             taken.sizes.append(self._checked_size(offset + number))
-            taken.features.append(self.handler.encode(columns, first + number))
+            taken.features.append(encode(columns, first + number))
             facts = RowFacts(
                 effective[number],
                 lacking.get(offset + number, {}),
@@ -224,12 +248,15 @@ class VectorAnswer(VectorRequest):
 
     def _body(self, taken: _Taken) -> bytes:
         metadata = self._metadata(taken)
+        if metadata:
+            metadata = b',"metadata":' + metadata
         if self.batch:
             rows = b",".join([b'{"features":' + features + b"}" for features in taken.features])
             return b'{"result":[' + rows + b"]" + metadata + b"}"
         return b'{"result":{"features":' + taken.features[0] + b"}" + metadata + b"}"
 
     def _metadata(self, taken: _Taken) -> bytes:
+        """Return the JSON of what was asked for beside values; nothing for nothing."""
         flags = self.options.metadata
         parts = []
         if flags & PER_FEATURE:
@@ -240,7 +267,7 @@ class VectorAnswer(VectorRequest):
             reads_s = taken.ready_s - self.started_s - taken.on_demand_s if self.handler.plan.reads else 0.0
             timing = Timing(server_s, max(0.0, reads_s), taken.sizes, taken.on_demand_s)
             parts.append(slo_part(timing, batch=self.batch))
-        return b',"metadata":{' + b",".join(parts) + b"}" if parts else b""
+        return b"{" + b",".join(parts) + b"}" if parts else b""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -266,14 +293,16 @@ def store_refusal(error: StoreError) -> RequestError:
     return RequestError(429 if error.throttled else 503, f"The online store failed: {error.message}")
 
 
-# A client that comes back sooner than the load has changed only adds to it; one value, known beforehand.
+# A client that comes back before load or store have changed only adds to it; one value, known beforehand.
 RETRY_AFTER = ((b"Retry-After", b"1"),)
+RETRIED = frozenset({429, 503})
 
 
 def refuse(exchange: Exchange, error: RequestError) -> None:
     """Answer with an error, unless an answer has gone out."""
     if not exchange.is_answered:
-        exchange.respond_error(error.status, error.message, RETRY_AFTER if error.status == 429 else ())
+        more = RETRY_AFTER if error.status in RETRIED else ()
+        exchange.respond_error(error.status, error.message, more)
 
 
 def refuse_unforeseen(exchange: Exchange, error: Exception) -> None:

@@ -26,11 +26,11 @@ from typing import Protocol
 
 import uvloop
 
-from fastserve.errors import FastserveError
+from fastserve.errors import DefinitionError, FastserveError
 from fastserve.server.admin_listener import AdminListener
 from fastserve.server.connections import TICK_S, Connections
 from fastserve.server.exchange import Application
-from fastserve.server.listener import Acceptor, Tls
+from fastserve.server.listener import Acceptor, Tls, listen, listener_url
 from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
 from fastserve.server.protocol import protocol_factory
@@ -73,6 +73,8 @@ class WorkerContext:
     index: int
     options: ServerOptions
     state: WorkerState
+    serving_url: str = ""
+    """Where clients reach this server on its own machine, with the real port."""
 
 
 class Service(Protocol):
@@ -154,8 +156,13 @@ class Worker:
         if service is None:
             return 0 if self._stopping.is_set() else BOOT_FAILED
         connections = Connections(service.application, self._options, self._loop.time(), int(time()))
-        acceptor = self._open(connections)
-        self._admin = open_admin(self._loop, self._inherited, service.admin)
+        try:
+            acceptor = self._open(connections)
+            self._admin = open_admin(self._loop, self._inherited, service.admin)
+        except DefinitionError as error:
+            self._tell_boot_error(error)
+            await service.stop()
+            return BOOT_FAILED
         try:
             while not self._stopping.is_set():
                 await self._tick(connections, TICK_S)
@@ -167,7 +174,14 @@ class Worker:
 
     async def _boot(self) -> Service | None:
         """Return the started application, or nothing when it can't start or isn't to any more."""
-        context = WorkerContext(self._index, self._options, WorkerState(self._inherited.memory, self._index))
+        inherited = self._inherited
+        scheme = "http" if inherited.tls is None else "https"
+        context = WorkerContext(
+            self._index,
+            self._options,
+            WorkerState(inherited.memory, self._index),
+            listener_url(inherited.listener, scheme),
+        )
         stopping = asyncio.ensure_future(self._stopping.wait())
         try:
             service = self._inherited.boot(context)
@@ -203,6 +217,10 @@ class Worker:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
+        # Before the arbiter is told, which tells others where to connect.
+        listen(self._inherited.listener, self._options)
+        if self._inherited.admin is not None:
+            listen(self._inherited.admin, self._options)
         self._row.beat()
         self._row[Cell.STATE] = State.READY
         acceptor.start()

@@ -21,17 +21,28 @@ from fastserve.ingest.registry import Registry
 from fastserve.plan.service import WorkspacePlan
 from fastserve.server.application import FeatureApplication
 from fastserve.server.ingest_handler import IngestHandler
-from fastserve.server.metrics import LAG_EVERY_S, PUBLISH_EVERY_S, MeasuredEvaluator, Publisher, make_meter
+from fastserve.server.loop_probe import HasLine
+from fastserve.server.metrics import (
+    LAG_EVERY_S,
+    PUBLISH_EVERY_S,
+    MeasuredEvaluator,
+    Publisher,
+    ViewRows,
+    make_meter,
+)
 from fastserve.server.metrics_memory import WORKER, MetricsMemory
 from fastserve.server.metrics_page import MetricsPage
 from fastserve.server.metrics_table import ViewCell, WorkerCell
 from fastserve.server.shared_memory import Cell, State
 from fastserve.server.slow_log import Quota, SlowMeter, TimedAnswer, TimedWeighedAnswer
+from fastserve.server.trace_export import TraceExport
+from fastserve.server.tracing import TracedAnswer, TracedWeighedAnswer
 from fastserve.server.worker import WorkerContext
 from fastserve.serving.engine import Engine
 from fastserve.serving.row_cache import RowCache
 from fastserve.store.counts import Counting
 from fastserve.store.interface import OnlineStore
+from fastserve.store.mixed import main_of
 
 LOGGER = logging.getLogger("fastserve")
 LOOK_EVERY_S = 15.0
@@ -57,26 +68,38 @@ class WorkerMetrics:
         self._services = memory.services.row(context.index)
         self._views = memory.views.row(context.index)
         self._publisher = Publisher(self._worker)
-        publish = self._publisher.publish
-        self.page = MetricsPage(memory, self._life, plan.workspace, clock_ns, publish, loop.call_soon)
+        self._view_rows = ViewRows(self._views)
+        self.page = MetricsPage(
+            memory, self._life, plan.workspace, clock_ns, self._carry_over, loop.call_soon
+        )
         self._registry: Registry | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._look: asyncio.Task[None] | None = None
 
     def cover(
-        self, engine: Engine, application: FeatureApplication, slow_request_ms: int | None = None
+        self,
+        engine: Engine,
+        application: FeatureApplication,
+        slow_request_ms: int | None = None,
+        *,
+        traced: bool = False,
     ) -> None:
         """Count the requests and evaluations of all services; tell of requests that take so long."""
         for name, runtime in engine.services.items():
-            places = len(runtime.plan.places)
-            runtime.evaluator = MeasuredEvaluator(runtime.evaluator, self._services[name], places)
+            views = [place.view.name for place in runtime.plan.places]
+            measured = MeasuredEvaluator(runtime.evaluator, self._services[name], len(views))
+            runtime.evaluator = measured
+            self._view_rows.add(measured, views)
         meters = {name: make_meter(self._services[name]) for name in engine.services}
-        if slow_request_ms is None:
-            application.measure(meters)
-        else:
+        if slow_request_ms is not None:
             quota, slow_s = Quota(), slow_request_ms / 1000
-            slow = {name: SlowMeter(name, slow_s, quota, meter) for name, meter in meters.items()}
-            application.measure(slow, TimedAnswer, TimedWeighedAnswer)
+            meters = {name: SlowMeter(name, slow_s, quota, meter) for name, meter in meters.items()}
+        if traced:
+            application.measure(meters, TracedAnswer, TracedWeighedAnswer)
+        elif slow_request_ms is not None:
+            application.measure(meters, TimedAnswer, TimedWeighedAnswer)
+        else:
+            application.measure(meters)
         counter, gauge = self._publisher.counter, self._publisher.gauge
         counter(WorkerCell.STORE_CALLS, lambda: engine.coalescer.calls)
         counter(WorkerCell.STORE_KEYS, lambda: engine.coalescer.keys)
@@ -84,6 +107,7 @@ class WorkerMetrics:
         gauge(WorkerCell.IN_FLIGHT, lambda: engine.in_flight)
         gauge(WorkerCell.KEYS_IN_FLIGHT, engine.coalescer.in_flight)
         counter(WorkerCell.SHED, lambda: application.admission.refused)
+        gauge(WorkerCell.SHEDDING, lambda: int(application.admission.is_shedding))
         row = self._life.workers[self._index]
         counter(WorkerCell.ACCEPTED, lambda: row[Cell.ACCEPTED])
         counter(WorkerCell.ANSWERS_CLIENT_ERROR, lambda: row[Cell.CLIENT_ERRORS])
@@ -94,6 +118,10 @@ class WorkerMetrics:
     def watch_store(self, store: OnlineStore) -> None:
         """Count what the store's hot side goes through, and look up the ages of views."""
         self._registry = Registry(store, self._plan.workspace)
+        main = main_of(store)
+        if isinstance(main, HasLine):
+            line: HasLine = main
+            self._publisher.gauge(WorkerCell.CALLS_WAITING, lambda: line.line[1])
         if not isinstance(store, Counting):
             return
         counter = self._publisher.counter
@@ -106,6 +134,7 @@ class WorkerMetrics:
         counter(WorkerCell.STORE_HEDGES, lambda: counting.counts.hedges)
         counter(WorkerCell.STORE_HEDGES_WON, lambda: counting.counts.hedges_won)
         counter(WorkerCell.CIRCUIT_OPENED, lambda: counting.counts.circuit_opened)
+        self._publisher.gauge(WorkerCell.CIRCUITS_OPEN, lambda: counting.counts.circuits_open)
 
     def watch_cache(self, cache: RowCache) -> None:
         """Count what the worker's cache of rows gives out."""
@@ -113,6 +142,11 @@ class WorkerMetrics:
         self._publisher.counter(WorkerCell.CACHE_MISSES, lambda: cache.misses)
         self._publisher.counter(WorkerCell.CACHE_STALE, lambda: cache.stale)
         self._publisher.gauge(WorkerCell.CACHE_BYTES, lambda: cache.bytes)
+
+    def watch_traces(self, export: TraceExport) -> None:
+        """Count traces."""
+        self._publisher.counter(WorkerCell.TRACES_SENT, lambda: export.sent)
+        self._publisher.counter(WorkerCell.TRACES_DROPPED, lambda: export.dropped)
 
     def watch_ingest(self, handler: IngestHandler) -> None:
         """Count pushed records."""
@@ -138,10 +172,14 @@ class WorkerMetrics:
         self._timers.clear()
         if self._look is not None:
             self._look.cancel()
+        self._carry_over()
+
+    def _carry_over(self) -> None:
         self._publisher.publish()
+        self._view_rows.publish()
 
     def _publish(self) -> None:
-        self._publisher.publish()
+        self._carry_over()
         self._timers["publish"] = self._loop.call_later(PUBLISH_EVERY_S, self._publish)
 
     def _sample_lag(self, due_s: float) -> None:

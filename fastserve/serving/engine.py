@@ -15,17 +15,26 @@ Invariants
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 
 from fastserve.errors import RequestError
-from fastserve.plan.service import WorkspacePlan
+from fastserve.plan.service import ServicePlan, WorkspacePlan
+from fastserve.plan.stores import MAIN_STORE
 from fastserve.serving.caching import CachingCoalescer
-from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead, Reader
+from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead
 from fastserve.serving.columns import Columns, Computed
 from fastserve.serving.heads import OldShapes, Watermarks
 from fastserve.serving.on_demand import OnDemandEvaluator, Surroundings
 from fastserve.serving.on_demand_batch import Batch
-from fastserve.serving.requests import ServiceRuntime, VectorRequest
+from fastserve.serving.requests import Evaluator, ServiceRuntime, VectorRequest
 from fastserve.serving.row_cache import RowCache
+from fastserve.serving.stores import (
+    MIXED_ROWS,
+    DecodingEvaluator,
+    MakeReader,
+    StoreCoalescers,
+    StoreTransports,
+)
 from fastserve.serving.transcode import OldLayouts
 from fastserve.serving.transport import RowTransport
 from fastserve.serving.vector_rows import Transcode
@@ -36,18 +45,19 @@ MAX_LINES_AT_ONCE = 32
 
 
 class Engine:
-    """All services of a workspace over one store.
+    """All services of a workspace over its stores, mostly one.
 
-    ``clock_ns`` is the request clock (wall time or fixed), ``schedule`` calls a function at the end of the
-    loop's turn. ``surroundings`` are what on-demand views need of the process. ``watermarks`` hold until when
-    each streamed view's events are in rows; whoever knows it sets it there. ``on_computing`` is told by how
-    many more or fewer requests on-demand views are being evaluated.
+    ``transport`` is the form of the main store's rows, or of all stores'. ``clock_ns`` is the request clock
+    (wall time or fixed), ``schedule`` calls a function at the end of the loop's turn. ``surroundings`` are
+    what on-demand views need of the process. ``watermarks`` hold until when each streamed view's events are
+    in rows; whoever knows it sets it there. ``on_computing`` is told by how many more or fewer requests
+    on-demand views are being evaluated.
     """
 
     def __init__(
         self,
         plan: WorkspacePlan,
-        transport: RowTransport,
+        transport: RowTransport | StoreTransports,
         *,
         schedule: Callable[[Callable[[], None]], object],
         clock_ns: Callable[[], int],
@@ -58,10 +68,17 @@ class Engine:
     ) -> None:
         self.watermarks = Watermarks()
         around = surroundings or Surroundings(lambda: 0)
+        self.transports = StoreTransports(transport) if isinstance(transport, RowTransport) else transport
+
+        def evaluator(service: ServicePlan) -> Evaluator:
+            form = self.transports.of(service.stores)
+            made = VectorEvaluator(service, form, old_layouts, transcode_item, self.watermarks, old_shapes)
+            return DecodingEvaluator(made) if form is MIXED_ROWS else made
+
         self.services: Mapping[str, ServiceRuntime] = {
             name: ServiceRuntime(
                 service,
-                VectorEvaluator(service, transport, old_layouts, transcode_item, self.watermarks, old_shapes),
+                evaluator(service),
                 OnDemandEvaluator(service, around) if service.on_demand else None,
             )
             for name, service in plan.services.items()
@@ -75,27 +92,39 @@ class Engine:
         self._schedule = schedule
         self._clock_ns = clock_ns
         self._in_flight: dict[VectorRequest, None] = {}
-        self.coalescer: Coalescer
+        self.coalescer: Coalescer | StoreCoalescers
 
     def attach(
         self,
-        make_reader: Callable[[Callable[[Sequence[KeyRead]], None]], Reader],
+        make_reader: MakeReader,
         cache: RowCache | None = None,
+        named: Mapping[str, MakeReader] = MappingProxyType({}),
     ) -> None:
-        """Connect the store's hot side: ``make_reader`` is given the function to settle reads with.
+        """Connect the main store's hot side, and those of the named ones that services read.
 
         ``cache`` keeps the rows of views that have a ``cache_ttl``.
         """
+        main = self._coalescer(make_reader, cache)
+        if not named:
+            self.coalescer = main
+            return
+        others = {name: self._coalescer(make, cache) for name, make in named.items()}
+        self.coalescer = StoreCoalescers(self._plan_groups, {MAIN_STORE: main, **others})
+
+    def _coalescer(self, make_reader: MakeReader, cache: RowCache | None) -> Coalescer:
+        """Return a store's coalescer; all have the cache, or a request would miss it by its last read."""
 
         def settle(reads: Sequence[KeyRead]) -> None:
-            self.coalescer.settle(reads)
+            coalescer.settle(reads)
 
         reader = make_reader(settle)
         parts = (len(self._plan_groups), reader.max_keys, reader.fetch, self._schedule, self._on_ready)
+        coalescer: Coalescer
         if cache is not None and any(group.cache is not None for group in self._plan_groups):
-            self.coalescer = CachingCoalescer(*parts, cache, self._timer_ns, has_pushed=self._has_pushed)
+            coalescer = CachingCoalescer(*parts, cache, self._timer_ns, has_pushed=self._has_pushed)
         else:
-            self.coalescer = Coalescer(*parts, has_pushed=self._has_pushed)
+            coalescer = Coalescer(*parts, has_pushed=self._has_pushed)
+        return coalescer
 
     @property
     def waiting(self) -> Collection[VectorRequest]:

@@ -39,7 +39,7 @@ from fastserve.serving.transport import RowTransport
 from fastserve.serving.wide import NO_TILES, TileIRs
 from fastserve.serving.wide_heads import END_BYTES, WideHeads, WideTiles
 from fastserve.tiles.blocks import BLOCK_FORMAT, HEADER_BYTES, BlockShape, decode, encode
-from fastserve.tiles.heads import Tiles, first_of_each
+from fastserve.tiles.heads import Runs
 from fastserve.tiles.layout import FIXED_MULTIPLE_BYTES, NULL_INT64, WORD_BYTES
 from fastserve.tiles.merge import Words
 from fastserve.tiles.rows import RowError
@@ -67,14 +67,24 @@ class Watermarks:
 
 @dataclass(frozen=True, slots=True)
 class _Blocks:
-    """The blocks of a batch in one buffer: where each begins, how many tiles it has, 0 where it is absent.
+    """The blocks of a batch in one buffer: which ones are there, where each begins, how many tiles it has.
 
-    Both have shape (lines, 2 * positions): of each streamed place the previous block, then the current one.
+    They are numbered line by line, of each streamed place the previous block, then the current one.
     """
 
     words: Words
+    numbers: Index
     at: Index
     counts: Index
+
+
+@dataclass(frozen=True, slots=True)
+class _LiveTiles:
+    """The tiles that count; by run the number of its block's place in `_Blocks`, and the tiles before it."""
+
+    runs: Runs
+    blocks: Index
+    passed: Index
 
 
 class StreamHeads:
@@ -109,7 +119,6 @@ class StreamHeads:
         self._headers = np.array([_header_word(stream.blocks.schema_id) for stream in per_block], np.int64)
         self._span = slice(plan.heads_word, plan.heads_word + plan.heads.words)
         self._empty_tiles = transport.wrap(plan.heads.empty_tiles.tobytes())
-        self._nothing = transport.wrap(b"")
         self._wide = WideHeads(plan.streams)
         self._whole_units = int(FIXED_MULTIPLE_BYTES / transport.bytes_per_unit)
 
@@ -129,41 +138,40 @@ class StreamHeads:
 
     def _read(self, blocks: Sequence[Any], report: RowReport) -> _Blocks | None:
         """Return the blocks in one buffer, None if there are none; report unreadable ones and omit them."""
-        absent = blocks.count(None)
-        if absent == len(blocks):
+        if blocks.count(None) == len(blocks):
             return None
-        found = self._joined(blocks, absent)
+        found = self._joined(blocks)
         if found is None:
-            repaired = self._repaired(blocks, report)
-            found = self._joined(repaired, repaired.count(None))
+            found = self._joined(self._repaired(blocks, report))
             if found is None:
                 raise InvariantError("expected blocks that were written anew to be readable")
         return found
 
-    def _joined(self, blocks: Sequence[Any], absent: int) -> _Blocks | None:
+    def _joined(self, blocks: Sequence[Any]) -> _Blocks | None:
         """Return blocks that all have their view's present shape; None when there is any other."""
-        nothing = self._nothing
-        texts = [nothing if block is None else block for block in blocks] if absent else [*blocks]
+        numbers = [number for number, block in enumerate(blocks) if block is not None]
+        texts = [blocks[number] for number in numbers]
         try:
             sizes = np.fromiter(map(len, texts), np.intp, len(texts))
             texts.append(self._empty_tiles)
             words = np.frombuffer(self._transport.join(texts), "<i8")
         except (TypeError, ValueError):
             return None
-        wholes, rest = np.divmod(sizes.reshape(-1, len(self._headers)), self._whole_units)
-        if np.count_nonzero(wholes) + absent != len(blocks) or rest.any():
+        wholes, rest = np.divmod(sizes, self._whole_units)
+        if rest.any() or not wholes.all():
             return None
         lengths = wholes * WHOLE_WORDS
-        at = (np.cumsum(lengths) - lengths.ravel()).reshape(lengths.shape)
-        there = wholes > 0
-        if ((words.take(at) != self._headers) & there).any():
+        at = np.cumsum(lengths) - lengths
+        there = np.array(numbers, np.intp)
+        items = there % len(self._headers)
+        if (words.take(at) != self._headers.take(items)).any():
             return None
         sizes = words.take(at + 1)
-        counts = (sizes & COUNT_MASK) * there
-        bytes_used = counts * self._tile_bytes + ((sizes >> COUNT_BITS & COUNT_MASK) + HEADER_BYTES)
-        if ((-(-bytes_used // FIXED_MULTIPLE_BYTES) != wholes) & there).any():
+        counts = sizes & COUNT_MASK
+        bytes_used = counts * self._tile_bytes.take(items) + (sizes >> COUNT_BITS & COUNT_MASK)
+        if ((bytes_used + (HEADER_BYTES + FIXED_MULTIPLE_BYTES - 1)) // FIXED_MULTIPLE_BYTES != wholes).any():
             return None
-        return _Blocks(words, at, counts)
+        return _Blocks(words, there, at, counts)
 
     def _repaired(self, blocks: Sequence[Any], report: RowReport) -> list[Any]:
         """Return blocks in their views' present shape; report unreadable ones and leave them out."""
@@ -212,55 +220,76 @@ class StreamHeads:
 
     def passed_over(self, blocks: _Blocks, floors: Words, dead: Pairs) -> int:
         """Return for how many keys without a row tiles don't count, as their view isn't complete."""
-        found = (blocks.counts.reshape(*floors.shape, BLOCKS_READ).sum(axis=2) > 0) & (floors == NEVER)
+        found = np.zeros(floors.shape, np.bool_)
+        found.reshape(-1)[blocks.numbers[blocks.counts > 0] // BLOCKS_READ] = True
+        found &= floors == NEVER
         found[self._at(dead)] = False
         return int(np.count_nonzero(found))
 
-    def live_tiles(self, blocks: _Blocks, floors: Words, now_ns: int) -> tuple[Tiles, Index] | None:
-        """Return the tiles that count, and of each the number of its block; None if there are none."""
-        counts = blocks.counts.ravel()
-        ends = np.cumsum(counts).reshape(blocks.counts.shape)
-        # The word of each block's first tile, less as many widths as there are tiles before it.
-        first = blocks.at + HEADER_WORDS - (ends - blocks.counts) * self._widths
-        which = np.repeat(np.arange(len(counts)), counts)
-        if not len(which):
+    def live_tiles(self, blocks: _Blocks, floors: Words, now_ns: int) -> _LiveTiles | None:
+        """Return the tiles that count, None if there are none."""
+        places = np.flatnonzero(blocks.counts)
+        if not len(places):
             return None
-        at = np.arange(len(which)) * self._widths.take(which % len(self._widths)) + first.ravel().take(which)
-        owners = which // BLOCKS_READ
-        starts = blocks.words.take(at)
-        live = starts >= floors.ravel().take(owners)
-        live &= starts < now_ns
-        if not live.all():
-            chosen = np.flatnonzero(live)
-            if not len(chosen):
-                return None
-            at, owners, starts = at.take(chosen), owners.take(chosen), starts.take(chosen)
-            which = which.take(chosen)
-        return Tiles(blocks.words, at, starts, owners), which
+        counts = blocks.counts.take(places)
+        numbers = blocks.numbers.take(places)
+        widths = self._widths.take(numbers % len(self._widths))
+        at = blocks.at.take(places) + HEADER_WORDS
+        owners = numbers // BLOCKS_READ
+        ends = np.cumsum(counts)
+        firsts = ends - counts
+        tiles_at = (at - firsts * widths).repeat(counts) + np.arange(ends[-1]) * widths.repeat(counts)
+        starts = blocks.words.take(tiles_at)
+        past = starts < floors.reshape(-1).take(owners).repeat(counts)
+        dead = past | (starts >= now_ns)
+        if not dead.any():
+            return _LiveTiles(Runs(blocks.words, at, counts, owners, starts), places, np.zeros_like(places))
+        # Within a block starts ascend, so that what is left is side by side. No segment is empty.
+        passed: Index = np.add.reduceat(past, firsts, dtype=np.intp)
+        left_out: Index = np.add.reduceat(dead, firsts, dtype=np.intp)
+        counts = counts - left_out
+        at = at + passed * widths
+        starts = starts[~dead]
+        if not len(starts):
+            return None
+        left = np.flatnonzero(counts)
+        runs = Runs(blocks.words, at.take(left), counts.take(left), owners.take(left), starts)
+        return _LiveTiles(runs, places.take(left), passed.take(left))
 
-    def wide_irs(self, blocks: _Blocks, tiles: Tiles, which: Index, now_ns: int) -> TileIRs:
+    def wide_irs(self, blocks: _Blocks, live: _LiveTiles, now_ns: int) -> TileIRs:
         """Return the wide IRs of the tiles that count; raises `BrokenRowsError` as `WideHeads.irs`."""
         if not self._wide:
             return NO_TILES
-        block_at = blocks.at.ravel().take(which)
-        numbers = (tiles.at - block_at - HEADER_WORDS) // self._widths.take(which % len(self._widths))
+        runs = live.runs
+        each = runs.counts
+        firsts = np.cumsum(each) - each
+        numbers = np.arange(len(runs.starts)) + (live.passed - firsts).repeat(each)
+        block_at = blocks.at.take(live.blocks).repeat(each)
         ir_bytes = blocks.words.take(block_at + 1) >> COUNT_BITS & COUNT_MASK
-        counts = blocks.counts.ravel().take(which)
-        found = WideTiles(tiles.words, tiles.owners, tiles.starts, numbers, block_at, counts, ir_bytes)
+        counts = blocks.counts.take(live.blocks).repeat(each)
+        owners = runs.owners.repeat(each)
+        found = WideTiles(runs.words, owners, runs.starts, numbers, block_at, counts, ir_bytes)
         return self._wide.irs(found, now_ns)
 
-    def merge(self, tiles: Tiles, matrix: Words, now_ns: int) -> None:
+    def merge(self, runs: Runs, matrix: Words, now_ns: int) -> None:
         """Merge tiles into the heads of ``matrix``."""
-        self._heads.merge(tiles, now_ns, matrix[:, self._span])
+        self._heads.merge(runs, now_ns, matrix[:, self._span])
 
-    def newest(self, tiles: Tiles, effective: Words, now_ns: int) -> Words:
-        """Return effective times with those of the newest tiles: their ends, or now while they are open."""
-        last = np.append(first_of_each(tiles.owners)[1:], len(tiles.owners)) - 1
-        lines, positions = np.divmod(tiles.owners.take(last), len(self._places))
-        newest = np.minimum(tiles.starts.take(last) + self._intervals_ns.take(positions), now_ns)
-        places = self._places.take(positions)
+    def newest(self, runs: Runs, effective: Words, now_ns: int) -> Words:
+        """Return effective times with those of the newest tiles: their ends, or now while they are open.
+
+        A tile that counts begins at its row's as_of or later, so that its end is later than that.
+        """
+        owners, starts = runs.owners, runs.starts.take(np.cumsum(runs.counts) - 1)
+        doubles = owners[1:] == owners[:-1]
+        if doubles.any():  # the newer run of a key is the second one
+            last = np.append(~doubles, [True])
+            owners, starts = owners[last], starts[last]
+        lines, positions = np.divmod(owners, len(self._places))
         result = effective.copy()
-        result[lines, places] = np.maximum(effective[lines, places], newest)
+        result[lines, self._places.take(positions)] = np.minimum(
+            starts + self._intervals_ns.take(positions), now_ns
+        )
         return result
 
 
@@ -273,7 +302,7 @@ class StreamBatch:
         self._streams = streams
         self._blocks = blocks
         self._now_ns = 0
-        self._found: tuple[Tiles, Index] | None = None
+        self._found: _LiveTiles | None = None
 
     def fill(self, matrix: Words, effective: Words, dead: Pairs, now_ns: int, report: RowReport) -> None:
         """Merge the tiles that count into the heads of ``matrix``, as of the rows' effective times."""
@@ -286,13 +315,13 @@ class StreamBatch:
         self._now_ns = now_ns
         self._found = streams.live_tiles(self._blocks, floors, now_ns)
         if self._found is not None:
-            streams.merge(self._found[0], matrix, now_ns)
+            streams.merge(self._found.runs, matrix, now_ns)
 
     def newest(self, effective: Words) -> Words:
         """Return effective times of rows and of the tiles that count."""
         if self._found is None:
             return effective
-        return self._streams.newest(self._found[0], effective, self._now_ns)
+        return self._streams.newest(self._found.runs, effective, self._now_ns)
 
     def wide_irs(self) -> TileIRs:
         """Return the wide IRs that count beside those of rows.
@@ -302,7 +331,7 @@ class StreamBatch:
         """
         if self._found is None or self._blocks is None:
             return NO_TILES
-        return self._streams.wide_irs(self._blocks, *self._found, self._now_ns)
+        return self._streams.wide_irs(self._blocks, self._found, self._now_ns)
 
 
 def _header_word(schema_id: int) -> int:

@@ -1,4 +1,4 @@
-"""Items of the attributes format to packed rows: an ordinary DynamoDB item, an attribute per feature.
+"""Ordinary DynamoDB items to packed rows: an attribute per feature, or what Feast wrote.
 
 Slower than packed rows, with the same meaning: what comes out is evaluated like any other row.
 
@@ -19,6 +19,7 @@ import orjson
 from fastserve.errors import shown
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.types import Array, Bool, DataType, Float32, Float64, Int64, Map, String, Struct, Timestamp
+from fastserve.serving.feast_items import feast_values
 from fastserve.tiles.layout import Column, Storage
 from fastserve.tiles.rows import RowError, encode_row
 from fastserve.tiles.times import format_time, parse_time_ns
@@ -31,11 +32,16 @@ INT64_LIMIT = 2**63
 def item_row(view: ViewPlan, item: Mapping[str, Attribute]) -> bytes:
     """Return an item (attribute name to DynamoDB JSON) as a packed row of the view.
 
-    The effective time is that of the view's timestamp attribute, 0 where it has none.
+    The effective time is that of the view's timestamp attribute, 0 where it has none; of Feast's items it is
+    their own.
 
     Raises:
         RowError: an attribute has another type than the view declares.
     """
+    if view.feast is not None:
+        converted, time_ns = feast_values(view, item)
+        row = {column.name: _stored(column, converted[column.name]) for column in view.layout.columns}
+        return encode_row(view.layout, row, time_ns)
     values = {column.name: _column_value(column, item.get(column.name)) for column in view.layout.columns}
     effective_ns = 0
     if view.timestamp_attribute is not None:
@@ -50,7 +56,10 @@ def item_row(view: ViewPlan, item: Mapping[str, Attribute]) -> bytes:
 def _column_value(column: Column, attribute: Attribute | None) -> Any:
     if attribute is None:
         return None
-    value = _converted(column.name, column.dtype, attribute)
+    return _stored(column, _converted(column.name, column.dtype, attribute))
+
+
+def _stored(column: Column, value: Any) -> Any:
     if value is None or column.storage is not Storage.JSON:
         return value
     return orjson.dumps(api_value(column.dtype, value))

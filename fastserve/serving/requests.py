@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from fastserve.compiled import mypyc_attr
 from fastserve.errors import InvariantError
+from fastserve.plan.feast_keys import feast_key
 from fastserve.plan.keys import block_key, ordinary_key
 from fastserve.plan.service import Read, ServicePlan
 from fastserve.plan.streams import BLOCKS_READ
@@ -53,6 +54,7 @@ class Evaluator(Protocol):
         """Evaluate a batch of lines."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ServiceRuntime:
     """One service, ready to serve: its plan, its evaluator, its key builders."""
 
@@ -140,6 +142,9 @@ def _key_builder(read: Read, clock: BlockClock | None) -> Callable[[Sequence[str
 
 def _row_key(read: Read) -> Callable[[Sequence[str]], str]:
     keys = read.keys
+    if read.group.feast is not None:
+        feast_text = feast_key(read.group.feast)
+        return lambda texts: feast_text([texts[key] for key in keys])
     if not read.group.own_items:
         attributes = read.group.key_attributes
         return lambda texts: ordinary_key(attributes, [texts[key] for key in keys])

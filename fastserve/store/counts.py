@@ -1,6 +1,6 @@
 """What a store's hot side counts of its own troubles, for whoever shows it.
 
-Knows no store, and nobody who shows it: plain numbers of one process, which only grow.
+Knows no store, and nobody who shows it: plain numbers of one process, which but for the last only grow.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class StoreCounts:
     ``unprocessed`` are keys that the store left out of an answer, ``retries`` tries after the first,
     ``throttles`` answers that said so, ``timeouts`` tries without an answer in time, ``failures`` reads that
     got an error, ``hedges`` second tries beside a slow first, ``hedges_won`` those that answered first,
-    ``circuit_opened`` times that the store was held for dead.
+    ``circuit_opened`` times that the store was held for dead, ``circuits_open`` whether it is now.
     """
 
     unprocessed: int = 0
@@ -27,6 +27,7 @@ class StoreCounts:
     hedges: int = 0
     hedges_won: int = 0
     circuit_opened: int = 0
+    circuits_open: int = 0
 
 
 @runtime_checkable

@@ -4,15 +4,20 @@ Behind its rows a vector row has *head slots*: one for each component that the s
 view, neutral where no tile counts. The merge takes a head in as one more slot that is always live. Which
 tiles count for which window is decided here, by their starts alone:
 
-    tiles of a key      |  s0  |  s1  |  s2  |  s3  |  s4  |       starts, ascending
-    row's as_of                ^                                    s1 … s4 count on this row
-    a window                          [ start_ns            end_ns )  of these, s2 and s3
+    tiles of a block    |  s0  |  s1  |  s2  |  s3  |  s4  |       starts, ascending
+    row's as_of                ^                                    s1 … s4 count on this row: a *run*
+    a window                          [ start_ns            end_ns )  of these, s2 and s3: a run, too
 
-Places whose components are alike in kind and number make a *class*, whose tiles are reduced together: a
-batch costs a few NumPy calls for each class, however many lines, views, windows and tiles it has. Its tiles
-are spread out to an array of shape (most tiles of a key, columns, windows, keys), filled up with an empty
+The tiles of a run lie side by side in their block, so that where they are is the first one's place, a tile's
+length and how many they are.
+
+Places whose components are alike in kind and number make a *class*, whose runs are reduced together: a
+batch costs a few NumPy calls for each class, however many lines, views, windows and tiles it has. The tiles
+are spread out to an array of shape (most tiles of a run, columns, layers, runs), filled up with an empty
 tile, because ``add.reduce`` over that takes 0.3 ns a number and ``add.reduceat`` over runs 2.8
-(`perf/micro/merge.py`).
+(`perf/micro/merge.py`). A *layer* are the tiles of one window, or of all windows that take every tile, as
+most do. Tiles are merged from the newest on, so that of windows that end together a longer one can go on from
+a shorter one, with the same outcome as by itself.
 
 Invariants
 1. A head is the merge of exactly the tiles that start within the window, by the component's own operation.
@@ -41,13 +46,15 @@ Bools = npt.NDArray[np.bool_]
 
 WORDS_MULTIPLE = 3
 """Heads fill up a multiple of 24 bytes, as rows do."""
-WHOLE = -1
-"""Stands for all windows that hold all tiles."""
 MAX_SPREAD = 3
-"""Keys of one batch are spread out together as long as this many times the tiles they have suffice for it."""
-MAX_TERMS = 1 << 16
-"""Numbers reduced at once, in half a megabyte. With 36 tiles a key, 32 lines of 1,000 features take 107 us a
-line, 133 with a quarter of it and 134 with four times as much (`perf/micro/heads.py`)."""
+"""Runs of one batch are spread out together as long as this many times the tiles they have suffice for it."""
+MAX_TERMS = 1 << 18
+"""Numbers reduced at once, in two megabytes. With 36 tiles a key, merging for 32 lines of 1,000 features took
+25 us a line, 40 with a quarter of it and 28 with twice as much."""
+NESTED_FROM = 1 << 14
+"""So many numbers less to reduce outweigh the calls that it takes to go on from one window to the next."""
+NOTHING = -1
+"""The layer of windows that take no tile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +67,19 @@ class HeadPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class Tiles:
-    """Tiles of one batch that came after their rows, ascending by ``owners``, then by start.
+class Runs:
+    """Tiles of one batch that came after their rows: runs of neighbours, at most two of an entity key.
 
-    ``words`` hold, somewhere, the tiles that begin at the words ``at``, and at their end
-    `HeadPlan.empty_tiles`. ``owners`` are line times number of places plus position.
+    A run has its first tile at the word ``at`` of ``words``, and ``counts`` of them, at least one. ``owners``
+    ascend: line times number of places plus position. ``starts`` are those of all tiles, run after run,
+    ascending within a run. At their end ``words`` hold `HeadPlan.empty_tiles`.
     """
 
     words: Words
     at: Index
-    starts: Words
+    counts: Index
     owners: Index
+    starts: Words
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +138,14 @@ class HeadPlan:
                 return each.words_of(position, component)
         raise AssertionError(position)
 
-    def merge(self, tiles: Tiles, now_ns: int, heads: Words) -> None:
+    def merge(self, runs: Runs, now_ns: int, heads: Words) -> None:
         """Merge tiles into ``heads``, shape (lines, `words`), which holds `neutral` in every line."""
-        for each in self._classes:
-            each.merge(tiles, len(self.places), len(tiles.words) - len(self.empty_tiles), now_ns, heads)
+        lines, positions = np.divmod(runs.owners, len(self.places))
+        empty_from = len(runs.words) - len(self.empty_tiles)
+        # Infinities of both signs, and sums that leave float64, are values as others (`MergePlan.fast`).
+        with np.errstate(invalid="ignore", over="ignore"):
+            for each in self._classes:
+                each.merge(runs, lines, positions, empty_from, now_ns, heads)
 
 
 class _Class:
@@ -151,16 +164,21 @@ class _Class:
             count = max(2, *[len(member.columns[op]) for member in members])
             self._columns.append(_Columns(op, self._width, count))
             self._width = self._columns[-1].end
+        self._has_moments = Op.MOMENTS in members[0].columns
         self._at = np.array([self._column_words(member) for member in members], np.intp).T.copy()
         self._windows = max(len(member.windows) for member in members)
-        self._number = np.full(len(places), -1, np.intp)
-        self._number[self.positions] = np.arange(len(members))
+        self._number: Index | None = None  # of each position in the class; None: all are in it
+        if len(members) < len(places):
+            self._number = np.full(len(places), -1, np.intp)
+            self._number[self.positions] = np.arange(len(members))
         self._empty_at = empty_at[self.positions]
+        self._tile_words = np.array([1 + places[position].blocks.words for position in positions], np.intp)
         self._interval_ns = gcd(*[places[position].blocks.interval_ns for position in positions])
         self._tick = (0, 0)
-        self._starts = self._ends = np.empty((0, 0), np.int64)
-        neutral = [bits for c in self._columns for bits in NEUTRAL_BITS[c.op] for _ in range(c.count)]
-        self.neutral: Words = np.tile(np.array(neutral, INT64), len(members) * self._windows)
+        self._bounds: _Bounds | None = None
+        bits = [bits for c in self._columns for bits in NEUTRAL_BITS[c.op] for _ in range(c.count)]
+        self._neutral = np.array(bits, INT64)
+        self.neutral: Words = np.tile(self._neutral, len(members) * self._windows)
 
     def _column_words(self, member: _Member) -> list[int]:
         """Return for every column the word of a tile that it is read from."""
@@ -184,87 +202,149 @@ class _Class:
 
     # --- merge ---
 
-    def _bounds(self, now_ns: int) -> None:
-        """Find the windows' starts and ends anew if any tile may have come in or dropped out since."""
+    def _bounds_at(self, now_ns: int) -> _Bounds:
+        """Return the windows' bounds, made anew if any tile may have come in or dropped out since."""
         tick = (now_ns // self._interval_ns, -(-now_ns // self._interval_ns))
-        if tick == self._tick and self._starts.size:
-            return
-        self._tick = tick
-        bounds = [
-            [
-                (window.start_ns(now_ns), window.end_ns(now_ns))
-                for window in _padded(member.windows, self._windows)
+        if self._bounds is None or tick != self._tick:
+            self._tick = tick
+            bounds = [
+                [
+                    (window.start_ns(now_ns), window.end_ns(now_ns))
+                    for window in _padded(member.windows, self._windows)
+                ]
+                for member in self._members
             ]
-            for member in self._members
-        ]
-        both = np.array(bounds, np.int64)
-        self._starts = both[:, :, 0].T.copy()
-        self._ends = both[:, :, 1].T.copy()
+            both = np.array(bounds, np.int64)
+            self._bounds = _Bounds(both[:, :, 0].T.copy(), both[:, :, 1].T.copy())
+        return self._bounds
 
-    def merge(self, tiles: Tiles, places: int, empty_from: int, now_ns: int, heads: Words) -> None:
-        owners, at, starts = tiles.owners, tiles.at, tiles.starts
-        numbers = self._number.take(owners % places)
-        if len(self.positions) < places:
-            own = np.flatnonzero(numbers >= 0)
-            owners, at, starts, numbers = owners[own], at[own], starts[own], numbers[own]
-        if not len(owners):
-            return
-        self._bounds(now_ns)
-        within: Bools = starts >= self._starts.take(numbers, axis=1)
-        within &= starts < self._ends.take(numbers, axis=1)
-        first = first_of_each(owners)
-        counts = np.empty_like(first)
-        np.subtract(first[1:], first[:-1], out=counts[:-1])
-        counts[-1] = len(owners) - first[-1]
-        keys = _Keys(len(first), tiles.words, owners[first] // places, numbers[first], first, counts)
-        region = heads[:, self._first : self._first + self.words].reshape(
-            len(heads), len(self.positions), self._windows, self._width
-        )
-        for part in _even_parts(keys, self._width):
-            self._merge_keys(part, at, within, empty_from, region)
-
-    def _merge_keys(self, keys: _Keys, at: Index, within: Bools, empty_from: int, region: Words) -> None:
-        if len(keys.counts) < keys.of:
-            chosen = keys.tiles()
-            at, within = at.take(chosen), within.take(chosen, axis=1)
-        layers, layer_of = _layers(within)
+    def merge(
+        self, runs: Runs, lines: Index, positions: Index, empty_from: int, now_ns: int, heads: Words
+    ) -> None:
+        numbers = positions
+        if self._number is not None:
+            numbers = self._number.take(positions)
+            own = numbers >= 0
+            if not own.all():
+                if not own.any():
+                    return
+                runs = _chosen(runs, own)
+                lines, numbers = lines[own], numbers[own]
+        layers, layer_of = self._layers(runs, numbers, now_ns)
         if not layers:
             return
-        spread = self._spread(keys, at, within, layers, empty_from)
-        columns = self._at.take(keys.numbers, axis=1)
-        merged = self._reduce(keys.words.take(spread[:, None] + columns[:, None]))
-        for window, layer in layer_of:
-            region[keys.lines, keys.numbers, window] = merged[:, layer].T
+        merged = self._merged(runs, numbers, layers, empty_from)
+        doubles = runs.owners[1:] == runs.owners[:-1]
+        if doubles.any():
+            merged, lines, numbers = self._joined(merged, np.flatnonzero(doubles), lines, numbers)
+        self._put(merged, layer_of, lines, numbers, heads)
 
-    def _spread(self, keys: _Keys, at: Index, within: Bools, layers: Sequence[int], empty_from: int) -> Index:
-        """Return the tiles' words in shape (most tiles of a key, layers, keys), empty tiles where none is."""
-        longest, count = int(keys.counts.max()), len(keys.counts)
-        size = len(layers) * count
-        spread = np.empty((longest, len(layers), count), np.intp)
-        spread[:] = self._empty_at.take(keys.numbers) + empty_from
-        # A tile's place is its number among its key's, times the size of a row, and its key.
-        ends = np.cumsum(keys.counts)
-        shift = np.arange(count) - (ends - keys.counts) * size
-        places = np.arange(len(at)) * size + np.repeat(shift, keys.counts)
-        flat = spread.reshape(-1)
-        for layer, window in enumerate(layers):
-            if window == WHOLE:
-                flat[places + layer * count] = at
-            else:
-                inside = within[window]
-                flat[places[inside] + layer * count] = at[inside]
-        return spread
+    def _layers(self, runs: Runs, numbers: Index, now_ns: int) -> tuple[list[_Layer], list[int]]:
+        """Return the different heads to be made, and for each window the number of its own or `NOTHING`."""
+        bounds = self._bounds_at(now_ns)
+        oldest, newest = int(runs.starts.min()), int(runs.starts.max())
+        last = runs.at + (runs.counts - 1) * self._tile_words.take(numbers)
+        layers: list[_Layer] = []
+        layer_of: list[int] = []
+        whole = NOTHING
+        for window in range(self._windows):
+            ends_within = newest >= bounds.first_end[window]
+            if ends_within or oldest < bounds.last_start[window]:
+                ends = bounds.ends[window] if ends_within else None
+                layer = self._cut(runs, last, numbers, bounds.starts[window], ends)
+                layer_of.append(len(layers) if layer.counts.any() else NOTHING)
+                layers += [layer] * (layer_of[-1] != NOTHING)
+                continue
+            if whole == NOTHING:
+                whole = len(layers)
+                layers.append(_Layer(last, runs.counts))
+            layer_of.append(whole)
+        return layers, layer_of
 
-    def _reduce(self, terms: Words) -> Words:
-        """Merge terms of shape (tiles, columns, layers, keys) over the tiles.
+    def _cut(self, runs: Runs, last: Index, numbers: Index, starts: Words, ends: Words | None) -> _Layer:
+        """Return what windows that start there take of runs; if they end before the newest tile, there."""
+        firsts = np.cumsum(runs.counts) - runs.counts
+        # No run is empty, so that each segment is its own. With a type: sums of bools are bools else.
+        before = runs.starts < starts.take(numbers).repeat(runs.counts)
+        passed: Index = np.add.reduceat(before, firsts, dtype=np.intp)
+        counts = runs.counts - passed
+        if ends is None:
+            return _Layer(last, counts)
+        behind = runs.starts >= ends.take(numbers).repeat(runs.counts)
+        left_out: Index = np.add.reduceat(behind, firsts, dtype=np.intp)
+        return _Layer(last - left_out * self._tile_words.take(numbers), counts - left_out)
 
-        Keys stand last, so that NumPy's inner loops are long: with columns last they took ten times as long.
+    def _merged(self, runs: Runs, numbers: Index, layers: Sequence[_Layer], empty_from: int) -> Words:
+        """Return the layers' heads, shape (columns, layers, runs)."""
+        last = np.array([layer.last for layer in layers])
+        counts = np.array([layer.counts for layer in layers])
+        empty_at = self._empty_at.take(numbers) + empty_from
+        most = np.maximum(counts.max(axis=0), 1)  # a window may take nothing of a run
+        parts = _even_parts(most, self._width * len(layers))
+        if parts is None:
+            return self._merged_part(_Spread(runs.words, last, counts, numbers, empty_at))
+        merged = np.empty((self._width, *counts.shape), INT64)
+        for part in parts:
+            # `take`, for what fancy indices give along a last axis lies transposed in memory.
+            merged[:, :, part] = self._merged_part(
+                _Spread(
+                    runs.words,
+                    last.take(part, axis=1),
+                    counts.take(part, axis=1),
+                    numbers.take(part),
+                    empty_at.take(part),
+                )
+            )
+        return merged
+
+    def _merged_part(self, tiles: _Spread) -> Words:
+        layers, runs = tiles.counts.shape
+        if layers > 1 and not self._has_moments:
+            order = np.argsort(tiles.counts.sum(axis=1), kind="stable")
+            steps = tiles.counts.take(order, axis=0)
+            steps[1:] -= steps[:-1].copy()
+            saved = layers * int(tiles.counts.max()) - int(steps.max(axis=1).sum()) - layers
+            if saved * runs * self._width > NESTED_FROM and (steps >= 0).all() and tiles.end_together():
+                return self._nested(tiles, order.tolist(), steps)
+        terms = self._terms(tiles, tiles.last, tiles.counts)
+        return terms[0] if len(terms) == 1 else self._reduced(terms)
+
+    def _nested(self, tiles: _Spread, order: Sequence[int], steps: Index) -> Words:
+        """Merge layers each of which has the tiles of the one before and older ones, ``steps`` many.
+
+        Each goes on from the one before, which is the order in which it would be added up by itself.
         """
-        longest, _, layers, count = terms.shape
+        merged = np.empty((self._width, *steps.shape), INT64)
+        last = tiles.last[:1].copy()
+        widths = self._tile_words.take(tiles.numbers)
+        before: Words | None = None
+        for layer, own in zip(order, steps, strict=True):
+            if before is None or own.any():
+                terms = self._terms(tiles, last, own[None])
+                if before is not None:
+                    terms = np.concatenate([before, terms])
+                before = self._reduced(terms)[None]
+                last -= own * widths
+            merged[:, layer] = before[0, :, 0]
+        return merged
+
+    def _terms(self, tiles: _Spread, last: Index, counts: Index) -> Words:
+        """Return the newest ``counts`` tiles of runs and older ones, shape (tiles, columns, layers, runs)."""
+        steps = np.arange(max(1, int(counts.max())))[:, None, None]
+        spread = last - steps * self._tile_words.take(tiles.numbers)
+        np.copyto(spread, tiles.empty_at, where=steps >= counts)
+        return tiles.words.take(spread[:, None] + self._at.take(tiles.numbers, axis=1)[:, None])
+
+    def _reduced(self, terms: Words) -> Words:
+        """Merge terms of shape (tiles, columns, layers, runs) over the tiles.
+
+        Runs stand last, so that NumPy's inner loops are long: with columns last they took ten times as long.
+        """
+        tiles, _, layers, count = terms.shape
         merged = np.empty((self._width, layers, count), INT64)
         for columns in self._columns:
             parts = [
-                terms[:, first : first + columns.count].reshape(1, longest, columns.count * layers * count)
+                terms[:, first : first + columns.count].reshape(1, tiles, columns.count * layers * count)
                 for first in range(columns.first, columns.end, columns.count)
             ]
             place = columns.first
@@ -273,30 +353,61 @@ class _Class:
                 place += columns.count
         return merged
 
+    def _joined(
+        self, merged: Words, firsts: Index, lines: Index, numbers: Index
+    ) -> tuple[Words, Index, Index]:
+        """Merge the runs at ``firsts`` with those behind them, which are of the same keys."""
+        both = np.stack([merged[:, :, firsts], merged[:, :, firsts + 1]])
+        merged[:, :, firsts + 1] = self._reduced(both)
+        kept = np.delete(np.arange(len(lines)), firsts)
+        return merged[:, :, kept], lines[kept], numbers[kept]
 
-def _layers(within: Bools) -> tuple[list[int], list[tuple[int, int]]]:
-    """Return the different heads to be made, windows or `WHOLE`, and (window, number of its head) pairs.
-
-    Windows that hold all tiles, as most do, have one head.
-    """
-    layers: list[int] = []
-    layer_of: list[tuple[int, int]] = []
-    everything = np.flatnonzero(within.all(axis=1)).tolist()
-    for window in np.flatnonzero(within.any(axis=1)).tolist():
-        head = WHOLE if window in everything else window
-        if head not in layers:
-            layers.append(head)
-        layer_of.append((window, layers.index(head)))
-    return layers, layer_of
+    def _put(
+        self, merged: Words, layer_of: Sequence[int], lines: Index, numbers: Index, heads: Words
+    ) -> None:
+        """Write the layers' heads, shape (columns, layers, keys), to their windows' words."""
+        region = heads[:, self._first : self._first + self.words].reshape(
+            len(heads), len(self.positions), self._windows, self._width
+        )
+        if NOTHING in layer_of:  # it stands behind the layers, at -1
+            neutral = np.broadcast_to(self._neutral[:, None, None], (self._width, 1, len(lines)))
+            merged = np.concatenate([merged, neutral], axis=1)
+        region[lines, numbers] = merged.take(layer_of, axis=1).transpose(2, 1, 0)
 
 
-def first_of_each(owners: Index) -> Index:
-    """Return where each owner's run begins in ``owners``, which ascend and aren't empty."""
-    changes = np.flatnonzero(owners[1:] != owners[:-1])
-    first = np.empty(len(changes) + 1, np.intp)
-    first[0] = 0
-    np.add(changes, 1, out=first[1:])
-    return first
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The tiles of one window, or of all that take every one: by run the last one's word, and how many."""
+
+    last: Index
+    counts: Index
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """Layers side by side: ``last`` and ``counts`` have shape (layers, runs), the others are by run."""
+
+    words: Words
+    last: Index
+    counts: Index
+    numbers: Index
+    empty_at: Index
+
+    def end_together(self) -> bool:
+        """Whether each layer has a run's last tile, as all windows have that end with the request."""
+        return bool((self.last == self.last[0]).all())
+
+
+class _Bounds:
+    """Where the windows of a class begin and end, shape (windows, members)."""
+
+    __slots__ = ("ends", "first_end", "last_start", "starts")
+
+    def __init__(self, starts: Words, ends: Words) -> None:
+        self.starts = starts
+        self.ends = ends
+        self.last_start: list[int] = starts.max(axis=1).tolist()
+        self.first_end: list[int] = ends.min(axis=1).tolist()
 
 
 class _Member:
@@ -322,52 +433,35 @@ class _Member:
         self.columns = {op: columns[op] for op in Op if op in columns}
 
 
-@dataclass(frozen=True, slots=True)
-class _Keys:
-    """Some of ``of`` entity keys with tiles: line, number of the place in its class, first tile, tiles."""
-
-    of: int
-    words: Words
-    lines: Index
-    numbers: Index
-    first: Index
-    counts: Index
-
-    def tiles(self) -> Index:
-        """Return the numbers of all their tiles, key by key."""
-        ends = np.cumsum(self.counts)
-        result: Index = np.arange(int(ends[-1])) + np.repeat(self.first - (ends - self.counts), self.counts)
-        return result
-
-    def at(self, chosen: Index) -> _Keys:
-        return _Keys(
-            self.of,
-            self.words,
-            self.lines[chosen],
-            self.numbers[chosen],
-            self.first[chosen],
-            self.counts[chosen],
-        )
+def _chosen(runs: Runs, own: Bools) -> Runs:
+    starts = runs.starts[own.repeat(runs.counts)]
+    return Runs(runs.words, runs.at[own], runs.counts[own], runs.owners[own], starts)
 
 
-def _even_parts(keys: _Keys, width: int) -> list[_Keys]:
-    """Cut keys into parts that can be spread out without much waste and fit into the cache."""
-    longest, count = int(keys.counts.max()), len(keys.counts)
-    if longest * count <= MAX_SPREAD * int(keys.counts.sum()) + 2 * longest:
-        at_once = max(1, MAX_TERMS // (longest * width))
-        if count <= at_once:
-            return [keys]
-        return [keys.at(np.arange(low, min(count, low + at_once))) for low in range(0, count, at_once)]
-    many = keys.counts > longest // (MAX_SPREAD + 1)
-    return [
-        part
-        for chosen in (np.flatnonzero(~many), np.flatnonzero(many))
-        for part in _even_parts(keys.at(chosen), width)
-    ]
+def _even_parts(counts: Index, width: int) -> list[Index] | None:
+    """Cut runs into parts that spread out without much waste and fit into the cache; None: one will do."""
+    at_once = max(1, MAX_TERMS // (int(counts.max()) * width))
+    if len(counts) <= at_once and _is_even(counts):
+        return None
+    return _parts(counts, np.arange(len(counts)), width)
+
+
+def _is_even(counts: Index) -> bool:
+    longest = int(counts.max())
+    return longest * len(counts) <= MAX_SPREAD * int(counts.sum()) + 2 * longest
+
+
+def _parts(counts: Index, chosen: Index, width: int) -> list[Index]:
+    own = counts[chosen]
+    if _is_even(own):
+        at_once = max(1, MAX_TERMS // (int(own.max()) * width))
+        return [chosen[low : low + at_once] for low in range(0, len(chosen), at_once)]
+    many = own > int(own.max()) // (MAX_SPREAD + 1)
+    return [part for some in (chosen[~many], chosen[many]) for part in _parts(counts, some, width)]
 
 
 def _reduced(op: Op, parts: Sequence[Words]) -> list[Words]:
-    """Merge the parts of components, each of shape (1, tiles, columns and keys), over the tiles."""
+    """Merge the parts of components, each of shape (1, tiles, columns and runs), over the tiles."""
     if op.parts > 1:
         return reduce_parts(op, parts, over_axis(parts[0].shape[1]))
     terms = parts[0].view(FLOAT64) if op.is_float else parts[0]

@@ -2,11 +2,12 @@
 
 A group's components have one operation and equally many terms. Which slots are terms is the caller's to say:
 those that count (then all rows share one ``as_of``), or all, and `masked_terms` puts the neutral element in
-place of those that don't.
+place of those that don't. Where it takes few of them, components are filled up with neutral elements to as
+many terms as others have: a call costs as much as some thousand terms.
 
 Invariants
-1. A component's terms stand in slot order, its head slot (what is streamed) last, whoever groups them: sums
-   of floats are added in one order.
+1. A component's terms stand in slot order, its head slot (what is streamed) behind them and what fills it up
+   last, whoever groups them: sums of floats are added in one order.
 2. A sum of floats never is the only column of a group: NumPy adds up a single column in another order.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
@@ -26,8 +28,17 @@ CONSTANT_BITS = (NEGATIVE_ZERO_BITS, 0, NULL_FLOAT64_BITS, 2**63 - 1, 0, 0)
 """The words that stand behind the rows in a vector row: all that neutral elements are made of, filled up to
 a multiple of 24 bytes."""
 
+Entries = list[tuple[int, list[list[int]]]]
+"""Components by number with their words, part by part."""
+
+Members = dict[tuple[Op, bool], dict[int, Entries]]
+
 BEYOND_ALL_TAILS = np.iinfo(np.int64).max
 NO_HEAD = -1
+
+FILLED_UP = 512
+"""So many neutral elements are added to a group at the most for being merged with the next larger one. A
+reduction and its ``take`` cost 1.5 us, a term 1.5 ns (`perf/micro/heads.py`), and lines share the former."""
 
 ORDER_MATTERS = frozenset({Op.ADD_F, Op.MOMENTS})
 
@@ -82,15 +93,22 @@ def make_groups(
     Also returns for each component the columns, of all floats or all integers, in which its merged value and
     that value's second part (moments: the squares) come out.
     """
-    members: dict[tuple[Op, int, bool], list[tuple[int, list[list[int]]]]] = {}
+    members: Members = {}
     for number, placed in enumerate(components):
         words = placed.words(slots_of(placed), constants)
         has_heads = window_numbers is not None and placed.component.window.heads > 0
-        members.setdefault((placed.component.op, len(words[0]), has_heads), []).append((number, words))
+        members.setdefault((placed.component.op, has_heads), {}).setdefault(len(words[0]), []).append(
+            (number, words)
+        )
+    filled_up = {
+        (op, terms, has_heads): entries
+        for (op, has_heads), by_terms in members.items()
+        for terms, entries in _filled_up(op, by_terms, constants).items()
+    }
     groups: list[Group] = []
     columns = [(0, 0)] * len(components)
     next_column = {True: 0, False: 0}
-    for (op, _, has_heads), entries in sorted(members.items(), key=_in_order):
+    for (op, _, has_heads), entries in sorted(filled_up.items(), key=_in_order):
         if op in ORDER_MATTERS and len(entries) == 1:
             # With its double beside it a sum has the same last digit, whatever else is merged.
             entries = entries * 2  # noqa: PLW2901
@@ -108,6 +126,26 @@ def make_groups(
     return tuple(groups), columns
 
 
+def _filled_up(op: Op, by_terms: Mapping[int, Entries], constants: Mapping[int, int]) -> dict[int, Entries]:
+    """Fill components of an operation up to the terms of others, where that takes few neutral elements."""
+    filled: dict[int, Entries] = {}
+    waiting: Entries = []
+    ascending = sorted(by_terms)
+    for terms, larger in zip(ascending, [*ascending[1:], None], strict=True):
+        entries = waiting + by_terms[terms]
+        needed = 0 if larger is None else (larger - terms) * len(entries) * op.parts
+        if larger is None or needed > FILLED_UP:
+            filled[terms] = sorted(entries, key=itemgetter(0))
+            waiting = []
+            continue
+        neutral = [[constants[bits]] * (larger - terms) for bits in NEUTRAL_BITS[op]]
+        waiting = [
+            (number, [[*part, *more] for part, more in zip(words, neutral, strict=True)])
+            for number, words in entries
+        ]
+    return filled
+
+
 def _in_order(item: tuple[tuple[Op, int, bool], object]) -> tuple[str, int, bool]:
     (op, terms, has_heads), _ = item
     return op.value, terms, has_heads
@@ -123,11 +161,15 @@ def _for_masking(
     window = np.array(
         [window_numbers[placed.place, placed.component.window] for placed in components], np.intp
     )
-    tail = np.array([_tail_numbers(placed) for placed in components], np.int64).T.copy()
-    head = (
-        np.array([_head_numbers(placed) for placed in components], np.int64).T.copy() if has_heads else None
-    )
+    terms = group.words.shape[-2]
+    tail = _by_term([_tail_numbers(placed) for placed in components], terms, BEYOND_ALL_TAILS)
+    head = _by_term([_head_numbers(placed) for placed in components], terms, NO_HEAD) if has_heads else None
     return Group(group.op, group.words, window, tail, head)
+
+
+def _by_term(numbers: Sequence[list[int]], terms: int, rest: int) -> Words:
+    """Return numbers by term and component; what fills components up has ``rest``."""
+    return np.array([own + [rest] * (terms - len(own)) for own in numbers], np.int64).T.copy()
 
 
 def _tail_numbers(placed: PlacedComponent) -> list[int]:

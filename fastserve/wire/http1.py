@@ -25,6 +25,7 @@ from functools import lru_cache
 import httptools
 
 from fastserve.errors import RequestError, shown
+from fastserve.wire.accept import asks_for_msgpack
 
 CRLF = b"\r\n"
 HEAD_END = b"\r\n\r\n"
@@ -67,16 +68,21 @@ class RequestHead:
     request_timeout_ms: bytes | None
     refusal: RequestError | None = None
     idempotency_key: bytes | None = None
+    host: bytes | None = None
+    traceparent: bytes | None = None
     is_plain: bool = field(init=False)  # nothing but the body's length decides how to read and to answer it
+    asks_for_msgpack: bool = field(init=False)
 
     def __post_init__(self) -> None:
         is_special = self.is_chunked or self.expects_continue or self.is_http10 or self.refusal is not None
         self.is_plain = self.keeps_alive and self.method != "HEAD" and not is_special
+        self.asks_for_msgpack = asks_for_msgpack(self.accept)
 
 
 # The fields that mean something here. Several of a list are joined by commas; several of the others would
 # hide which one counts, and are refused (RFC 9110 section 5.3).
-_LISTS = frozenset({b"accept", b"connection"})
+# Of traceparent there is one; several are made into what can't be one, for it never fails a request.
+_LISTS = frozenset({b"accept", b"connection", b"traceparent"})
 _SINGLETONS = frozenset(
     {
         b"authorization",
@@ -176,6 +182,8 @@ def parse_head(raw: bytes, limits: HttpLimits) -> RequestHead:
         fields.get(b"x-request-timeout-ms"),
         None if method in METHODS else _refused_method(method),
         fields.get(b"idempotency-key"),
+        fields.get(b"host"),
+        fields.get(b"traceparent"),
     )
 
 

@@ -18,11 +18,13 @@ from collections.abc import Callable
 from fastserve.errors import RequestError, shown
 from fastserve.wire.http1 import CRLF, HttpLimits, body_too_large
 
-# A size with its extension; RFC 9112 section 7.1.1 allows white space before the semicolon, which is worth
-# nothing but to one who wants two readers to differ.
-# Quoted text in an extension ends before the line does.
-_SIZE_LINE = re.compile(rb'([0-9A-Fa-f]{1,16})(?:;(?:[\t !#-~]|"(?:[\t !#-\[\]-~]|\\[\t -~])*")*)?')
-_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*")
+# A size with its extensions, each a name and perhaps a value. RFC 9112 section 7.1.1 allows white space
+# around semicolon and equals sign, which is worth nothing but to one who wants two readers to differ. So is
+# a semicolon with nothing behind it, which httptools refuses, too. Quoted text ends before the line does.
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"(?:[\t !#-\[\]-~]|\\[\t -~])*"'
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;%b(?:=(?:%b|%b))?)*" % (_TOKEN, _TOKEN, _QUOTED))
+_TRAILER = re.compile(rb"%b:[\t -~\x80-\xff]*" % _TOKEN)
 SIZE_LINE_BYTES = 256
 # Framing may take this many bytes and as many more as the body has: a legitimate sender stays far below,
 # while chunks of one byte, 6 bytes each on the wire and a turn of the loop, are refused early.

@@ -42,6 +42,7 @@ class ClientConnection(asyncio.BufferedProtocol):
         "_status",
         "_transport",
         "busy",
+        "closes",
         "intended_ns",
         "key",
         "load",
@@ -56,6 +57,8 @@ class ClientConnection(asyncio.BufferedProtocol):
         self._status = 0
         self._kept: list[bytes] | None = None
         self.busy = False
+        # Whether the last answer said that the server closes the connection.
+        self.closes = False
         self.key = ""
         # Whose request is under way; the owner's business, for owners of several loads.
         self.load: object = None
@@ -125,6 +128,7 @@ class ClientConnection(asyncio.BufferedProtocol):
             self.abort()
             return
         self._status = int(_buffer[9:12])
+        self.closes = _buffer.find(b"onnection: close\r\n", 0, blank + 2) >= 0
         self._missing = length
         self._take_body(blank + 4, nbytes)
 

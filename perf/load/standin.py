@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, cast
 import orjson
 import uvloop
 
+from perf.load.described import DescribedTable
 from perf.load.dynamo_error import DynamoError, server_fault, throttled, unknown_operation, validation
 from perf.load.end_of_input import end_of_input
 from perf.load.faults import FaultPlan, Faults
@@ -102,7 +103,7 @@ class StandIn:
         Raises:
             DynamoError: an unknown name.
         """
-        unknown = set(wanted) - {"faults", "latency_ms", "prepare", "reset"}
+        unknown = set(wanted) - {"describe", "faults", "latency_ms", "prepare", "reset"}
         if unknown:
             raise validation(f"unknown controls: {sorted(unknown)}")
         for table in wanted.get("prepare", ()):
@@ -112,6 +113,10 @@ class StandIn:
                 self.store.whole_items.add(name)
             else:
                 self.store.tables[name] = PreparedTable(name, table["rows"])
+        for table in wanted.get("describe", ()):
+            name, header = table["table"], bytes.fromhex(table["header"])
+            described = DescribedTable(name, table["number"], header, has_text=table["has_text"])
+            self.store.tables[name] = described
         if "faults" in wanted:
             self.store.faults = Faults(FaultPlan.from_json(wanted["faults"]))
         if "latency_ms" in wanted:

@@ -4,9 +4,9 @@ Everything of the hot path runs but the sockets and the store's connection (fram
 `perf.micro.dynamodb_client`). So many requests as ``--clients`` says come in one turn of the loop, as from
 that many busy clients.
 
-Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile] [--metrics]`. Figures are CPU
-microseconds per request, the least of several rounds. With ``--metrics`` each round without metrics is
-followed by one with them, in another instance of all of it, and the second figure is what they add.
+Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile] [--metrics] [--accept TYPE]`.
+Figures are CPU microseconds per request, the least of several rounds. With ``--metrics`` each round without
+metrics is followed by one with them, in another instance of all of it; the second figure is what they add.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class CannedReader:
 class Bench:
     """A worker's hot path over a canned store, and the clients in front of it."""
 
-    def __init__(self, service: str, clients: int, *, metered: bool = False) -> None:
+    def __init__(self, service: str, clients: int, *, metered: bool = False, accept: str = "") -> None:
         plan = workspace_plan(SHAPES[service].repo_path)
         # An engine makes all services ready; the others would only cost time.
         plan = replace(plan, services={service: plan.services[service]})
@@ -126,9 +126,7 @@ class Bench:
         self._flushes: list[Callable[[], None]] = []
         engine = Engine(plan, BASE64_ROWS, schedule=self._flushes.append, clock_ns=lambda: CLOCK_NS)
         engine.attach(lambda settle: self._reader(texts, settle))
-        self.application = FeatureApplication(
-            plan.workspace, engine, BASE64_ROWS, Ready(), lambda: 0.0, lambda *_: None
-        )
+        self.application = FeatureApplication(plan.workspace, engine, Ready(), lambda: 0.0, lambda *_: None)
         if metered:
             measure(engine, self.application)
         shared = Connections(self.application, ServerOptions(), 0.0, 0)
@@ -136,7 +134,7 @@ class Bench:
         self.protocols = [HttpProtocol(shared) for _ in range(clients)]
         for protocol, transport in zip(self.protocols, self.transports, strict=True):
             protocol.connection_made(transport)
-        self.requests = [self._request(service, entity_key(number)) for number in range(clients)]
+        self.requests = [self._request(service, entity_key(number), accept) for number in range(clients)]
 
     def _reader(
         self, texts: dict[str, list[Any]], settle: Callable[[Sequence[KeyRead]], None]
@@ -145,12 +143,14 @@ class Bench:
         return self.reader
 
     @staticmethod
-    def _request(service: str, key: str) -> bytes:
+    def _request(service: str, key: str, accept: str) -> bytes:
         head, middle, tail = request_parts(service)
         text = f"{head}{key}{tail}" if middle is None else f"{head}{key}{middle}{partner_key(key)}{tail}"
         body = text.encode()
-        head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: {len(body)}\r\n\r\n"
-        return head.encode() + body
+        head = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1:8080\r\nContent-Length: {len(body)}\r\n"
+        if accept:
+            head += f"Accept: {accept}\r\n"
+        return f"{head}\r\n".encode() + body
 
     def turn(self) -> None:
         """Let every client ask once and be answered."""
@@ -202,9 +202,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--metrics", action="store_true")
+    parser.add_argument("--accept", default="", help="such as application/msgpack")
     options = parser.parse_args()
     for service in options.services:
-        bench = Bench(service, options.clients)
+        bench = Bench(service, options.clients, accept=options.accept)
         for _ in range(10):
             bench.turn()
         if not bytes(bench.transports[0].last).startswith(b"HTTP/1.1 200"):

@@ -1,4 +1,4 @@
-"""`python -m perf soak`: a mix at half of its saturation for ten minutes, for what is rare: stalls, growth.
+"""`python -m perf stalls`: a mix at half of its saturation for ten minutes, for what is rare: stalls, growth.
 
 Invariants:
 1. Memory is told at the start and at the end; probes of /healthz run all the time.
@@ -25,12 +25,12 @@ from perf.scenario.measure import LAW, ScenarioOptions, load_mix, running, satur
 if TYPE_CHECKING:
     import argparse
 
-RESULT = Path(__file__).resolve().parents[1] / "results" / "soak.json"
+RESULT = Path(__file__).resolve().parents[1] / "results" / "stalls.json"
 
 
 def add_command(commands: Any) -> None:
     """Declare the command."""
-    command = commands.add_parser("soak", help="load a scenario's mix for minutes and watch for stalls")
+    command = commands.add_parser("stalls", help="load a scenario's mix for minutes and watch for stalls")
     command.add_argument("--scenario", choices=list(SCENARIOS), default="scenario1")
     command.add_argument("--minutes", type=float, default=10.0)
     command.add_argument("--json", metavar="FILE", type=Path, default=RESULT)
@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
     settings = replace(ScenarioOptions(), duration_s=options.minutes * 60)
     load_before = round(os.getloadavg()[0], 2)
     planned_s = settings.duration_s + settings.saturation_s + 2 * settings.warmup_s + 3
-    with running(scenario, settings) as setting, Progress("soak", planned_s) as bar:
+    with running(scenario, settings) as setting, Progress("stalls", planned_s) as bar:
         rate_per_s = QUOTED_SHARE * saturate(setting, LAW, bar)["fs_qps"]
         rss_before = _rss_mib(setting.server_pid)
         report = load_mix(setting, LAW, rate_per_s, QUOTED_SHARE, bar)

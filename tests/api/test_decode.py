@@ -238,7 +238,7 @@ def test_a_field_of_the_wrong_type_is_named(
         (b"1", "Expected a JSON object with the field `params`, got 1"),
         (b'"params"', "Expected a JSON object with the field `params`, got 'params'"),
         (b"{}", "Expected a JSON object with the field `params`, got {}"),
-        (b'{"params":null}', "Field `params`: expected object, got null None"),
+        (b'{"params":null}', "Field `params`: expected object, got null"),
         (b'{"params":[]}', "Field `params`: expected object, got array []"),
         (b'{"Params":{}}', "Expected a JSON object with the field `params`, got {'Params': {}}"),
     ],
@@ -272,6 +272,11 @@ def test_a_body_that_is_no_json_is_refused_with_the_place(text: bytes) -> None:
     assert len(message) < 200
 
 
+def test_bytes_that_are_no_utf_8_are_refused_with_their_place() -> None:
+    message = refusal('{"params":\n {"ä":'.encode() + b'"\xff"}}')
+    assert message.endswith("malformed JSON: bytes that are no UTF-8 at line 2, column 8")
+
+
 def test_no_message_echoes_more_than_64_characters() -> None:
     for text in (body({"workspaceName": ["x" * 5000]}), orjson.dumps("y" * 5000), orjson.dumps(["z" * 5000])):
         assert len(refusal(text)) < 200
@@ -295,7 +300,7 @@ def test_a_batch_has_a_row_for_each_entry_in_either_spelling() -> None:
 @pytest.mark.parametrize(
     "data, message",
     [
-        (None, "Field `request_data`: expected array of 1 to 3 objects, got null None"),
+        (None, "Field `request_data`: expected array of 1 to 3 objects, got null"),
         ([], "Field `request_data`: expected array of 1 to 3 objects, got array []"),
         ({}, "Field `request_data`: expected array of 1 to 3 objects, got object {}"),
         ([{}] * 4, "Field `request_data`: expected at most 3 rows, got 4"),

@@ -68,7 +68,7 @@ def canned() -> Iterator[CannedServer]:
         def do_POST(self) -> None:
             state.paths.append(self.path)
             state.headers.append(dict(self.headers))
-            state.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+            state.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
             body = state.body_at.get(self.path, state.body)
             self.send_response(state.status)
             self.send_header("Content-Length", str(len(body)))

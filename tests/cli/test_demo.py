@@ -19,7 +19,7 @@ from tests.support.command import running
 READY = r"Serving on (http://127\.0\.0\.1:\d+) until Ctrl-C\.\n"
 
 
-def flags(**given: str) -> argparse.Namespace:
+def flags(**given: object) -> argparse.Namespace:
     return argparse.Namespace(
         **{"host": None, "port": None, "workers": None, "store": None, "log_level": None} | given
     )
@@ -44,7 +44,7 @@ def test_it_has_a_store_a_clock_and_a_repo_of_its_own(
 
 
 def test_address_and_store_may_be_chosen_by_flag_or_variable() -> None:
-    assert demo_settings(flags(port="1", store="local:a"), {"FASTSERVE_PORT": "2"}).port == 1
+    assert demo_settings(flags(port="1", store=["local:a"]), {"FASTSERVE_PORT": "2"}).port == 1
     settings = demo_settings(flags(host="0.0.0.0"), {"FASTSERVE_PORT": "2", "FASTSERVE_STORE": "local:b"})
     assert (settings.host, settings.port, settings.store) == ("0.0.0.0", 2, "local:b")
 

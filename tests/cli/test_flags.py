@@ -24,6 +24,19 @@ def test_every_setting_is_a_flag_with_help() -> None:
     assert all(setting.flag in text for setting in SETTINGS)
 
 
+def test_a_store_s_flag_may_be_repeated_with_names() -> None:
+    settings = load_settings(parsed("--store", "hot=redis://a", "--store", "local:x=y"), {})
+    assert (settings.store, settings.stores) == ("local:x=y", {"hot": "redis://a"})
+    settings = load_settings(parsed("--store", "hot=redis://a"), {"FASTSERVE_STORE": "local:z"})
+    assert (settings.store, settings.stores) == ("local:z", {"hot": "redis://a"})
+    with pytest.raises(
+        DefinitionError, match=r"expected one URL, and NAME=URL for others, got 'local:a' and"
+    ):
+        load_settings(parsed("--store", "local:a", "--store", "local:b"), {})
+    with pytest.raises(DefinitionError, match=r"stores \(flag --store\): expected NAME=URL"):
+        load_settings(parsed("--store", "hot=a", "--store", "hot=b"), {})
+
+
 def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,10 +66,11 @@ def test_bad_lines_are_listed_and_the_exit_code_tells(
 
 
 def test_an_unknown_source_is_refused(run: Run, repo: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    typed(monkeypatch, GOOD % 1)
-    ran = run("ingest", "--source", "other", *CLOCK, *repo)
-    assert ran.code == 1
-    assert "Unknown push source 'other': expected 'pushes'" in ran.err
+    for text in (GOOD % 1, ""):
+        typed(monkeypatch, text)
+        ran = run("ingest", "--source", "other", *CLOCK, *repo)
+        assert ran.code == 2
+        assert "--source: Unknown push source 'other': expected 'pushes'" in ran.err
 
 
 def test_a_store_without_tables_is_told(

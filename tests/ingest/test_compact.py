@@ -147,9 +147,9 @@ def test_rows_go_neither_back_nor_ahead_of_the_clock(play: Play) -> None:
     async def story(world: World) -> None:
         await world.push(Pushed("u1", UNTIL_NS - DAY_NS, 1.0))
         await world.compact(UNTIL_NS)
-        with pytest.raises(DefinitionError, match="expected a time from that of its last compaction on"):
+        with pytest.raises(DefinitionError, match=r"last compaction on \(2[0-9-]+T[0-9:]+Z\), got 2"):
             await world.compact(UNTIL_NS - 1)
-        with pytest.raises(DefinitionError, match="expected a time that is past to compact until"):
+        with pytest.raises(DefinitionError, match=r"past to compact until, got 2[0-9-]+T[0-9:]+Z at 2"):
             await compact_view(
                 world.plan,
                 world.store,

@@ -44,7 +44,7 @@ ITEMS = PROFILE.replace("])", "], row_format=AttributesFormat(timestamp_attribut
 
 
 def run(repo: Repo, folder: Path, **options: Any) -> list[Exported]:
-    options = {"until_ns": UNTIL_NS, "table_prefix": PREFIX, "progress": False, **options}
+    options = {"until_ns": UNTIL_NS, "prefixes": PREFIX, "progress": False, **options}
     return asyncio.run(export(repo, list(repo.views), folder, **options))
 
 
@@ -267,7 +267,7 @@ class Imports:
     def __init__(self, bench: Workbench, repo: Repo) -> None:
         self.bench = bench
         self.repo = repo
-        (self.exported,) = run(repo, bench.folder / "out", table_prefix="")
+        (self.exported,) = run(repo, bench.folder / "out", prefixes="")
 
     def put(self) -> None:
         async def work(store: OnlineStore) -> None:

@@ -51,6 +51,7 @@ def test_bad_lines_are_told_by_number_and_the_others_written(world: StreamWorld)
     report = written(world, text)
     assert [number for number, _ in report.bad] == [2, 4, 5, 7]
     assert "malformed JSON" in report.bad[0][1]
+    assert report.bad[0][1].endswith("at character 2")
     assert "expected a JSON object" in report.bad[1][1]
     assert "Column `cents`" in report.bad[2][1]
     assert (report.written, report.bad_count) == (2, 4)
@@ -75,8 +76,9 @@ def test_no_lines_are_no_records(world: StreamWorld) -> None:
 
 
 def test_an_unknown_source_is_the_callers_fault(world: StreamWorld) -> None:
-    with pytest.raises(RequestError, match="Unknown push source"):
-        written(world, lines(record()), source="other")
+    for text in (lines(record()), b""):
+        with pytest.raises(RequestError, match="Unknown push source"):
+            written(world, text, source="other")
 
 
 def test_a_store_that_fails_for_good_ends_it_and_tells_from_where_on(

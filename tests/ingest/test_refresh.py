@@ -125,7 +125,7 @@ def test_a_failed_view_keeps_none_from_being_done_and_is_tried_again(bench: Work
 
 def states(bench: Workbench, repo: Repo, clock: Clock, *views: str) -> Any:
     async def work(store: OnlineStore) -> Any:
-        plans = scheduled_plans(repo, views, workspace=None, table_prefix="")
+        plans = scheduled_plans(repo, views, workspace=None, prefixes="")
         return await statuses(plans, Registry(store, repo.workspace), clock.now_ns)
 
     return bench.with_store(work)

@@ -25,7 +25,7 @@ from fastserve.ingest.materialize import MaterializeReport
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.spark import materialize_frame
 from fastserve.sdk.repo import Repo
-from fastserve.store.url import parse_store_url
+from fastserve.store.mixed import StoreAddresses
 from tests.ingest.support import DAY_NS, HOUR_NS, UNTIL_NS, Workbench
 from tests.ingest.test_materialize import AGGREGATES, BAD, PROFILE, PROFILES, events_csv, random_events
 from tests.support.spark import ROOT, SPARK_WARNINGS, spark
@@ -409,9 +409,11 @@ def test_a_folder_is_no_store_for_a_cluster() -> None:
     with pytest.raises(
         DefinitionError, match=r"expected a store that all executors reach, .* master is 'yarn'"
     ):
-        spark_job._reachable(url, parse_store_url(url), Session())  # type: ignore[arg-type]
-    url = "dynamodb://eu-central-1?prefix=prod."
-    assert spark_job._reachable(url, parse_store_url(url), Session()) == url  # type: ignore[arg-type]
+        spark_job._reachable(StoreAddresses(url), Session())  # type: ignore[arg-type]
+    reached = StoreAddresses("dynamodb://eu-central-1?prefix=prod.", {"hot": "redis://cache"}, {"v": "hot"})
+    assert spark_job._reachable(reached, Session()) == reached  # type: ignore[arg-type]
+    with pytest.raises(DefinitionError, match="expected a store that all executors reach"):
+        spark_job._reachable(StoreAddresses("redis://a", {"b": url}), Session())  # type: ignore[arg-type]
 
 
 # --- running it again ---------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ BAD_BODIES = [
     ),
     Bad("an array", [1], "Expected a JSON object with the field `params`, got [1]"),
     Bad("no params", {"param": {}}, "Expected a JSON object with the field `params`, got {'param': {}}"),
-    Bad("params is null", {"params": None}, "Field `params`: expected object, got null None"),
+    Bad("params is null", {"params": None}, "Field `params`: expected object, got null"),
     Bad("params is an array", {"params": [1]}, "Field `params`: expected object, got array [1]"),
     Bad("no service", {"params": {}}, "Missing required field: `featureServiceName`"),
     Bad(
@@ -230,7 +230,7 @@ def batch(*rows: Any, **params: Any) -> dict[str, Any]:
 GOOD_ROW = {"joinKeyMap": JOIN_KEYS}
 BAD_BATCHES = [
     Bad("no rows", batch(), "Field `request_data`: expected array of 1 to 3 objects, got array []"),
-    Bad("rows absent", body(), "Field `request_data`: expected array of 1 to 3 objects, got null None"),
+    Bad("rows absent", body(), "Field `request_data`: expected array of 1 to 3 objects, got null"),
     Bad("too many rows", batch(*[GOOD_ROW] * 4), "Field `request_data`: expected at most 3 rows, got 4"),
     Bad("a row is text", batch(GOOD_ROW, "x"), "Field `request_data[1]`: expected object, got string 'x'"),
     Bad(

@@ -161,7 +161,12 @@ def test_a_scrape_counts_what_clients_counted(server: Server) -> None:
 
     eventually(is_published)  # each worker carries these over twice a second
     found = scrape(server)
+    # Both services read profiles, of which nobody has none; users alone have habits.
+    rows = {"profile": (42 + 10, 10), "habits": (42, 20), "spending": (0, 0)}
+    eventually(lambda: {view: rows_of(server, view) for view in rows} == rows)
     assert value(found, "fastserve_http_answers_total", status="4xx") == 10 + 1 + 1
+    for gauge in ("fastserve_workers_shedding", "fastserve_store_circuits_open"):
+        assert value(found, gauge) == 0
     assert value(found, "fastserve_connections_total") == 10
     assert value(found, "fastserve_store_keys_total") > 0
     assert value(found, "fastserve_ingest_requests_total") == 2
@@ -173,6 +178,14 @@ def test_a_scrape_counts_what_clients_counted(server: Server) -> None:
     assert value(found, "fastserve_worker_resident_memory_bytes") > 2**24
     assert value(found, "fastserve_loop_lag_seconds_count") > 0
     assert value(found, "fastserve_build_info") == 1
+
+
+def rows_of(server: Server, view: str) -> tuple[float, float]:
+    """Return how many rows of a view vectors were made of, and how many of them were missing."""
+    found = scrape(server)
+    names = ("fastserve_view_rows_total", "fastserve_view_missing_rows_total")
+    rows, missing = (value(found, name, view=view) for name in names)
+    return rows, missing
 
 
 def test_a_scrape_under_load_counts_every_request_once(server: Server) -> None:

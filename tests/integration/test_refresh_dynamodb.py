@@ -69,7 +69,7 @@ def test_runners_at_once_do_each_view_once_and_answers_stay_exact(store_url: str
 
         done = sorted(result.view for run in results for result in run if result.outcome == "done")
         assert done == ["batch", "newest", "spend"], results
-        plans = scheduled_plans(repo, [], workspace=None, table_prefix=store.table_prefix)
+        plans = scheduled_plans(repo, [], workspace=None, prefixes=store.table_prefix)
         standing = await statuses(plans, Registry(store, repo.workspace), clock.now_ns)
         assert {status.standing for status in standing} == {"up to date"}
         late = [Pushed("u1", UNTIL_NS + HOUR_NS // 2, 5.0), Pushed("new", UNTIL_NS + HOUR_NS // 2, 6.0)]

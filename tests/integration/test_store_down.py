@@ -97,6 +97,11 @@ def test_what_was_read_before_is_served_and_all_else_refused_at_once(
         assert told(got(connection, "kept")) == (["7"], ["CACHED_PRESENT"])
         assert got(connection, "kept", "u2").status == 503
         assert got(connection, "plain").status == 503
+    # A budget is for what comes late; what fails is told, unless nulls are welcome.
+    refused = ask(connection, "plain", {"user_id": "u1"}, requestOptions={"latencyBudgetMs": 50}, **STATUS)
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    partial = ask(connection, "plain", {"user_id": "u1"}, allowPartialResults=True, **STATUS)
+    assert told(partial) == ([None], ["UNKNOWN"])
     assert (
         time.monotonic() - start_s < 5
     )  # 600 answers; one try of a dead store takes as long as the deadline

@@ -47,6 +47,12 @@ def test_tables_with_other_key_attributes_or_of_another_format_stand_apart() -> 
     assert (group.key_attributes, group.own_items, group.size) == (OTHER, False, 1)
 
 
+def test_tables_in_other_stores_stand_apart() -> None:
+    hot = TableUse("b", 0, PACKED, True, store="hot")
+    groups = partition_tables([[use("a"), hot, use("c")]])
+    assert [(group.tables, group.store) for group in groups] == [(("a", "c"), ""), (("b",), "hot")]
+
+
 def test_a_group_that_would_be_too_large_is_cut_evenly() -> None:
     tables = [use(f"t{number:03}") for number in range(101)]
     assert [len(group) for group in cut(tables)] == [33, 34, 34]

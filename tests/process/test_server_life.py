@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,36 @@ def test_a_worker_that_does_not_get_ready_ends_the_server() -> None:
     with starting(boot="hangs", boot_timeout_s=0.5) as server:
         assert server.wait() == 3
     assert "was not ready in 0.5 s" in server.said
+
+
+def test_nobody_can_connect_before_a_worker_is_ready() -> None:
+    """A proxy then asks another server, in place of waiting for the start of this one."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with starting(boot="hangs", port=port) as server:
+        eventually(lambda: len(server.workers()) == 1)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), 5)
+        assert server.stop() == 0
+
+
+def test_of_two_servers_that_start_on_one_port_the_later_says_why_it_ends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with ExitStack() as stack:
+        both = [stack.enter_context(starting(port=port, boot="waits")) for _ in range(2)]
+        for server in both:
+            server.wait_for("waiting")
+        for server in both:
+            for worker in server.workers():
+                kill(worker, signal.SIGUSR1)
+        eventually(lambda: any(server.process.poll() is not None for server in both))
+        (ended,) = [server for server in both if server.process.poll() is not None]
+        assert ended.wait() in {1, 3}
+        assert f"can't listen on http://127.0.0.1:{port}: the port is in use by another process" in ended.said
+        (left,) = [server for server in both if server is not ended]
+        left.wait_until_listening()
+        assert left.connect().ask("/echo", b"x").body == b"x"
 
 
 def test_a_worker_that_starts_ends_at_once_when_told_to() -> None:

@@ -126,7 +126,6 @@ class ApplicationWorld:
         self.application = FeatureApplication(
             "w",
             self.engine,
-            BASE64_ROWS,
             self.readiness,
             lambda: self.now_s,
             self._call_later,
@@ -146,10 +145,11 @@ class ApplicationWorld:
         body: bytes = b"",
         authorization: bytes | None = None,
         timeout_ms: bytes | None = None,
+        accept: bytes | None = None,
     ) -> Connection:
         """Hand an exchange to the application; the answer may come later."""
         head = RequestHead(
-            method, path, "", len(body), False, True, False, False, authorization, None, None, timeout_ms
+            method, path, "", len(body), False, True, False, False, authorization, None, accept, timeout_ms
         )
         connection = Connection()
         self.application(Exchange(connection, head, body, self.now_s))
@@ -171,9 +171,9 @@ class ApplicationWorld:
         self.engine.expire(self.now_s)
         self.turn()
 
-    def ask(self, method: str, path: str, body: bytes = b"") -> Answer:
+    def ask(self, method: str, path: str, body: bytes = b"", accept: bytes | None = None) -> Answer:
         """Send, let the store answer, and return the one answer."""
-        connection = self.send(method, path, body)
+        connection = self.send(method, path, body, accept=accept)
         self.turn()
         if not connection.answers:
             self.now_s += 0.004

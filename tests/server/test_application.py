@@ -110,6 +110,7 @@ def test_a_failed_read_is_refused_unless_partial_results_are_welcome(world: Appl
     world.store.failing["u1"] = StoreError("no route to host")
     refused = world.features("fraud:v2", KEYS)
     is_refused(refused, 503, 14, "The online store failed: no route to host")
+    assert refused.headers == {b"Retry-After": b"1"}
     answer = world.features(
         "fraud:v2", KEYS, allowPartialResults=True, metadataOptions={"includeServingStatus": True}
     )

@@ -13,7 +13,9 @@ import pytest
 
 from fastserve.server.exchange import Exchange
 from fastserve.server.feature_log import FeatureLog
+from fastserve.wire.accept import MSGPACK
 from fastserve.wire.http1 import RequestHead
+from fastserve.wire.msgpack import pack
 from tests.server.application_world import Connection
 
 BODY = b'{\n  "params": 1\n}'
@@ -22,6 +24,8 @@ BODY = b'{\n  "params": 1\n}'
 def answered(exchange: Exchange) -> None:
     if exchange.body == b"bad":
         exchange.respond_error(400, "no")
+    elif exchange.path.startswith("/packed"):
+        exchange.respond(200, pack({"result": {"features": [5, float("nan"), 0.5]}}), MSGPACK)
     elif exchange.path.endswith("-batch"):
         exchange.respond(200, b'{"result":[]}')
     else:
@@ -65,6 +69,11 @@ def test_requests_for_features_are_kept_with_what_they_were_answered(tmp_path: P
     assert all(line["time_ns"] > 10**18 for line in lines)
     (file,) = folder.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_packed_answers_are_kept_as_the_json_that_they_stand_for(tmp_path: Path) -> None:
+    (line,) = written(tmp_path, lambda log: void(ask(log, "/packed/get-features")))
+    assert line["answer"] == {"result": {"features": ["5", "NaN", 0.5]}}
 
 
 @pytest.mark.parametrize("drawn, kept", [(0.0, 1), (0.0999, 1), (0.1, 0), (0.99, 0)])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -41,6 +42,12 @@ class Echo:
             os._exit(7)
         if self._boot == "hangs":
             await asyncio.sleep(3600)
+        if self._boot == "waits":
+            told = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, told.set)
+            sys.stderr.write("waiting\n")
+            sys.stderr.flush()
+            await told.wait()
         if self._boot.startswith("/") and is_there(self._boot):
             raise StoreError("the file is there")
 

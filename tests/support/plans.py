@@ -75,6 +75,7 @@ def attribute_view(
     row_format: AttributesFormat | None = None,
     cache_ttl: timedelta | None = None,
     stale_ttl: timedelta | None = None,
+    store: str | None = None,
 ) -> FeatureView:
     """Return a view with these of the `ATTRIBUTES`."""
     return FeatureView(
@@ -85,6 +86,7 @@ def attribute_view(
         row_format=row_format or "packed",
         cache_ttl=cache_ttl,
         stale_ttl=stale_ttl,
+        store=store,
         features=[Attribute(n, ATTRIBUTES[n], description=f"What {n} is", tags={"of": n}) for n in names],
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 import fastserve.tiles.heads as heads_module
 from fastserve.tiles.aggregates import AggregateSpec, make_schema
 from fastserve.tiles.blocks import Block, block_schema, from_events
-from fastserve.tiles.heads import HeadPlace, HeadPlan, Tiles, narrow_components
+from fastserve.tiles.heads import HeadPlace, HeadPlan, Runs, narrow_components
 from fastserve.tiles.operations import over_axis, reduce_parts
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, LIFETIME_NS, MINUTE_NS, Window
 from tests.differential.tiling import COLUMNS, FUNCTIONS, spec
@@ -72,33 +73,45 @@ def block_of(place: HeadPlace, count: int, seed: int) -> Block:
     )
 
 
-def heads_of(plan: HeadPlan, blocks: Sequence[Sequence[Block | None]]) -> Words:
-    """Return the heads of lines, whose blocks stand by position."""
+def cut(block: Block, tiles: int) -> list[Block]:
+    """Return a block in two, as the end of a block's time cuts it; an empty half is none."""
+    halves = [
+        Block(block.starts[part], block.words[part], block.wide[part])
+        for part in (slice(0, tiles), slice(tiles, None))
+    ]
+    return [half for half in halves if half.tiles]
+
+
+def heads_of(plan: HeadPlan, blocks: Sequence[Sequence[Sequence[Block]]]) -> Words:
+    """Return the heads of lines, whose blocks stand by position, at most two of a key."""
     buffer: list[Words] = []
-    at, starts, owners, word = [], [], [], 0
+    at, counts, owners, starts, word = [], [], [], [], 0
     for line, by_position in enumerate(blocks):
-        for position, block in enumerate(by_position):
-            for start, words in zip(block.starts, block.words, strict=True) if block else ():
-                buffer.append(np.concatenate([[start], words]))
+        for position, own in enumerate(by_position):
+            for block in own:
                 at.append(word)
-                starts.append(start)
+                counts.append(block.tiles)
                 owners.append(line * len(plan.places) + position)
-                word += len(buffer[-1])
+                for start, words in zip(block.starts, block.words, strict=True):
+                    buffer.append(np.concatenate([[start], words]))
+                    starts.append(start)
+                    word += len(buffer[-1])
     heads = np.tile(plan.neutral, (len(blocks), 1))
     if at:
         everything = np.concatenate([*buffer, plan.empty_tiles])
-        tiles = Tiles(everything, np.array(at), np.array(starts, np.int64), np.array(owners))
-        plan.merge(tiles, NOW_NS, heads)
+        runs = Runs(everything, np.array(at), np.array(counts), np.array(owners), np.array(starts, np.int64))
+        plan.merge(runs, NOW_NS, heads)
     return heads
 
 
-def slow_head(place: HeadPlace, number: int, block: Block | None) -> list[int] | None:
+def slow_head(place: HeadPlace, number: int, blocks: Sequence[Block]) -> list[int] | None:
     """Return a component's head, tile by tile; None where no tile counts."""
     component = place.schema.components[number]
     window, first = component.window, place.blocks.component_words[number]
     low, high = window.start_ns(NOW_NS), window.end_ns(NOW_NS)
     merged: list[Words] | None = None
-    for start, words in zip(block.starts, block.words, strict=True) if block else ():
+    tiles = [tile for block in blocks for tile in zip(block.starts, block.words, strict=True)]
+    for start, words in tiles:
         if low <= start < high:
             parts = [words[None, None, first + part : first + part + 1] for part in range(component.op.parts)]
             if merged is not None:
@@ -123,34 +136,54 @@ def agree(place: HeadPlace, number: int, got: Sequence[int], want: Sequence[int]
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.data(), st.lists(places(), min_size=1, max_size=4), st.integers(0, 2**32), st.sampled_from([64, 2**16])
+    st.data(),
+    st.lists(places(), min_size=1, max_size=4),
+    st.integers(0, 2**32),
+    st.sampled_from([64, 2**18]),
+    st.sampled_from([-(2**62), 2**62]),
 )
 def test_heads_are_those_of_each_key_alone_and_of_its_tiles_one_by_one(
-    data: st.DataObject, made: list[HeadPlace], seed: int, max_terms: int
+    data: st.DataObject, made: list[HeadPlace], seed: int, max_terms: int, nested_from: int
 ) -> None:
     plan = HeadPlan(made)
     counts = st.sampled_from([0, 0, 1, 2, 5, 40])
-    lines: list[list[Block | None]] = []
+    lines: list[list[list[Block]]] = []
     for line in range(data.draw(st.integers(1, 5))):
-        row: list[Block | None] = []
+        row: list[list[Block]] = []
         for position, place in enumerate(made):
             count = data.draw(counts)
-            row.append(block_of(place, count, seed + 10 * line + position) if count else None)
+            block = block_of(place, count, seed + 10 * line + position) if count else None
+            row.append(cut(block, data.draw(st.integers(0, count))) if block else [])
         lines.append(row)
-    before, heads_module.MAX_TERMS = heads_module.MAX_TERMS, max_terms
-    try:
+    with (
+        patch.object(heads_module, "MAX_TERMS", max_terms),
+        patch.object(heads_module, "NESTED_FROM", nested_from),
+    ):
         together = heads_of(plan, lines)
-    finally:
-        heads_module.MAX_TERMS = before
     for number, row in enumerate(lines):
         alone = heads_of(plan, [row])
         assert (alone[0] == together[number]).all()
         for position, place in enumerate(made):
-            single = heads_of(plan, [[b if p == position else None for p, b in enumerate(row)]])
+            single = heads_of(plan, [[own if p == position else [] for p, own in enumerate(row)]])
             for component in place.components:
                 got = own_words(plan, alone, position, component)
                 assert got == own_words(plan, single, position, component)
                 assert agree(place, component, got, slow_head(place, component, row[position]))
+
+
+def test_infinities_of_both_signs_in_two_tiles_are_no_number_and_no_warning() -> None:
+    window = Window(HOUR_NS, 5 * MINUTE_NS, MINUTE_NS, DAY_NS)
+    schema = make_schema([spec("amount", name, window) for name in ("sum", "max")], DAY_NS)
+    place = HeadPlace(schema, block_schema(schema), (0, 1))
+    values = {"amount": [float("inf"), float("-inf")]}
+    (block,) = from_events(place.blocks, ["k"] * 2, [NOW_NS - 2 * MINUTE_NS, NOW_NS - 1], values).values()
+    plan = HeadPlan([place])
+    total, largest = (
+        np.array(own_words(plan, heads_of(plan, [[[block]]]), 0, number), np.int64).view(np.float64)[0]
+        for number in (0, 1)
+    )
+    assert np.isnan(total)
+    assert largest == float("inf")
 
 
 def test_heads_have_a_length_that_rows_can_be_joined_with() -> None:

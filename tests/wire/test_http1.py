@@ -46,6 +46,7 @@ def test_a_head_gives_what_the_application_asks_for() -> None:
         b"application/json",
         b"a/b,c/d",
         b"200",
+        host=b"a",
     )
     assert parse_head(raw, LIMITS) == expected
 

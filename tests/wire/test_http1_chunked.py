@@ -100,3 +100,11 @@ def test_what_is_not_chunked_coding_is_refused(data: bytes, status: int, message
 def test_chunks_of_one_byte_are_refused_before_they_cost_much() -> None:
     with pytest.raises(RequestError, match="their framing is longer than the body"):
         decode(b"1\r\na\r\n" * 10_000, HttpLimits())
+
+
+@pytest.mark.parametrize(
+    "extension", [b";", b";;a", b";a;", b";=b", b";a=", b'; a="b"', b';a="b', b';a=b"c"']
+)
+def test_an_extension_without_a_name_or_with_half_a_value_is_refused(extension: bytes) -> None:
+    with pytest.raises(RequestError, match=r"^expected a chunk size in hexadecimal, got b'1;"):
+        decode(b"1%b\r\na\r\n0\r\n\r\n" % extension)

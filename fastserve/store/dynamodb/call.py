@@ -178,6 +178,7 @@ class Try:
         "_caller",
         "_signer",
         "_body",
+        "_offset_s",
         "_on_result",
         "_resigned",
         "payload",
@@ -199,6 +200,7 @@ class Try:
         self._signer = signer
         self._body = body
         self._on_result = on_result
+        self._offset_s = 0.0
         self._resigned = False
         self.payload = b""
         self.timeout_s = timeout_s
@@ -213,7 +215,8 @@ class Try:
     def send(self) -> None:
         """Sign and hand over."""
         caller = self._caller
-        second = int(caller.wall() + caller.clock_offset_s)
+        self._offset_s = caller.clock_offset_s
+        second = int(caller.wall() + self._offset_s)
         self.payload = self._signer.head(caller.source.current, second, self._body) + self._body
         caller.transport.request(self)
 
@@ -235,10 +238,13 @@ class Try:
             self._on_result(failure)
 
     def _sign_again(self, answer: Answer, failure: Failure) -> None:
-        """Take over the service's clock; if that is not what was wrong, no retry will help."""
+        """Take over the service's clock; if that is not what was wrong, no retry will help.
+
+        Other calls may have taken it over since this one was signed: its own offset counts.
+        """
         caller = self._caller
         offset_s = clock_offset_s(answer.header(b"date") or b"", caller.wall())
-        off = offset_s is not None and abs(offset_s - caller.clock_offset_s) >= MIN_CLOCK_OFFSET_S
+        off = offset_s is not None and abs(offset_s - self._offset_s) >= MIN_CLOCK_OFFSET_S
         if offset_s is None or not off or self._resigned:
             self._on_result(Failure(Kind.PERMANENT, failure.name, failure.text, failure.status))
             return

@@ -111,6 +111,7 @@ class DynamoDBStore:
             counts.hedges, counts.hedges_won = self._hedges.copies, self._hedges.won
         if self._caller.breaker is not None:
             counts.circuit_opened = self._caller.breaker.opened
+            counts.circuits_open = int(self._caller.breaker.is_open)
         return counts
 
     async def describe_tables(self, names: Sequence[str]) -> dict[str, TableSpec | None]:

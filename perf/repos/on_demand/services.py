@@ -5,6 +5,8 @@ The same function is written for one request in plain Python and for all request
 
 from __future__ import annotations
 
+import time
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -87,9 +89,22 @@ def doubled_columns(request: dict[str, Any]) -> dict[str, Any]:
     return {"doubled": request["amount"] * 2.0}
 
 
+@on_demand_feature_view(
+    sources=[amounts],
+    features=[Attribute("doubled", Float64)],
+    isolation="process",
+    time_limit=timedelta(milliseconds=200),
+)
+def standstill(request: dict[str, Any]) -> dict[str, Any]:
+    """Double a number far too late; without isolation it would hold up the whole worker."""
+    time.sleep(60)
+    return {"doubled": request["amount"] * 2.0}
+
+
 jaccard_python = FeatureService("jaccard_python", features=[alike])
 jaccard_numpy = FeatureService("jaccard_numpy", features=[alike_columns])
 jaccard_sent_python = FeatureService("jaccard_sent_python", features=[sent_alike])
 jaccard_sent_numpy = FeatureService("jaccard_sent_numpy", features=[sent_alike_columns])
 trivial_python = FeatureService("trivial_python", features=[doubled])
 trivial_numpy = FeatureService("trivial_numpy", features=[doubled_columns])
+standstill_alone = FeatureService("standstill", features=[standstill])

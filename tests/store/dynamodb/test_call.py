@@ -8,13 +8,14 @@ from email.utils import formatdate
 import pytest
 
 from fastserve.errors import StoreError
-from fastserve.store.dynamodb.call import decode, examine
+from fastserve.store.dynamodb.call import Caller, decode, examine
+from fastserve.store.dynamodb.connection import Call
 from fastserve.wire.client_http import Answer
-from fastserve.wire.ddb_errors import Kind
+from fastserve.wire.ddb_errors import Failure, Kind
 from fastserve.wire.sigv4 import Credentials
 from tests.store.dynamodb.conftest import Run
 from tests.support.scripted_store import Fault, ScriptedStore, serving
-from tests.support.wire_client import WireClient, wire_client
+from tests.support.wire_client import FixedSource, WireClient, wire_client
 
 BODY = b'{"RequestItems":{"one":{"Keys":[{"k":{"S":"a"}}]}}}'
 
@@ -63,6 +64,28 @@ def test_a_refused_clock_is_set_by_the_services_and_stays_set(run: Run, off_s: i
             assert second[:11] == time.strftime("%Y%m%dT%H", time.gmtime(service_s))
 
     run(story())
+
+
+def test_a_call_that_was_under_way_when_another_set_the_clock_is_signed_anew_as_well() -> None:
+    carried: list[Call] = []
+    results: list[Answer | Failure] = []
+
+    class Transport:
+        def request(self, call: Call) -> None:
+            carried.append(call)
+
+    caller = Caller(Transport(), FixedSource(), "h", "eu-west-1", lambda: 1e9, lambda: 0.0, lambda: 0.5)
+    signer = caller.signer("BatchGetItem")
+    for _ in range(2):
+        caller.send(signer, BODY, 1.0, 5.0, results.append)
+    date = formatdate(1e9 - 900, usegmt=True)
+    for call in carried[:2]:
+        call.on_answer(skewed(date))
+    assert results == []
+    assert len(carried) == 4
+    assert all(b"20010909T013140Z" in call.payload for call in carried)
+    carried[3].on_answer(skewed(date))
+    assert [type(result) for result in results] == [Failure]
 
 
 def test_a_signature_that_is_wrong_for_another_reason_is_not_tried_again(run: Run) -> None:
@@ -138,6 +161,12 @@ def test_the_control_path_tries_again_until_its_deadline(run: Run) -> None:
 def answer_with(crc: bytes, body: bytes = b"{}", status: int = 200) -> Answer:
     head = b"HTTP/1.1 200 OK\r\nX-Amz-CRC32: " + crc + b"\r\n"
     return Answer(status, head, head.lower(), body, keep_alive=True)
+
+
+def skewed(date: str) -> Answer:
+    head = f"HTTP/1.1 400 Bad Request\r\nDate: {date}\r\n".encode()
+    body = b'{"__type":"x#InvalidSignatureException","message":"Signature expired"}'
+    return Answer(400, head, head.lower(), body, keep_alive=True)
 
 
 def test_the_checksum_is_over_the_body() -> None:

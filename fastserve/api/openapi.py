@@ -1,0 +1,507 @@
+"""The OpenAPI 3.1 document of one workspace: every path that is answered, with the types of what is defined.
+
+A function of the plan: it knows no server, and takes the time of its examples as an argument. Generic paths
+name the service in the body; beside them each service has paths of its own, which say its join keys, its
+request context and the type of every feature.
+
+Invariants
+1. The document is the same for the same arguments, and valid OpenAPI 3.1.
+2. Every path that the feature server answers is in it, and no other.
+3. The examples of requests are taken by the server that the document describes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+
+from fastserve.api.openapi_feast import feast_paths, feast_schemas
+from fastserve.api.openapi_schemas import (
+    INGEST_FIELDS,
+    OPTIONS,
+    RECORDS_TEXT,
+    SCHEMAS,
+    answer,
+    both,
+    either,
+    tolerant,
+)
+from fastserve.api.openapi_types import (
+    COMMON,
+    Schema,
+    exactly,
+    examples,
+    key_schema,
+    object_of,
+    ref,
+    taken_schema,
+    written_schema,
+)
+from fastserve.plan.service import ServicePlan, WorkspacePlan
+from fastserve.sdk.sources import PushSource
+
+V1 = "/api/v1/feature-service/"
+V2 = "/api/v2/workspaces/"
+SERVING_URL = "/"
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
+_JSON = "application/json"
+MSGPACK = "application/msgpack"
+_PACKED: Schema = {
+    "description": "The same structure; int64 are integers, floats floats whatever is in them, null is nil."
+}
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the document says of its server, beside the plan.
+
+    ``example_time`` is ISO-8601: what examples give for timestamps.
+    """
+
+    version: str
+    needs_key: bool
+    max_batch_rows: int
+    example_time: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Service:
+    """A service, and the name that its schemas and operations have."""
+
+    plan: ServicePlan
+    name: str
+    path: str
+
+
+def openapi_json(plan: WorkspacePlan, about: About, server_url: str = SERVING_URL) -> bytes:
+    """Return the document's bytes; ``server_url`` is where the paths are answered."""
+    return orjson.dumps(openapi_document(plan, about, server_url))
+
+
+def openapi_document(plan: WorkspacePlan, about: About, server_url: str = SERVING_URL) -> Document:
+    """Return the document."""
+    services = _services(plan)
+    paths = _generic_paths(services, about)
+    for service in services:
+        paths |= _service_paths(service, about)
+    paths |= {"/ingest": _ingest_path(plan, about), **_own_paths()}
+    paths |= feast_paths(plan.feast, _POST_REFUSALS, about.example_time)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": f"Features of the workspace {plan.workspace}",
+            "version": about.version,
+            "description": _DESCRIPTION,
+        },
+        "servers": [{"url": server_url}],
+        **({"security": [{"tectonKey": []}, {"bearer": []}]} if about.needs_key else {}),
+        "tags": [*_TAGS, *(_tag(service) for service in services)],
+        "paths": paths,
+        "components": {
+            "schemas": {
+                **COMMON,
+                **SCHEMAS,
+                **_generic_schemas(plan, about),
+                **_all_service_schemas(services, about),
+            },
+            "responses": dict(_REFUSALS),
+            "parameters": dict(_PARAMETERS),
+            **({"securitySchemes": _SECURITY} if about.needs_key else {}),
+        },
+    }
+
+
+def _services(plan: WorkspacePlan) -> list[_Service]:
+    """Return the services, each under a name that OpenAPI takes and no other has."""
+    taken: set[str] = set()
+    found = []
+    for service in plan.services.values():
+        base = name = _NOT_IN_NAMES.sub("_", service.name)
+        number = 2
+        while name in taken:
+            name, number = f"{base}_{number}", number + 1
+        taken.add(name)
+        quoted = quote(plan.workspace, safe=""), quote(service.name, safe=":")
+        found.append(_Service(service, name, f"{V2}{quoted[0]}/feature-services/{quoted[1]}/"))
+    return found
+
+
+def _tag(service: _Service) -> Document:
+    described = service.plan.service.description
+    return {"name": service.plan.name, **({"description": described} if described else {})}
+
+
+# --- paths ----------------------------------------------------------------------------------------------
+
+
+def _generic_paths(services: Sequence[_Service], about: About) -> Document:
+    vectors = {each.name: {"value": _vector_example(each.plan, about)} for each in services[:LISTED_EXAMPLES]}
+    batches = {each.name: {"value": _batch_example(each.plan, about)} for each in services[:LISTED_EXAMPLES]}
+    names = {each.name: {"value": _names_example(each.plan)} for each in services[:LISTED_EXAMPLES]}
+    return {
+        f"{V1}get-features": {
+            "post": _operation(
+                "getFeatures",
+                "One vector",
+                "vectors",
+                ref("VectorAnswer"),
+                ref("VectorRequest"),
+                vectors,
+                packed=True,
+            )
+        },
+        f"{V1}get-features-batch": {
+            "post": _operation(
+                "getFeaturesBatch",
+                f"Up to {about.max_batch_rows:,} vectors of one service",
+                "vectors",
+                ref("BatchAnswer"),
+                ref("BatchRequest"),
+                batches,
+                packed=True,
+            )
+        },
+        f"{V1}metadata": {
+            "post": _operation(
+                "getMetadata",
+                "What a service takes and gives",
+                "vectors",
+                ref("ServiceMetadata"),
+                ref("MetadataRequest"),
+                names,
+                timed=False,
+            )
+        },
+    }
+
+
+LISTED_EXAMPLES = 20
+"""So many services have examples on the generic paths; all have them on their own."""
+
+
+def _service_paths(service: _Service, about: About) -> Document:
+    plan, name = service.plan, service.name
+    vector = _vector_example(plan, about)
+    batch = _batch_example(plan, about)
+    del vector["params"]["featureServiceName"], batch["params"]["featureServiceName"]
+    return {
+        f"{service.path}get-features": {
+            "post": _operation(
+                f"getFeatures.{name}",
+                f"One vector of {plan.name}",
+                plan.name,
+                ref(f"VectorAnswer.{name}"),
+                ref(f"VectorRequest.{name}"),
+                {"one": {"value": vector}},
+                packed=True,
+            )
+        },
+        f"{service.path}get-features-batch": {
+            "post": _operation(
+                f"getFeaturesBatch.{name}",
+                f"Up to {about.max_batch_rows:,} vectors of {plan.name}",
+                plan.name,
+                ref(f"BatchAnswer.{name}"),
+                ref(f"BatchRequest.{name}"),
+                {"two": {"value": batch}},
+                packed=True,
+            )
+        },
+        f"{service.path}metadata": {
+            "get": _operation(
+                f"getMetadata.{name}", f"What {plan.name} takes and gives", plan.name, ref("ServiceMetadata")
+            )
+        },
+    }
+
+
+def _ingest_path(plan: WorkspacePlan, about: About) -> Document:
+    sources = _push_sources(plan)
+    pushed = {
+        source.name: {
+            "value": {"records": {source.name: [{"record": examples(source.schema, about.example_time)}]}}
+        }
+        for source in sources
+    }
+    operation = _operation(
+        "ingest", "Push records", "ingest", ref("IngestAnswer"), ref("IngestRequest"), pushed
+    )
+    operation["parameters"] = [{"$ref": "#/components/parameters/IdempotencyKey"}]
+    operation["responses"]["400"] = _answered("Nothing was written.", ref("IngestRefusal"))
+    return {"post": operation}
+
+
+def _own_paths() -> Document:
+    status = answer({"status": {"enum": ["alive", "ready"]}})
+    alive = _operation("healthz", "Whether the worker lives", "server", status)
+    ready = _operation("readyz", "Whether the server takes traffic", "server", status)
+    own = _operation("openapi", "This document", "server", {"type": "object", "additionalProperties": True})
+    for each in (alive, ready):
+        each["security"] = []
+        each["responses"] = {code: each["responses"][code] for code in ("200", "default")}
+    ready["responses"]["503"] = {"$ref": "#/components/responses/Refused503"}
+    return {"/healthz": {"get": alive}, "/readyz": {"get": ready}, "/openapi.json": {"get": own}}
+
+
+def _operation(
+    name: str,
+    summary: str,
+    tag: str,
+    answered: Schema,
+    asked: Schema | None = None,
+    examples_by_name: Mapping[str, Any] | None = None,
+    *,
+    timed: bool = True,
+    packed: bool = False,
+) -> Document:
+    operation: Document = {"operationId": name, "summary": summary, "tags": [tag]}
+    refused = _GET_REFUSALS
+    if asked is not None:
+        body: Document = {"schema": asked}
+        if examples_by_name:
+            body["examples"] = dict(examples_by_name)
+        operation["requestBody"] = {"required": True, "content": {_JSON: body}}
+        refused = _POST_REFUSALS
+        if timed:
+            operation["parameters"] = [{"$ref": "#/components/parameters/RequestTimeout"}]
+    operation["responses"] = {"200": _answered("The answer.", answered), **refused}
+    if packed:
+        operation["responses"]["200"]["content"][MSGPACK] = {"schema": _PACKED}
+    return operation
+
+
+def _answered(description: str, schema: Schema) -> Document:
+    return {"description": description, "content": {_JSON: {"schema": schema}}}
+
+
+# --- bodies ---------------------------------------------------------------------------------------------
+
+
+def _body(params: Schema) -> Schema:
+    return {**tolerant({"params": params}), "required": ["params"]}
+
+
+def _generic_schemas(plan: WorkspacePlan, about: About) -> dict[str, Schema]:
+    names: dict[str, Schema] = {
+        "workspaceName": {
+            "enum": [plan.workspace, None],
+            "description": "The server's, if it is left out; any other is 404.",
+        },
+        "featureServiceName": {"enum": list(plan.services), "description": "Any other is 404."},
+    }
+    keys = tolerant({}, "Every join key of the service, and no other; null is a value.")
+    context = tolerant({}, "What on-demand views take from the request, by field.")
+    row = tolerant(both({"joinKeyMap": keys, "requestContextMap": context}))
+    return {
+        "VectorRequest": _body(
+            {
+                **tolerant(both({**names, "joinKeyMap": keys, "requestContextMap": context, **OPTIONS})),
+                **either("featureServiceName"),
+            }
+        ),
+        "BatchRequest": _body(
+            {
+                **tolerant(both({**names, "requestData": _rows(row, about), **OPTIONS})),
+                "allOf": [either("featureServiceName"), either("requestData")],
+            }
+        ),
+        "MetadataRequest": _body({**tolerant(both(names)), **either("featureServiceName")}),
+        "VectorAnswer": answer({"result": ref("Vector"), "metadata": ref("VectorMetadata")}, "metadata"),
+        "BatchAnswer": answer(
+            {"result": {"type": "array", "items": ref("Vector")}, "metadata": ref("BatchMetadata")},
+            "metadata",
+        ),
+        "IngestRequest": _ingest_schema(_push_sources(plan), plan),
+        **feast_schemas(plan.feast),
+    }
+
+
+def _rows(row: Schema, about: About) -> Schema:
+    return {"type": "array", "minItems": 1, "maxItems": about.max_batch_rows, "items": row}
+
+
+def _all_service_schemas(services: Iterable[_Service], about: About) -> dict[str, Schema]:
+    schemas: dict[str, Schema] = {}
+    for service in services:
+        schemas |= _service_schemas(service.plan, service.name, about)
+    return schemas
+
+
+def _service_schemas(plan: ServicePlan, name: str, about: About) -> dict[str, Schema]:
+    given: dict[str, Schema] = {
+        "joinKeyMap": ref(f"JoinKeys.{name}"),
+        "requestContextMap": ref(f"RequestContext.{name}"),
+    }
+    required = [
+        field for field, fields in zip(given, (plan.join_keys, plan.context_fields), strict=True) if fields
+    ]
+    needed: Schema = {"allOf": [either(field) for field in required]} if required else {}
+    ignored: dict[str, Schema] = {
+        "workspaceName": {"type": ["string", "null"], "description": "The path's counts."},
+        "featureServiceName": {"type": ["string", "null"], "description": "The path's counts."},
+    }
+    features = [{"title": each.name, **written_schema(each.dtype)} for each in plan.outputs]
+    vector = answer({"features": {"type": "array", **exactly(features)}})
+    return {
+        f"JoinKeys.{name}": object_of(plan.join_keys, key_schema),
+        f"RequestContext.{name}": object_of(plan.context_fields, taken_schema),
+        f"Vector.{name}": vector,
+        f"VectorRequest.{name}": _body({**tolerant(both({**given, **ignored, **OPTIONS})), **needed}),
+        f"BatchRequest.{name}": _body(
+            {
+                **tolerant(
+                    both(
+                        {
+                            "requestData": _rows({**tolerant(both(given)), **needed}, about),
+                            **ignored,
+                            **OPTIONS,
+                        }
+                    )
+                ),
+                **either("requestData"),
+            }
+        ),
+        f"VectorAnswer.{name}": answer(
+            {"result": ref(f"Vector.{name}"), "metadata": ref("VectorMetadata")}, "metadata"
+        ),
+        f"BatchAnswer.{name}": answer(
+            {"result": {"type": "array", "items": ref(f"Vector.{name}")}, "metadata": ref("BatchMetadata")},
+            "metadata",
+        ),
+    }
+
+
+def _push_sources(plan: WorkspacePlan) -> list[PushSource]:
+    found = {
+        v.view.source.name: v.view.source
+        for v in plan.views.values()
+        if isinstance(v.view.source, PushSource)
+    }
+    return list(found.values())
+
+
+def _ingest_schema(sources: Sequence[PushSource], plan: WorkspacePlan) -> Schema:
+    by_source = {
+        source.name: {
+            "type": "array",
+            "items": {**tolerant({"record": _record(source, plan)}), "required": ["record"]},
+        }
+        for source in sources
+    }
+    records: Schema = {
+        "type": "object",
+        "properties": by_source,
+        "additionalProperties": False,
+        "minProperties": 1,
+        "description": RECORDS_TEXT,
+    }
+    return {**tolerant({**both(INGEST_FIELDS), "records": records}), "required": ["records"]}
+
+
+def _record(source: PushSource, plan: WorkspacePlan) -> Schema:
+    """Return the schema of a record: a column that lacks is null, which keys and times may not be."""
+    needed: set[str] = set()
+    for view in plan.views.values():
+        if view.view.source is source and view.view.transformation is None:
+            needed |= {field.name for field in view.key_fields}
+            needed |= {view.view.timestamp_field} if view.view.timestamp_field else set()
+    schema = object_of(source.schema, taken_schema)
+    schema["required"] = [field.name for field in source.schema if field.name in needed]
+    return schema if schema["required"] else {key: schema[key] for key in schema if key != "required"}
+
+
+# --- examples -------------------------------------------------------------------------------------------
+
+
+def _row_example(plan: ServicePlan, about: About) -> Document:
+    row: Document = {}
+    if plan.join_keys:
+        row["joinKeyMap"] = examples(plan.join_keys, about.example_time)
+    if plan.context_fields:
+        row["requestContextMap"] = examples(plan.context_fields, about.example_time)
+    return row
+
+
+def _names_example(plan: ServicePlan) -> Document:
+    return {"params": {"workspaceName": plan.workspace, "featureServiceName": plan.name}}
+
+
+def _vector_example(plan: ServicePlan, about: About) -> Document:
+    asked = {"metadataOptions": {"includeNames": True, "includeServingStatus": True}}
+    return {"params": {**_names_example(plan)["params"], **_row_example(plan, about), **asked}}
+
+
+def _batch_example(plan: ServicePlan, about: About) -> Document:
+    row = _row_example(plan, about)
+    return {"params": {**_names_example(plan)["params"], "requestData": [row, row]}}
+
+
+# --- what never varies ----------------------------------------------------------------------------------
+
+_DESCRIPTION = (
+    "Feature vectors for models, computed from known keys. Field names come in camelCase or in snake_case; "
+    "where both come, camelCase counts. int64 is written as text. GET paths take HEAD, too."
+)
+_TAGS: list[Document] = [
+    {"name": "vectors", "description": "Any service, named in the body"},
+    {"name": "ingest", "description": "Pushed records"},
+    {"name": "server", "description": "The server itself"},
+]
+_SECURITY: Document = {
+    "tectonKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "`Tecton-key fs_…`, a key of the server's file",
+    },
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The same key"},
+}
+_PARAMETERS: Document = {
+    "RequestTimeout": {
+        "name": "X-Request-Timeout-Ms",
+        "in": "header",
+        "required": False,
+        "description": "How long the caller waits, where that is less than the server timeout; then 504.",
+        "schema": {"type": "string", "pattern": r"^(?=.*[1-9])[0-9]{1,18}(\.[0-9]{1,18})?$"},
+    },
+    "IdempotencyKey": {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "Tells a retry from other requests, as `requestId` does, which wins.",
+        "schema": {"type": "string", "maxLength": 256},
+    },
+}
+_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
+_STATUSES = {
+    "400": "Something in the request isn't as expected; the message names it.",
+    "401": "No valid API key.",
+    "403": "The key is for another workspace or scope.",
+    "404": "Unknown path, service or workspace.",
+    "408": "The request came too slowly.",
+    "413": "The body is too large.",
+    "429": "The store throttles, or too much is in flight.",
+    "500": "A fault of the server's; its log has it.",
+    "503": "The store failed, the server drains, or it is overloaded.",
+    "504": "The timeout passed.",
+}
+_REFUSALS: Document = {
+    f"Refused{status}": _answered(text, ref("Error")) | ({"headers": _RETRY_AFTER} if status == "429" else {})
+    for status, text in _STATUSES.items()
+} | {"Refused": _answered("Refused, as HTTP's own statuses say.", ref("Error"))}
+
+
+def _refusals(*statuses: str) -> Document:
+    listed = {status: {"$ref": f"#/components/responses/Refused{status}"} for status in statuses}
+    return {**listed, "default": {"$ref": "#/components/responses/Refused"}}
+
+
+_GET_REFUSALS = _refusals("401", "403", "404")
+_POST_REFUSALS = _refusals(*_STATUSES)

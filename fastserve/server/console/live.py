@@ -1,0 +1,97 @@
+"""The numbers behind the console's charts, as JSON: counters as they are now, of the whole server.
+
+It counts nothing itself and keeps nothing: the browser takes differences. So it costs what one scrape of
+`/metrics` does, when somebody looks, and nothing otherwise.
+
+Invariants
+1. Services and views are those of the plan, whatever earlier definitions have left in shared memory.
+2. Numbers only grow while ``started_s`` stays the same, but for ``workers``, ``views`` and the gauges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import orjson
+
+from fastserve.server.exchange import Exchange, Headers
+from fastserve.server.metrics_memory import WORKER
+from fastserve.server.metrics_page import MetricsPage
+from fastserve.server.metrics_table import (
+    LAG_BOUNDS_S,
+    LATENCY_BOUNDS_S,
+    SERVICE_CELLS,
+    WORKER_CELLS,
+    Of,
+    ServiceCell,
+    WorkerCell,
+)
+from fastserve.wire.http1_answer import JSON
+
+_SERVER = {
+    "store_calls": WorkerCell.STORE_CALLS,
+    "store_keys": WorkerCell.STORE_KEYS,
+    "store_joined": WorkerCell.STORE_JOINED,
+    "store_retries": WorkerCell.STORE_RETRIES,
+    "store_throttles": WorkerCell.STORE_THROTTLES,
+    "store_failed_reads": WorkerCell.STORE_FAILURES,
+    "shed": WorkerCell.SHED,
+    "ingest_records": WorkerCell.INGEST_RECORDS,
+}
+
+
+class LiveNumbers:
+    """Answers `/console/live.json`; ``now_s`` is a clock that never goes back."""
+
+    def __init__(
+        self,
+        metrics: MetricsPage,
+        services: Collection[str],
+        views: Collection[str],
+        serving_url: str,
+        now_s: Callable[[], float],
+        headers: Headers,
+    ) -> None:
+        self._metrics = metrics
+        self._services = tuple(services)
+        self._views = frozenset(views)
+        self._serving_url = serving_url
+        self._now_s = now_s
+        self._headers = tuple(headers)
+
+    def __call__(self, exchange: Exchange) -> None:
+        """Answer ``exchange``."""
+        exchange.respond(200, orjson.dumps(self.numbers()), JSON, self._headers)
+
+    def numbers(self) -> dict[str, Any]:
+        """Return all numbers as they are now."""
+        snapshot = self._metrics.snapshot()
+        of_services = snapshot.everyone[Of.SERVICE]
+        everyone = snapshot.everyone[Of.SERVER][WORKER]
+        living = snapshot.living[WORKER]
+        return {
+            "now_s": self._now_s(),
+            "started_s": self._metrics.started_s,
+            "serving_url": self._serving_url,
+            "latency_bounds_s": LATENCY_BOUNDS_S,
+            "lag_bounds_s": LAG_BOUNDS_S,
+            "services": {name: _service(of_services[name]) for name in self._services},
+            "server": {
+                **{name: everyone[cell] for name, cell in _SERVER.items()},
+                "lag": everyone[WorkerCell.LAG : WORKER_CELLS],
+                "in_flight": living[WorkerCell.IN_FLIGHT],
+            },
+            "views": {name: age for name, age in self._metrics.ages() if name in self._views},
+            "workers": self._metrics.worker_states(),
+        }
+
+
+def _service(cells: list[int]) -> Mapping[str, Any]:
+    return {
+        "answers": cells[ServiceCell.OK : ServiceCell.SERVER_ERRORS + 1],
+        "vectors": cells[ServiceCell.VECTORS],
+        "rows": cells[ServiceCell.ROWS],
+        "missing": cells[ServiceCell.MISSING],
+        "latency": cells[ServiceCell.LATENCY : SERVICE_CELLS],
+    }

@@ -1,0 +1,353 @@
+"""Several stores as one: each table lies in the main store, or in the one that its view names.
+
+`StoreAddresses.open` gives the main store itself where no view names another one, so that nothing here is in
+the way then. It knows nothing of views: which table lies where is an argument.
+
+Invariants
+1. A call about a table reaches that table's store and no other; what no view claims lies in the main store.
+2. Stores fail alone: each has connections, retries, breaker and hedging of its own, and one that can't be
+   opened fails the calls about its tables. A server opens it later, by itself.
+3. Whoever opened closes all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import partial
+
+from fastserve.errors import DefinitionError, StoreError
+from fastserve.plan.stores import MAIN_STORE, TablePrefixes
+from fastserve.serving.coalescer import KeyRead, Reader
+from fastserve.store.counts import Counting, StoreCounts
+from fastserve.store.interface import AttributeValue, Item, OnlineStore, Settle, TableSpec, VersionedRow
+from fastserve.store.url import READ_TIMEOUT_S, StoreSettings, open_store, parse_store_url
+
+LOGGER = logging.getLogger("fastserve")
+OPEN_AGAIN_S = 2.0
+LATE_KEYS = 100
+"""Keys of a batch for a store that wasn't there at the start: what every store takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreAddresses:
+    """Where the stores of a workspace are: the main one's URL, those of named ones, and tables' ``homes``.
+
+    ``named`` holds the stores that tables lie in, ``homes`` the names of the stores of those tables that
+    don't lie in the main one.
+    """
+
+    main: str
+    named: Mapping[str, str] = field(default_factory=dict)
+    homes: Mapping[str, str] = field(default_factory=dict)
+
+    async def open(
+        self,
+        *,
+        may_lack: bool = False,
+        read_timeout_s: float = READ_TIMEOUT_S,
+        connections: int | None = None,
+        hedge_floor_s: float = 0.0,
+    ) -> OnlineStore:
+        """Open them, each as `open_store` does.
+
+        ``may_lack`` lets a named store that can't be opened be opened later, while its tables' calls fail.
+
+        Raises:
+            DefinitionError, StoreError: as `open_store`.
+        """
+
+        async def opened(url: str) -> OnlineStore:
+            return await open_store(
+                url, read_timeout_s=read_timeout_s, connections=connections, hedge_floor_s=hedge_floor_s
+            )
+
+        main = await opened(self.main)
+        if not self.named:
+            return main
+        mixed = MixedStore(main, self, opened)
+        try:
+            await mixed.open_named(may_lack=may_lack)
+        except BaseException:
+            await mixed.close()
+            raise
+        return mixed
+
+
+def addresses(main: str, configured: Mapping[str, str], homes: Mapping[str, str]) -> StoreAddresses:
+    """Return the addresses of the stores that are needed, of those that are configured."""
+    used = set(homes.values())
+    return StoreAddresses(main, {name: url for name, url in configured.items() if name in used}, homes)
+
+
+def named_settings(configured: Mapping[str, str]) -> dict[str, StoreSettings]:
+    """Return what the URLs of named stores say.
+
+    Raises:
+        DefinitionError: one can't be used; it is named.
+    """
+    found = {}
+    for name, url in configured.items():
+        try:
+            found[name] = parse_store_url(url)
+        except DefinitionError as error:
+            raise DefinitionError(f"store {name!r}: {error.message}") from None
+    return found
+
+
+def configured_prefixes(main: str, configured: Mapping[str, str]) -> TablePrefixes:
+    """Return what tables' names begin with in the stores that are configured.
+
+    Raises:
+        DefinitionError: a URL can't be used.
+    """
+    named = {name: store.prefix for name, store in named_settings(configured).items()}
+    return TablePrefixes(parse_store_url(main).prefix, named)
+
+
+def prefixes_of(store: OnlineStore) -> TablePrefixes:
+    """Return what tables' names begin with in an open store, or in each of several."""
+    return store.prefixes if isinstance(store, MixedStore) else TablePrefixes(store.table_prefix)
+
+
+def main_of(store: OnlineStore) -> OnlineStore:
+    """Return the main one of several stores, or the only one."""
+    return store.main if isinstance(store, MixedStore) else store
+
+
+class _Named:
+    """A named store, open or not yet."""
+
+    def __init__(self, name: str, opening: Callable[[], Awaitable[OnlineStore]]) -> None:
+        self.name = name
+        self._opening = opening
+        self.store: OnlineStore | None = None
+        self.error = StoreError(f"store {name!r} isn't open", retryable=True)
+
+    async def open(self) -> None:
+        """Open it.
+
+        Raises:
+            StoreError: it can't be opened; the error is kept.
+        """
+        try:
+            self.store = await self._opening()
+        except StoreError as error:
+            self.error = StoreError(f"store {self.name!r} can't be opened: {error.message}", retryable=True)
+            raise self.error from error
+
+    @property
+    def opened(self) -> OnlineStore:
+        """The open store.
+
+        Raises:
+            StoreError: it can't be opened.
+        """
+        if self.store is None:
+            raise StoreError(self.error.message, retryable=True)
+        return self.store
+
+    def reader(self, settle: Settle) -> Reader:
+        """Return the store's hot side, also where it isn't open yet."""
+        return _LateReader(self, settle) if self.store is None else self.store.reader(settle)
+
+
+class _LateReader:
+    """The hot side of a store that couldn't be opened at the start: reads fail until it is."""
+
+    def __init__(self, named: _Named, settle: Settle) -> None:
+        self.max_keys: int = LATE_KEYS
+        self._named = named
+        self._settle = settle
+        self._reader: Reader | None = None
+
+    def fetch(self, reads: Sequence[KeyRead]) -> None:
+        """Read, or fail all reads."""
+        if self._reader is None and self._named.store is not None:
+            self._reader = self._named.store.reader(self._settle)
+        if self._reader is not None:
+            self._reader.fetch(reads)
+            return
+        for read in reads:
+            read.error = self._named.error
+        self._settle(reads)
+
+
+class _SplitReader:
+    """The hot sides of several stores behind one; each read goes to the store of its group."""
+
+    def __init__(self, readers: Mapping[str, Reader]) -> None:
+        self.max_keys: int = min(reader.max_keys for reader in readers.values())
+        self._readers = readers
+
+    def fetch(self, reads: Sequence[KeyRead]) -> None:
+        """Hand the reads over."""
+        by_store: dict[str, list[KeyRead]] = {}
+        for read in reads:
+            by_store.setdefault(read.group.store, []).append(read)
+        for name, part in by_store.items():
+            self._readers[name].fetch(part)
+
+
+class MixedStore:
+    """An `OnlineStore` of several; `StoreAddresses.open` makes them."""
+
+    def __init__(
+        self,
+        main: OnlineStore,
+        where: StoreAddresses,
+        opened: Callable[[str], Awaitable[OnlineStore]],
+    ) -> None:
+        self.main = main
+        self._homes = where.homes
+        self._prefixes = configured_prefixes(where.main, where.named)
+        self._named = {name: _Named(name, partial(opened, url)) for name, url in where.named.items()}
+        self._later: set[asyncio.Task[None]] = set()
+
+    async def open_named(self, *, may_lack: bool) -> None:
+        """Open the named stores at once, or begin to try again and again.
+
+        Raises:
+            DefinitionError: one can't be used. StoreError: one can't be opened, and may not lack.
+        """
+        found = await asyncio.gather(*[one.open() for one in self._named.values()], return_exceptions=True)
+        for named, error in zip(self._named.values(), found, strict=True):
+            if error is None:
+                continue
+            if not may_lack or not isinstance(error, StoreError):
+                raise error
+            LOGGER.warning("%s; what lies there can't be read until it is", error)
+            task = asyncio.get_running_loop().create_task(self._open_again(named))
+            self._later.add(task)
+            task.add_done_callback(self._later.discard)
+
+    async def _open_again(self, named: _Named) -> None:
+        while named.store is None:
+            await asyncio.sleep(OPEN_AGAIN_S)
+            try:
+                await named.open()
+            except StoreError as error:
+                LOGGER.debug("%s", error)
+        LOGGER.warning("store %r is open now", named.name)
+
+    @property
+    def prefixes(self) -> TablePrefixes:
+        """What tables' names begin with in each store."""
+        return self._prefixes
+
+    @property
+    def lacking(self) -> dict[str, StoreError]:
+        """The stores that aren't open yet, and why."""
+        return {name: named.error for name, named in self._named.items() if named.store is None}
+
+    @property
+    def named_readers(self) -> dict[str, Callable[[Settle], Reader]]:
+        """What makes the hot side of each named store."""
+        return {name: named.reader for name, named in self._named.items()}
+
+    @property
+    def counts(self) -> StoreCounts:
+        """What became of reads, beside the ordinary, in all stores together."""
+        counting = [store.counts for store in self._open_stores() if isinstance(store, Counting)]
+        return StoreCounts(
+            **{f.name: sum(getattr(one, f.name) for one in counting) for f in fields(StoreCounts)}
+        )
+
+    def _open_stores(self) -> Iterable[OnlineStore]:
+        return (self.main, *(named.store for named in self._named.values() if named.store is not None))
+
+    def _of(self, table: str) -> OnlineStore:
+        home = self._homes.get(table)
+        return self.main if home is None else self._named[home].opened
+
+    # --- see `OnlineStore` ------------------------------------------------------------------------------
+
+    @property
+    def table_prefix(self) -> str:
+        """The main store's."""
+        return self._prefixes.main
+
+    async def describe_tables(self, names: Sequence[str]) -> dict[str, TableSpec | None]:
+        """See `OnlineStore`."""
+        by_store: dict[str, list[str]] = {}
+        for name in names:
+            by_store.setdefault(self._homes.get(name, MAIN_STORE), []).append(name)
+        stores = [(self._of(part[0]), part) for part in by_store.values()]
+        found: dict[str, TableSpec | None] = dict.fromkeys(names)
+        for specs in await asyncio.gather(*[store.describe_tables(part) for store, part in stores]):
+            found.update(specs)
+        return found
+
+    async def create_table(self, spec: TableSpec) -> None:
+        """See `OnlineStore`."""
+        await self._of(spec.name).create_table(spec)
+
+    async def put_rows(self, table: str, rows: Sequence[tuple[str, bytes]]) -> None:
+        """See `OnlineStore`."""
+        await self._of(table).put_rows(table, rows)
+
+    async def get_rows(self, table: str, keys: Sequence[str]) -> list[bytes | None]:
+        """See `OnlineStore`."""
+        return await self._of(table).get_rows(table, keys)
+
+    async def delete_rows(self, table: str, keys: Sequence[str]) -> None:
+        """See `OnlineStore`."""
+        await self._of(table).delete_rows(table, keys)
+
+    async def get_versioned(self, table: str, keys: Sequence[str]) -> list[VersionedRow | None]:
+        """See `OnlineStore`."""
+        return await self._of(table).get_versioned(table, keys)
+
+    async def replace_row(
+        self, table: str, key: str, row: VersionedRow, *, timeout_s: float | None = None
+    ) -> VersionedRow | None:
+        """See `OnlineStore`."""
+        return await self._of(table).replace_row(table, key, row, timeout_s=timeout_s)
+
+    async def put_newest(
+        self, table: str, rows: Sequence[tuple[str, bytes]], *, timeout_s: float | None = None
+    ) -> None:
+        """See `OnlineStore`."""
+        await self._of(table).put_newest(table, rows, timeout_s=timeout_s)
+
+    def scan_rows(
+        self, table: str, part: int = 0, parts: int = 1
+    ) -> AsyncIterator[Sequence[tuple[str, bytes]]]:
+        """See `OnlineStore`."""
+        return self._of(table).scan_rows(table, part, parts)
+
+    async def enable_expiry(self, table: str) -> None:
+        """See `OnlineStore`."""
+        await self._of(table).enable_expiry(table)
+
+    async def sweep(self, table: str, now_s: int) -> int:
+        """See `OnlineStore`."""
+        return await self._of(table).sweep(table, now_s)
+
+    async def put_items(self, table: str, items: Sequence[Item]) -> None:
+        """See `OnlineStore`."""
+        await self._of(table).put_items(table, items)
+
+    async def get_items(self, table: str, keys: Sequence[Item]) -> list[dict[str, AttributeValue] | None]:
+        """See `OnlineStore`."""
+        return await self._of(table).get_items(table, keys)
+
+    def reader(self, settle: Settle) -> Reader:
+        """See `OnlineStore`; a server asks each store's own (`named_readers`), to fill calls of its own."""
+        readers = {name: make(settle) for name, make in self.named_readers.items()}
+        return _SplitReader({MAIN_STORE: self.main.reader(settle), **readers})
+
+    async def close(self) -> None:
+        """See `OnlineStore`."""
+        tasks = list(self._later)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        closed = await asyncio.gather(
+            *[store.close() for store in self._open_stores()], return_exceptions=True
+        )
+        for error in closed:
+            if error is not None:
+                raise error

@@ -1,0 +1,1 @@
+"""Schemathesis against the server's own OpenAPI document."""
