@@ -1,10 +1,10 @@
 """The compiled build: the modules that every request passes, made into C by mypyc and compiled.
 
-    python deploy/compiled.py FOLDER [--opt-level 3]     # the package with them into FOLDER, for tests and perf
+    python deploy/compiled.py FOLDER [--opt-level 2]    # the package with them into FOLDER, for tests, perf
 
-As hatchling's build hook it does the same for a wheel when FASTSERVE_COMPILED is 1 in the environment. Without
-that, and in an editable installation, the package is what it is in the repository: nothing is compiled, and
-no compiler is needed.
+As hatchling's build hook it does the same for a wheel when FASTSERVE_COMPILED is 1 in the environment.
+Without that, and in an editable installation, the package is what it is in the repository: nothing is
+compiled, and no compiler is needed.
 
 Invariants
 1. Both builds have one source. A module here is listed, not changed; its `.py` travels beside it.
@@ -27,6 +27,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "fastserve"
 ASKED_BY = "FASTSERVE_COMPILED"
+
+OPT_LEVEL = "2"
 
 # In the order of a request's way. A module is here because measuring with and without it told so
 # (docs/decisions/0009-compiled-hot-path.md).
@@ -69,7 +71,7 @@ MODULES = (
     "wire/http1_answer.py",
 )
 
-# Types are judged elsewhere (`make type`), with all of a developer's packages; here they only have to be known.
+# Types are judged elsewhere (`make type`), with all of a developer's packages; here they have to be known.
 MYPY_FLAGS = ("--config-file=", "--ignore-missing-imports", "--follow-imports=silent")
 
 
@@ -87,8 +89,10 @@ def compile_in(folder: Path, opt_level: str) -> list[Path]:
     """
     # A process of its own, for mypyc goes by the current folder, which tells it the modules' names.
     command = [sys.executable, str(Path(__file__).resolve()), "--here", "--opt-level", opt_level]
-    subprocess.run(command, cwd=folder, check=True, env={**os.environ, "PYTHONPATH": "", "MYPYPATH": ""})
-    return sorted(path.relative_to(folder) for path in folder.rglob("*.so") if "build" not in path.parts)
+    environment = {**os.environ, "PYTHONPATH": "", "MYPYPATH": ""}
+    subprocess.run(command, cwd=folder, check=True, env=environment)  # noqa: S603 - this file
+    shutil.rmtree(folder / "build")
+    return sorted(path.relative_to(folder) for path in folder.rglob("*.so"))
 
 
 def _compile_here(opt_level: str) -> None:
@@ -118,7 +122,7 @@ class CompiledHook(BuildHookInterface[Any]):
         folder = Path(tempfile.mkdtemp(prefix="fastserve-compiled-"))
         self._folder = folder
         copy_package(folder)
-        for library in compile_in(folder, "3"):
+        for library in compile_in(folder, OPT_LEVEL):
             build_data["force_include"][str(folder / library)] = library.as_posix()
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
@@ -134,7 +138,7 @@ def main() -> None:
     """Compile into a folder."""
     parser = argparse.ArgumentParser(prog="python deploy/compiled.py", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
-    parser.add_argument("--opt-level", default="3", choices="0123")
+    parser.add_argument("--opt-level", default=OPT_LEVEL, choices="0123")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
@@ -144,7 +148,7 @@ def main() -> None:
         parser.error("FOLDER: expected the folder to put the package into, got none")
     copy_package(options.folder)
     libraries = compile_in(options.folder, options.opt_level)
-    print(f"{options.folder}: {len(libraries)} libraries")
+    sys.stdout.write(f"{options.folder}: {len(libraries)} libraries\n")
 
 
 if __name__ == "__main__":

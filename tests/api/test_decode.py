@@ -15,7 +15,6 @@ from fastserve.api.decode import (
     INCLUDE_STATUS,
     INCLUDE_TAGS,
     FeaturesRequest,
-    RequestOptions,
     decode_get_features,
     decode_get_features_batch,
     decode_metadata,

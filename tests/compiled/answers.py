@@ -1,7 +1,7 @@
 """Prints what one build answers to damaged requests: `python -m tests.compiled.answers COUNT SEED`.
 
-The requests are `tests.support.fuzzing`'s, half of them damaged in their bytes and half in their JSON. Run in two
-trees, one of them compiled, the lines must be the same.
+The requests are `tests.support.fuzzing`'s, damaged in their bytes or in their JSON. Run in two trees, one of
+them compiled, the lines must be the same.
 """
 
 from __future__ import annotations

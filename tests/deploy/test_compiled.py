@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def hook() -> Any:
-    return script.CompiledHook(str(ROOT), {}, None, None, "", "wheel")
+    nothing: Any = None
+    return script.CompiledHook(str(ROOT), {}, nothing, nothing, "", "wheel")
 
 
 def test_every_listed_module_is_there_and_none_is_listed_twice() -> None:
@@ -43,7 +44,7 @@ def test_an_editable_installation_is_pure_whatever_is_asked(monkeypatch: pytest.
     assert data["pure_python"]
 
 
-def test_a_compiled_wheel_holds_the_libraries_and_says_what_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_wheel_holds_the_libraries_and_isn_t_pure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FASTSERVE_COMPILED", "1")
     library = Path("fastserve/serving/coalescer.so")
     monkeypatch.setattr(script, "compile_in", lambda folder, opt_level: [library])
