@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Every package is held to a hash in a lock file, those that build the others included: these come first, and
 # nothing is built with a tool that was fetched on the side.
-INSTALL := $(PIP) install --quiet --require-hashes --no-build-isolation
+INSTALL := DIST_EXTRA_CONFIG=$(CURDIR)/.ci/wheels.cfg $(PIP) install --quiet --require-hashes --no-build-isolation
 UV_COMPILE := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --no-header
 
@@ -16,8 +16,8 @@ DYNOXIDE_SHA512 := sBHqlxJ9ANkLluFkYRfd5r8Y0ApFew4FhOrlhgRAgD4XzEoFOukEo1nuBTQ1+
 DYNOXIDE := .tools/dynoxide/dynoxide
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format type check lock upgrade wheel sbom docs perf perf-smoke perf-scenarios perf-compare \
-	perf-check schemathesis tools clean wheel-compiled compiled test-compiled
+.PHONY: help demo test test-long lint format type check lock upgrade wheel sbom docs perf perf-smoke perf-scenarios perf-compare \
+	perf-check schemathesis test-feast tools clean wheel-compiled compiled test-compiled
 
 help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,8 +43,14 @@ $(VENV)/.installed-dev: requirements-dev.lock $(VENV)/.installed
 demo: $(VENV)/.installed  ## Materialize 336,776 flights, serve them on 127.0.0.1:8080, print a vector
 	$(BIN)/fastserve demo
 
+# Tests start some two hundred servers and commands. Each would compile all modules anew where Python is told to
+# leave no bytecode behind, which takes it as long again as to import them.
 test: $(VENV)/.installed-dev tools  ## Run every test (PYTEST_ARGS="..." for a part)
+	$(BIN)/python -m compileall -q fastserve perf tests/support
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-long: export EXAMPLES_FACTOR := 10
+test-long: test  ## Run every test, the costly properties with ten times as many examples
 
 # A second implementation of DynamoDB to test against, a binary for Linux on x86-64. Unpacked only if it is the very
 # file that was looked at; its absence skips tests, which CI doesn't allow.
@@ -136,6 +142,9 @@ perf-scenarios: $(VENV)/.installed-dev  ## Reproduce the article's two scenarios
 
 perf-compare: $(VENV)/.installed-dev  ## Measure the SDK, FastAPI and Feast beside us (installs them in .tools)
 	$(BIN)/python -m perf compare $(PERF_ARGS)
+
+test-feast: $(VENV)/.installed-dev tools  ## Let Feast's own SDK read through us and compare (installs it in .tools)
+	$(BIN)/python -m perf.compare.feast.own_sdk
 
 perf-check: $(VENV)/.installed-dev  ## Say what got slower since BASE=commit, by instructions (needs valgrind)
 	@test -n "$(BASE)" || { echo "BASE: expected a commit, as in make perf-check BASE=main"; exit 2; }

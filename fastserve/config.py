@@ -220,7 +220,8 @@ class Settings:
     admin_port: int | None = _setting(
         None,
         _whole(0, 65_535),
-        "TCP port of the admin listener: /metrics, /healthz, /readyz; 0 takes any free one and prints it.",
+        "TCP port of the admin listener: a console, /metrics, /healthz, /readyz; 0 takes any free one, and "
+        "prints it.",
         default_text="none, there is no admin listener",
     )
     workers: int | None = _setting(

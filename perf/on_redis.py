@@ -29,7 +29,7 @@ from perf.data import POOL_ROWS, SHAPES, encode_rows, prepare_service, request_s
 from perf.environment import describe_environment
 from perf.load import redis_server, standin_client
 from perf.load.child import run_load
-from perf.load.key_laws import entity_key
+from perf.load.key_laws import entity_key, partner_key
 from perf.load.load_plan import LoadPlan
 from perf.load.tables import row_index
 
@@ -42,10 +42,13 @@ REDIS, DYNAMODB = "redis", "dynamodb"
 
 async def fill(url: str, service: str, entities: int) -> None:
     """Write the rows of a service's tables for all entities."""
-    store = await open_store(url)
+    plan = service_plan(service)
     keys = [entity_key(number) for number in range(entities)]
+    if len({read.keys for read in plan.reads}) > 1:  # a second entity beside each
+        keys = list(dict.fromkeys([*keys, *map(partner_key, keys)]))
+    store = await open_store(url)
     try:
-        for view in {place.view.table: place.view for place in service_plan(service).places}.values():
+        for view in {place.view.table: place.view for place in plan.places}.values():
             pool = encode_rows(view)
             await store.create_table(TableSpec(view.table))
             await store.put_rows(view.table, [(key, pool[row_index(key, POOL_ROWS)]) for key in keys])

@@ -73,7 +73,13 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def listening(
-    arguments: Sequence[str], port: int, ready_path: str, *, cwd: Path, environment: dict[str, str]
+    arguments: Sequence[str],
+    port: int,
+    ready_path: str,
+    *,
+    cwd: Path,
+    environment: dict[str, str],
+    timeout_s: float = _READY_TIMEOUT_S,
 ) -> Iterator[int]:
     """Run a server until it says at a path that it is ready, and on; give its pid.
 
@@ -85,7 +91,7 @@ def listening(
             arguments, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
         )
         try:
-            await_ready(process, port, ready_path)
+            await_ready(process, port, ready_path, timeout_s)
             yield process.pid
         except ChildError as error:
             log.seek(0)
@@ -111,20 +117,22 @@ def free_port() -> int:
         return port
 
 
-def await_ready(process: subprocess.Popen[bytes], port: int, path: str) -> None:
+def await_ready(
+    process: subprocess.Popen[bytes], port: int, path: str, timeout_s: float = _READY_TIMEOUT_S
+) -> None:
     """Wait until a server says at a path that it is ready.
 
     Raises:
         ChildError: it ended, or was not ready in time.
     """
-    until_s = time.monotonic() + _READY_TIMEOUT_S
+    until_s = time.monotonic() + timeout_s
     while time.monotonic() < until_s:
         if process.poll() is not None:
             raise ChildError(f"the server ended with {process.returncode} before it was ready")
         if _is_ready(port, path):
             return
         time.sleep(_LOOK_EVERY_S)
-    raise ChildError(f"the server was not ready after {_READY_TIMEOUT_S:g} s")
+    raise ChildError(f"the server was not ready after {timeout_s:g} s")
 
 
 def _is_ready(port: int, path: str) -> bool:

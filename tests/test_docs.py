@@ -31,6 +31,8 @@ DOCUMENTED_IN_TABLES = [
     "Attribute",
     "AttributesFormat",
     "Entity",
+    "ExternalSource",
+    "FeastFormat",
     "FeatureService",
     "FeatureView",
     "Field",

@@ -1,4 +1,4 @@
-"""Every command of the README does what it says there, in a fresh copy.
+"""Every command of the README and of the quickstart does what it says there, in a fresh copy.
 
 What counts as a command, and how its output is shown, stands in `support/readme.py`.
 """
@@ -47,6 +47,12 @@ def test_every_command_of_the_readme_works(checkout: Path, tmp_path: Path) -> No
             shell.run(Command(0, "git clone https://example.org/fastserve", ()))
             shell.run(Command(0, "cd fastserve", ()))
         for command in found:
+            shell.run(command)
+
+
+def test_every_command_of_the_quickstart_works(checkout: Path, tmp_path: Path) -> None:
+    with session(checkout, tmp_path) as shell:
+        for command in commands((ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")):
             shell.run(command)
 
 

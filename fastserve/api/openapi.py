@@ -85,6 +85,15 @@ def openapi_json(plan: WorkspacePlan, about: About, server_url: str = SERVING_UR
     return orjson.dumps(openapi_document(plan, about, server_url))
 
 
+def openapi_at(document: bytes, server_url: str) -> bytes:
+    """Return a document's bytes with another address for its paths; nothing is made anew."""
+    return document.replace(_servers(SERVING_URL), _servers(server_url), 1)
+
+
+def _servers(url: str) -> bytes:
+    return b'"servers":' + orjson.dumps([{"url": url}])
+
+
 def openapi_document(plan: WorkspacePlan, about: About, server_url: str = SERVING_URL) -> Document:
     """Return the document."""
     services = _services(plan)
@@ -294,7 +303,7 @@ def _generic_schemas(plan: WorkspacePlan, about: About) -> dict[str, Schema]:
             "enum": [plan.workspace, None],
             "description": "The server's, if it is left out; any other is 404.",
         },
-        "featureServiceName": {"enum": list(plan.services), "description": "Any other is 404."},
+        "featureServiceName": {"enum": list(plan.services) or [""], "description": "Any other is 404."},
     }
     keys = tolerant({}, "Every join key of the service, and no other; null is a value.")
     context = tolerant({}, "What on-demand views take from the request, by field.")

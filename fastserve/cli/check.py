@@ -122,8 +122,13 @@ async def _check_store(workspace: Workspace) -> None:
     store = await workspace.stores.open()
     try:
         plan = await plan_apply(workspace.repo, store, workspace=workspace.plan.workspace)
+        external = [view.table for view in workspace.plan.views.values() if view.view.is_external]
+        found = await store.describe_tables(external)
     finally:
         await store.close()
+    for table in external:
+        if found[table] is None:
+            raise DefinitionError(f"{url}: there is no table {table}, and whoever writes it has to make it")
     wrong = [f"table {table.name}: there is no such table" for table in plan.tables]
     wrong += [str(change) for change in plan.changes if change.state in {"new", "incompatible"}]
     if wrong:

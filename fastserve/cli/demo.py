@@ -150,7 +150,8 @@ def _show_and_leave(url: str, arbiter: int, settings: Settings) -> NoReturn:
     try:
         if _is_ready(url, arbiter):
             shown = [_shown(url, question) for question in QUESTIONS]
-            print("\n".join([*shown, *_console(settings), f"Serving on {url} until Ctrl-C."]), flush=True)
+            last = f"Serving on {url} until Ctrl-C."
+            print("\n".join([*shown, *console_lines(settings), last]), flush=True)
     except CallError as error:
         print(f"fastserve: error: {error}", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
@@ -161,7 +162,8 @@ def _show_and_leave(url: str, arbiter: int, settings: Settings) -> NoReturn:
         os._exit(0)
 
 
-def _console(settings: Settings) -> list[str]:
+def console_lines(settings: Settings) -> list[str]:
+    """Return where the demo's console is, if it has one whose port is known."""
     if not settings.admin_port:  # none, or any free one, which the server has printed
         return []
     return [f"Console on {server_url(settings.admin_host, settings.admin_port)}/"]

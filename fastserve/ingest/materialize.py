@@ -244,9 +244,10 @@ def plan_to_write(repo: Repo, name: str, workspace: str, prefixes: TablePrefixes
         known = ", ".join(list(repo.views)[:20]) or "none, for the repo has none"
         raise DefinitionError(f"view: expected one of {known}, got {shown(name)}")
     if view.batch_source is None:
+        kind = f"the {type(view.source).__name__} {view.source.name!r}"
+        without = " without a batch_source" if view.is_streamed else ""
         raise DefinitionError(
-            f"FeatureView {name!r}: expected a source with files to materialize, got the PushSource "
-            f"{view.source.name!r} without a batch_source",
+            f"FeatureView {name!r}: expected a source with files to materialize, got {kind}{without}",
             view.location,
         )
     return plan_view(view, workspace, prefixes)

@@ -120,7 +120,8 @@ class FeatureApplication:
         self._single = single
         self._batch = batch
         for name, meter in meters.items():
-            self._handlers[name].meter = meter
+            if name in self._handlers:
+                self._handlers[name].meter = meter
         if self._feast is not None:
             self._feast.meters = meters
 

@@ -32,7 +32,7 @@ from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
 from fastserve.server.described import Described, describe, show
 from fastserve.server.exchange import Application
-from fastserve.server.feast_handler import FeastHandler
+from fastserve.server.feast_handler import FEATURE_LISTS, FeastHandler
 from fastserve.server.feature_log import FeatureLog
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
@@ -87,7 +87,8 @@ def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -
             importlib.import_module(library)
     if settings.trace_endpoint is not None:
         importlib.import_module(trace_exporter(settings.trace_endpoint))
-    metrics.declare(plan.services, plan.views, on_demand_views(plan))
+    counted = [*plan.services, *([] if plan.feast is None else [FEATURE_LISTS])]
+    metrics.declare(counted, plan.views, on_demand_views(plan))
     return FeatureBoot(settings, plan, metrics, describe(settings, plan), source_feeds(plan.views.values()))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from time import monotonic, time_ns
 
-from fastserve.api.openapi import About, openapi_json
+from fastserve.api.openapi import About, openapi_at, openapi_json
 from fastserve.config import Settings
 from fastserve.plan.service import WorkspacePlan
 from fastserve.server.admin import AdminApplication
@@ -55,11 +55,12 @@ def show(
 ) -> None:
     """Add document and console to a worker's admin listener; ``application`` answers clients."""
     url = reachable(serving_url)
-    openapi = openapi_json(described.plan, described.about, url)
+    openapi = openapi_at(described.openapi, url)
     admin.add(OPENAPI, lambda exchange: exchange.respond(200, openapi))
     if described.console is not None:
         plan = described.plan
-        live = LiveNumbers(metrics, plan.services, plan.views, url, monotonic, FRESH)
+        computed = {view.name for service in plan.services.values() for view in service.on_demand}
+        live = LiveNumbers(metrics, plan.services, plan.views, computed, url, monotonic, FRESH)
         add_console(admin, described.console, live, application)
 
 

@@ -35,6 +35,8 @@ from fastserve.wire.http1_answer import JSON
 
 PATH = "/get-online-features"
 HEALTH = "/health"
+FEATURE_LISTS = PATH
+"""What metrics call requests that name features and no service; no service has such a name."""
 MAX_KEPT = 256
 
 
@@ -84,7 +86,7 @@ class FeastHandler:
 
     def _submit(self, exchange: Exchange) -> None:
         request = decode_feast_request(exchange.body)
-        exchange.meter = self.meters.get(request.service) if request.service is not None else None
+        exchange.meter = self.meters.get(request.service or FEATURE_LISTS)
         prepared = self._prepared(request)
         runtime = prepared.runtime
         columns = join_key_columns(self._plan, request, runtime.parts)

@@ -446,6 +446,11 @@ format 0.0.4, for the whole server, whichever worker is asked. Counters go on wh
 or reloaded; they begin at 0 when the server starts. Those of requests, rows and on-demand views are exact at
 any moment, the others of other workers at most half a second old.
 
+**What they cost.** Where there is an admin listener, a request takes 0.6 to 1.3 us more with 16 clients,
+whose requests share evaluations, and 1.3 to 1.6 us with one, in turns with the same without
+(`python -m perf.micro.request fs_1x10 --metrics`). A log in JSON has no line per request and costs none.
+`python -m perf.observed` compares whole servers, bare and with all of it, one of them scraped once a second.
+
 Shares are quotients: keys per call are `fastserve_store_keys_total / fastserve_store_calls_total`, the
 missing share of a view is `fastserve_view_missing_rows_total / fastserve_view_rows_total`. With several
 [stores](stores.md#several-stores) those of stores count all of them together.

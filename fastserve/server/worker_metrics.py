@@ -20,6 +20,7 @@ from fastserve.errors import StoreError
 from fastserve.ingest.registry import Registry
 from fastserve.plan.service import WorkspacePlan
 from fastserve.server.application import FeatureApplication
+from fastserve.server.feast_handler import FEATURE_LISTS
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.loop_probe import HasLine
 from fastserve.server.metrics import (
@@ -90,7 +91,8 @@ class WorkerMetrics:
             measured = MeasuredEvaluator(runtime.evaluator, self._services[name], len(views))
             runtime.evaluator = measured
             self._view_rows.add(measured, views)
-        meters = {name: make_meter(self._services[name]) for name in engine.services}
+        counted = [*engine.services, *([] if self._plan.feast is None else [FEATURE_LISTS])]
+        meters = {name: make_meter(self._services[name]) for name in counted}
         if slow_request_ms is not None:
             quota, slow_s = Quota(), slow_request_ms / 1000
             meters = {name: SlowMeter(name, slow_s, quota, meter) for name, meter in meters.items()}

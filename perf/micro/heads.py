@@ -1,9 +1,9 @@
 """What stream tiles add to the aggregates of a vector: CPU for 1,000 features, rows alone and tiles on top.
 
-Run as `python -m perf.micro.heads`. A service of 10 views with 100 aggregates each: sum, count, mean, min and
-max of 5 columns over 1 hour and 1, 7 and 28 days. Rows are three hours old. Each key has so many tiles in its
-blocks, spread over these hours. Figures hold for the whole evaluation: rows and blocks as a store
-hands them over to columns of values. Limits: 60 us with rows alone, 90 us with tiles on top.
+Run as `python -m perf.micro.heads`. A service of 10 views, and one of 50, with 100 aggregates each: sum,
+count, mean, min and max of 5 columns over 1 hour and 1, 7 and 28 days. Rows are three hours old. Each key has
+so many tiles in its blocks, spread over these hours. Figures hold for the whole evaluation: rows and blocks
+as a store hands them over to columns of values. Limits: 60 us with rows alone, 90 us with tiles on top.
 """
 
 from __future__ import annotations
@@ -38,21 +38,21 @@ from fastserve.tiles.rows import RowBuilder
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, MINUTE_NS
 from perf.micro.timing import least_us
 
-VIEWS = 10
+VIEWS = (10, 50)
 COLUMNS = 5
 FUNCTIONS = ("sum", "count", "mean", "min", "max")
 WINDOWS = (timedelta(hours=1), timedelta(days=1), timedelta(days=7), timedelta(days=28))
-FEATURES = VIEWS * COLUMNS * len(FUNCTIONS) * len(WINDOWS)
 INTERVAL_NS = 5 * MINUTE_NS
 NOW_NS = 20_001 * DAY_NS + 10 * HOUR_NS + 7 * MINUTE_NS
 AS_OF_NS = NOW_NS // HOUR_NS * HOUR_NS - 3 * HOUR_NS
-LINES = (1, 8, 32)
+LINES = {10: (1, 3, 8, 32), 50: (1, 4)}
+"""By the number of views."""
 TILES = (1, 4, 12, 36)
 USER = Entity("user", join_keys=Field("user_id", String))
 NAMES = [f"c{number}" for number in range(COLUMNS)]
 
 
-def make_plan(*, streamed: bool) -> ServicePlan:
+def make_plan(views_count: int, *, streamed: bool) -> ServicePlan:
     """Return the plan of the service; without a stream its views are of files."""
     fields = [Field("user_id", String), Field("at", Timestamp), *(Field(name, Float64) for name in NAMES)]
     history = FileSource("history", path="events.parquet", timestamp_field="at")
@@ -70,7 +70,7 @@ def make_plan(*, streamed: bool) -> ServicePlan:
             ],
             aggregation_interval=timedelta(minutes=5),
         )
-        for number in range(VIEWS)
+        for number in range(views_count)
     }
     service = FeatureService("s", features=list(views.values()))
     repo = Repo(Path(), "w", {}, {}, dict(views), {"s": service}, on_demand_views={})
@@ -114,7 +114,7 @@ def figure(plan: ServicePlan, tiles: int, lines: int, transport: RowTransport) -
     batch = [items_of(plan, tiles, transport, chance) for _ in range(lines)]
     for _ in range(8):  # until the epoch serves
         evaluator.evaluate(batch, NOW_NS)
-    return least_us(lambda: evaluator.evaluate(batch, NOW_NS)) / lines / FEATURES * 1000
+    return least_us(lambda: evaluator.evaluate(batch, NOW_NS)) / lines / len(plan.inputs) * 1000
 
 
 def print_line(name: str, figures: Sequence[float]) -> None:
@@ -125,16 +125,22 @@ def print_line(name: str, figures: Sequence[float]) -> None:
 def main() -> None:
     """Print the figures."""
     keep_freed_memory()  # as every worker does
-    files, stream = make_plan(streamed=False), make_plan(streamed=True)
-    print(f"us of CPU for 1,000 of {FEATURES} aggregates; lines evaluated together:")
-    print_line("", LINES)
+    for views_count in VIEWS:
+        print_table(views_count, LINES[views_count])
+
+
+def print_table(views_count: int, together: Sequence[int]) -> None:
+    """Print the figures of one service."""
+    files, stream = make_plan(views_count, streamed=False), make_plan(views_count, streamed=True)
+    print(f"us of CPU for 1,000 of {len(files.inputs):,} aggregates; lines evaluated together:")
+    print_line("", together)
     for name, transport in (("as text (DynamoDB)", BASE64_ROWS), ("as bytes (local)", RAW_ROWS)):
         print(name)
-        print_line("  rows alone", [figure(files, 0, n, transport) for n in LINES])
-        print_line("  streamed views, no block there", [figure(stream, 0, n, transport) for n in LINES])
+        print_line("  rows alone", [figure(files, 0, n, transport) for n in together])
+        print_line("  streamed views, no block there", [figure(stream, 0, n, transport) for n in together])
         for tiles in TILES:
             many = "1 tile" if tiles == 1 else f"{tiles} tiles"
-            print_line(f"  {many} a key on top", [figure(stream, tiles, n, transport) for n in LINES])
+            print_line(f"  {many} a key on top", [figure(stream, tiles, n, transport) for n in together])
 
 
 if __name__ == "__main__":

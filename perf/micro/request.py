@@ -7,6 +7,7 @@ that many busy clients.
 Run as `python -m perf.micro.request [SERVICE …] [--clients 16] [--profile] [--metrics] [--accept TYPE]`.
 Figures are CPU microseconds per request, the least of several rounds. With ``--metrics`` each round without
 metrics is followed by one with them, in another instance of all of it; the second figure is what they add.
+With ``--traces SHARE`` so does a third, of metrics and traces of this share, which are thrown away.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import asyncio
 import cProfile
 import pstats
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import process_time_ns, thread_time
@@ -24,10 +26,17 @@ import orjson
 
 from fastserve.server.application import FeatureApplication
 from fastserve.server.connections import Connections
+from fastserve.server.exchange import Application
 from fastserve.server.metrics import MeasuredEvaluator, make_meter
 from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.options import ServerOptions
 from fastserve.server.protocol import HttpProtocol
+from fastserve.server.tracing import (
+    TracedAnswer,
+    TracedWeighedAnswer,
+    TracingApplication,
+    traced_reader,
+)
 from fastserve.serving.coalescer import KeyRead
 from fastserve.serving.engine import Engine
 from fastserve.serving.transport import BASE64_ROWS
@@ -118,18 +127,33 @@ class CannedReader:
 class Bench:
     """A worker's hot path over a canned store, and the clients in front of it."""
 
-    def __init__(self, service: str, clients: int, *, metered: bool = False, accept: str = "") -> None:
+    def __init__(
+        self,
+        service: str,
+        clients: int,
+        *,
+        metered: bool = False,
+        accept: str = "",
+        traced: float | None = None,
+    ) -> None:
         plan = workspace_plan(SHAPES[service].repo_path)
         # An engine makes all services ready; the others would only cost time.
         plan = replace(plan, services={service: plan.services[service]})
         texts = {place.view.table: row_texts(place.view) for place in plan.services[service].places}
         self._flushes: list[Callable[[], None]] = []
         engine = Engine(plan, BASE64_ROWS, schedule=self._flushes.append, clock_ns=lambda: CLOCK_NS)
-        engine.attach(lambda settle: self._reader(texts, settle))
+
+        def make_reader(settle: Callable[[Sequence[KeyRead]], None]) -> CannedReader:
+            return self._reader(texts, settle)
+
+        engine.attach(make_reader if traced is None else traced_reader(make_reader))
         self.application = FeatureApplication(plan.workspace, engine, Ready(), lambda: 0.0, lambda *_: None)
-        if metered:
-            measure(engine, self.application)
-        shared = Connections(self.application, ServerOptions(), 0.0, 0)
+        if metered or traced is not None:
+            measure(engine, self.application, traced=traced is not None)
+        asked: Application = self.application
+        if traced is not None:
+            asked = TracingApplication(asked, traced, random.random, lambda _trace: None)
+        shared = Connections(asked, ServerOptions(), 0.0, 0)
         self.transports = [FakeTransport() for _ in range(clients)]
         self.protocols = [HttpProtocol(shared) for _ in range(clients)]
         for protocol, transport in zip(self.protocols, self.transports, strict=True):
@@ -179,19 +203,24 @@ class Bench:
         return min(self.round_us() for _ in range(ROUNDS))
 
 
-def measure(engine: Engine, application: FeatureApplication) -> None:
+def measure(engine: Engine, application: FeatureApplication, *, traced: bool = False) -> None:
     """Count into shared memory, as a worker with an admin listener does."""
     memory = MetricsMemory(1)
     memory.declare(engine.services, (), ())
     cells = memory.services.row(0)
     for name, runtime in engine.services.items():
         runtime.evaluator = MeasuredEvaluator(runtime.evaluator, cells[name], len(runtime.plan.places))
-    application.measure({name: make_meter(cells[name]) for name in engine.services})
+    meters = {name: make_meter(cells[name]) for name in engine.services}
+    if traced:
+        application.measure(meters, TracedAnswer, TracedWeighedAnswer)
+    else:
+        application.measure(meters)
 
 
-def with_metrics_us(plain: Bench, metered: Bench) -> float:
-    """Return what metrics add to the CPU per request: both by turns, the least of each."""
-    rounds = [(plain.round_us(), metered.round_us()) for _ in range(3 * ROUNDS)]
+def added_us(plain: Bench, more: Bench) -> float:
+    """Return what is added to the CPU per request: both by turns, the least of each."""
+    more.turn()
+    rounds = [(plain.round_us(), more.round_us()) for _ in range(3 * ROUNDS)]
     return min(after for _, after in rounds) - min(before for before, _ in rounds)
 
 
@@ -202,6 +231,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--metrics", action="store_true")
+    parser.add_argument("--traces", type=float, metavar="SHARE", help="from 0 to 1")
     parser.add_argument("--accept", default="", help="such as application/msgpack")
     options = parser.parse_args()
     for service in options.services:
@@ -213,8 +243,10 @@ def main() -> None:
         added = ""
         if options.metrics:
             metered = Bench(service, options.clients, metered=True)
-            metered.turn()
-            added = f"   metrics {with_metrics_us(bench, metered):+6.2f} us"
+            added = f"   metrics {added_us(bench, metered):+6.2f} us"
+        if options.traces is not None:
+            traced = Bench(service, options.clients, traced=options.traces)
+            added += f"   metrics and traces {added_us(bench, traced):+6.2f} us"
         print(f"{service:16} {bench.cpu_us():8.2f} us{added}")
         if options.profile:
             profile = cProfile.Profile()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from perf.environment import describe_environment
+from perf.scenario import on_redis
 from perf.scenario.definition import PERCENTILES, SCENARIOS
 from perf.scenario.figures import STALL_MS, problems_of, scenario_figures
 from perf.scenario.measure import QUICK, ScenarioOptions, run_scenario
@@ -34,7 +35,13 @@ def add_command(commands: Any, name: str) -> None:
     """Declare the command of one scenario."""
     default = ScenarioOptions()
     command = commands.add_parser(name, help=SCENARIOS[name].title)
-    command.add_argument("--json", metavar="FILE", type=Path, default=RESULTS / f"{name}.json")
+    command.add_argument("--json", metavar="FILE", type=Path, help=f"default: {name}.json of the results")
+    command.add_argument(
+        "--store",
+        choices=("dynamodb", "redis"),
+        default="dynamodb",
+        help="the stand-in for DynamoDB, or a redis-server of this machine",
+    )
     command.add_argument("--duration-s", type=float, default=default.duration_s, help="of each quoted load")
     command.add_argument("--rounds", type=int, default=default.rounds, help="of each service alone")
     command.add_argument("--workers", type=int, default=default.workers)
@@ -50,6 +57,10 @@ def run(options: argparse.Namespace) -> int:
     chosen = {"workers": options.workers, "key_law": options.key_law}
     longer = {} if options.quick else {"duration_s": options.duration_s, "rounds": options.rounds}
     settings = replace(QUICK if options.quick else ScenarioOptions(), **chosen, **longer)
+    if options.store == "redis":
+        path = options.json or RESULTS / f"{scenario.name}-redis.json"
+        status, promises = on_redis.run(scenario, settings, path)
+        return 1 if status or (options.strict and not all(entry["holds"] for entry in promises)) else 0
     load_before, started_s = round(os.getloadavg()[0], 2), time.monotonic()
     measured = run_scenario(scenario, settings)
     document = {
@@ -59,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
         "load_average_before": load_before,
         **describe_environment(),
     }
-    keep(document, options.json)
+    keep(document, options.json or RESULTS / f"{scenario.name}.json")
     print(summarize(document))
     problems = problems_of(document)
     for problem in problems:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from fastserve.api.context import value_reader
-from fastserve.api.openapi import About, Document, openapi_document, openapi_json
+from fastserve.api.openapi import About, Document, openapi_at, openapi_document, openapi_json
 from fastserve.api.openapi_schemas import SCHEMAS, snake
 from fastserve.api.openapi_types import COMMON, example, key_schema, taken_schema, written_schema
 from fastserve.api.values import key_text
@@ -31,6 +31,7 @@ from fastserve.sdk.types import (
 )
 from tests.support.api_plan import TIME, api_plan, faults
 from tests.support.feast_golden import feast_plan, golden
+from tests.support.plans import workspace_plan
 
 ABOUT = About(version="1.2.3", needs_key=False, max_batch_rows=1000, example_time=TIME)
 V1 = "/api/v1/feature-service/"
@@ -67,6 +68,11 @@ def test_it_is_valid_openapi_3_1(needs_key: bool) -> None:
 def test_it_is_the_same_for_the_same_arguments(document: Document) -> None:
     assert orjson.loads(openapi_json(api_plan(), ABOUT)) == document
     assert openapi_json(api_plan(), ABOUT) == openapi_json(api_plan(), ABOUT)
+
+
+def test_another_address_is_put_in_without_making_it_anew() -> None:
+    url = "https://features.example.org:8443"
+    assert openapi_at(openapi_json(api_plan(), ABOUT), url) == openapi_json(api_plan(), ABOUT, url)
 
 
 def test_every_reference_leads_somewhere(document: Document) -> None:
@@ -255,6 +261,10 @@ def test_feast_s_paths_are_there_where_feast_s_tables_are() -> None:
     assert recorded
     for each in recorded:
         assert faults(made, answer, each["answer"]) == [], each["name"]
+
+
+def test_a_workspace_without_services_is_described_too() -> None:
+    validate(openapi_document(workspace_plan({}), ABOUT))
 
 
 def test_there_is_no_word_of_feast_elsewhere(document: Document) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fastserve.cli.demo import QUESTIONS, curl_command, demo_settings, example_repo
+from fastserve.cli.demo import QUESTIONS, console_lines, curl_command, demo_settings, example_repo
 from fastserve.cli.get import server_url
 from tests.cli.conftest import Run
 from tests.support.command import running
@@ -126,3 +126,16 @@ def test_an_interrupt_while_it_materializes_ends_all_of_it(tmp_path: Path) -> No
         demo.wait_for("Materializing")
         assert demo.end(signal.SIGTERM) == 143
         assert "Traceback" not in demo.err
+
+
+@pytest.mark.parametrize(
+    "given, expected",
+    [
+        ({}, []),
+        ({"admin_port": "8081"}, ["Console on http://127.0.0.1:8081/"]),
+        ({"admin_port": "8081", "admin_host": "::1"}, ["Console on http://[::1]:8081/"]),
+        ({"admin_port": "0"}, []),  # the server prints which one it has
+    ],
+)
+def test_it_says_where_its_console_is(given: dict[str, str], expected: list[str]) -> None:
+    assert console_lines(demo_settings(flags(**given), {})) == expected

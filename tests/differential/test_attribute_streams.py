@@ -24,6 +24,7 @@ from tests.differential.definitions import COLUMNS, USER, duration, push_source
 from tests.differential.streams import SKEW_NS, record_of
 from tests.differential.test_batch import write_events
 from tests.differential.twin import DAY_NS, HOUR_NS, RawEvent, agrees
+from tests.support.examples import examples
 from tests.support.served import Served, dynamodb_url, serving
 
 KEYS = ("a", "b", "a\t1")
@@ -175,14 +176,14 @@ def live_through(folder: Path, url: str, data: st.DataObject) -> None:
     asyncio.run(live(World(repo, url, data, has_ttl=has_ttl), steps))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.data())
 def test_the_newest_event_of_a_key_is_its_row(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:
         live_through(Path(name), f"local:{name}/store?sync=off", data)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=examples(4))
 @given(st.data())
 def test_the_newest_event_of_a_key_is_its_row_on_dynamodb(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name, dynamodb_url() as url:

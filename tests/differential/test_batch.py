@@ -19,6 +19,7 @@ from fastserve.store.url import open_store
 from tests.differential import drawn
 from tests.differential.definitions import COLUMNS, Definition, define, file_source, repo_of
 from tests.differential.twin import DAY_NS, HOUR_NS, RawEvent, agrees, answer
+from tests.support.examples import examples
 from tests.support.served import Served, serving
 
 ARROW = {
@@ -89,7 +90,7 @@ def definitions(draw: st.DrawFn, folder: Path, longest: int = 60) -> Definition:
     return define("view", file_source(str(folder / "*.parquet")), rules, asked, horizon_ns)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.data())
 def test_rows_answer_as_the_twin_over_the_raw_events(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:

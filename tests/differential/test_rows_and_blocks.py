@@ -39,6 +39,7 @@ from tests.differential.twin import (
     agrees,
     answer,
 )
+from tests.support.examples import examples
 
 HORIZONS_NS = (HOUR_NS, 7 * HOUR_NS, DAY_NS, 2 * DAY_NS)
 
@@ -164,7 +165,7 @@ def _parts(draw: st.DrawFn, events: Sequence[RawEvent]) -> list[list[RawEvent]]:
     return [part for part in (list(shuffled[:cut]), list(shuffled[cut:])) if part]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.data(), st.sampled_from([RAW_ROWS, BASE64_ROWS]))
 def test_rows_and_blocks_answer_as_the_twin_over_the_raw_events(
     data: st.DataObject, transport: RowTransport
@@ -176,7 +177,7 @@ def test_rows_and_blocks_answer_as_the_twin_over_the_raw_events(
     check(definition, batch, now_ns, watermark_ns, transport)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(20))
 @given(st.data())
 def test_a_row_of_another_as_of_over_the_same_blocks_gives_the_same_answer(data: st.DataObject) -> None:
     definition = data.draw(definitions())

@@ -30,6 +30,7 @@ from tests.differential.definitions import USER, Definition, define, push_source
 from tests.differential.streams import SKEW_NS, StreamModel, record_of
 from tests.differential.test_batch import nothing
 from tests.differential.twin import DAY_NS, HOUR_NS, RawEvent, agrees
+from tests.support.examples import examples
 from tests.support.served import Served, Vector, dynamodb_url, serving
 
 KEYS = ("a", "b", "c", "d")
@@ -189,14 +190,14 @@ def live_through(folder: Path, url: str, data: st.DataObject) -> None:
     asyncio.run(live(World(made, folder, url, data), steps))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(20))
 @given(st.data())
 def test_every_view_of_a_service_answers_as_if_it_were_alone(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:
         live_through(Path(name), f"local:{name}/store?sync=off", data)
 
 
-@settings(deadline=None, max_examples=4)
+@settings(deadline=None, max_examples=examples(3))
 @given(st.data())
 def test_every_view_of_a_service_answers_as_if_it_were_alone_on_dynamodb(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name, dynamodb_url() as url:

@@ -20,6 +20,7 @@ from tests.differential.definitions import COLUMNS, Definition, define, push_sou
 from tests.differential.stream_world import World
 from tests.differential.streams import record_of
 from tests.differential.twin import DAY_NS, HOUR_NS, Lifetime, RawEvent, Rules, Span, Wanted
+from tests.support.examples import examples
 from tests.support.served import dynamodb_url, serving
 
 
@@ -69,14 +70,14 @@ def live_through(folder: Path, url: str, data: st.DataObject) -> None:
     note(f"{min(world.reads, 10)} reads that weren't missing")
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(20))
 @given(st.data())
 def test_reads_are_the_twins_whatever_happens_in_whatever_order(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name:
         live_through(Path(name), f"local:{name}/store?sync=off", data)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=examples(4))
 @given(st.data())
 def test_reads_are_the_twins_on_dynamodb(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as name, dynamodb_url() as url:

@@ -30,6 +30,7 @@ from tests.differential.twin import (
     answer,
     bounds_ns,
 )
+from tests.support.examples import examples
 
 T = drawn.T0_NS
 HOURLY = Rules(HOUR_NS)
@@ -45,7 +46,7 @@ def sql() -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=examples(60))
 @given(st.data())
 def test_the_twin_and_duckdb_agree(sql: duckdb.DuckDBPyConnection, data: st.DataObject) -> None:
     rules = data.draw(drawn.rules())

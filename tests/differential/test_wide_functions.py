@@ -17,6 +17,7 @@ from fastserve.tiles.wide import WideFunction, wide_function
 from tests.differential import drawn
 from tests.differential.readable import value_of
 from tests.differential.twin import RawEvent, Span, Wanted, agrees, hll_error, over_window, rank_error
+from tests.support.examples import examples
 
 TYPES: dict[str, DataType] = {
     "amount": Float64,
@@ -94,7 +95,7 @@ def cases(draw: st.DrawFn, *, keyed: bool) -> tuple[Wanted, list[RawEvent]]:
     return Wanted(function, column, Span(1), params, None, draw(drawn.SECONDARY) if keyed else None), events
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(100))
 @pytest.mark.parametrize("keyed", [False, True])
 @given(st.data(), st.randoms(use_true_random=False))
 def test_states_merged_in_any_way_answer_as_the_twin(

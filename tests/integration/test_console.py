@@ -111,6 +111,7 @@ def test_figures_and_lines_appear_and_follow_the_load(console: Console) -> None:
     assert "users:v1" in page.text("[data-chart=rate] .legend")
     assert page.text("[data-tile=p99] .value").endswith("ms")
     assert page.text("[data-tile=errors] .value").endswith("%")
+    page.wait_for("return / (µs|ms)$/.test(document.querySelector('[data-of=took]').textContent)")
     label = page.run("return document.querySelector('[data-chart=rate] svg').getAttribute('aria-label')")
     assert label.startswith("Throughput: users:v1 ")
     # Another page goes on with what was seen.

@@ -10,6 +10,7 @@ import pytest
 
 from perf.data import service_plan
 from perf.environment import describe_environment
+from perf.scenario import on_redis
 from perf.scenario.command import keep, summarize
 from perf.scenario.definition import SCENARIO_1, SCENARIO_2, SCENARIOS
 from perf.scenario.figures import problems_of, scenario_figures
@@ -110,3 +111,17 @@ def test_a_failed_answer_is_told_with_its_load(document: dict[str, Any]) -> None
     (problem,) = problems_of({**document, "loads": [load]})
 
     assert problem.startswith("without the latency law, 50% of saturation, jaccard_python: 2 errors")
+
+
+def test_a_scenario_on_redis_has_right_values_and_says_what_redis_was_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = replace(SHORT, mix_clients=4, open_connections=16, loads=(0.2,), entities=50)
+    status, (promise,) = on_redis.run(SCENARIO_2, options, tmp_path / "redis.json")
+    document = orjson.loads((tmp_path / "redis.json").read_bytes())
+    assert (status, document["problems"], document["store"]) == (0, [], "redis")
+    assert promise["measured"] == document["mix_cpu_us"] == document["alone"]["jaccard_python"]["cpu_us"]
+    (load,) = document["loads"]
+    assert 1 <= load["keys_per_call"] <= 500
+    assert 0 < load["p50_ms"] <= load["p99_ms"]
+    assert "jaccard_python alone" in capsys.readouterr().out

@@ -8,9 +8,11 @@ from typing import Any
 import orjson
 import pytest
 
+from fastserve.api import openapi_feast
 from fastserve.api.api_keys import READ, format_keys, new_key
 from fastserve.api.openapi import About, Document, openapi_document, openapi_json
 from fastserve.config import Settings
+from fastserve.server import feast_handler
 from fastserve.server.application import OPENAPI
 from fastserve.server.described import describe, reachable
 from fastserve.server.key_file import KeyFile
@@ -121,6 +123,10 @@ def test_it_asks_for_a_key_where_what_it_tells_of_does(tmp_path: Path) -> None:
     assert world.ask("GET", "/healthz").status == 200
     (answer,) = world.send("GET", OPENAPI, authorization=b"Bearer fs_right").answers
     assert answer.status == 200
+
+
+def test_feast_s_paths_are_those_that_its_handler_answers() -> None:
+    assert (openapi_feast.PATH, openapi_feast.HEALTH) == (feast_handler.PATH, feast_handler.HEALTH)
 
 
 def test_settings_decide_what_is_made() -> None:

@@ -22,6 +22,7 @@ from fastserve.tiles.rows import encode_row
 from fastserve.tiles.windows import HOUR_NS
 from tests.differential.slow_vectors import slow_vector
 from tests.serving.vector_cases import NEUTRAL, OLD, UNKNOWN_LAYOUT, Case, cases
+from tests.support.examples import examples
 from tests.support.plans import (
     AS_OF_NS,
     NOW_NS,
@@ -69,7 +70,7 @@ def check(case: Case, columns: Columns, encoder: FeaturesEncoder, now_ns: int) -
 CLOCKS = st.sampled_from([NOW_NS, NOW_NS + 59 * 60 * 10**9, AS_OF_NS - 30 * 10**9, AS_OF_NS + 20 * HOUR_NS])
 
 
-@settings(max_examples=250, suppress_health_check=TOO_LARGE)
+@settings(max_examples=examples(120), suppress_health_check=TOO_LARGE)
 @given(cases(), CLOCKS, CLOCKS)
 def test_every_vector_is_what_the_slow_twin_makes_of_its_rows(
     case: Case, first_ns: int, then_ns: int
@@ -81,7 +82,7 @@ def test_every_vector_is_what_the_slow_twin_makes_of_its_rows(
         check(case, columns, encoder, now_ns)
 
 
-@settings(max_examples=80, suppress_health_check=TOO_LARGE)
+@settings(max_examples=examples(50), suppress_health_check=TOO_LARGE)
 @given(cases())
 def test_a_vector_does_not_depend_on_its_company(case: Case) -> None:
     together = VectorEvaluator(case.plan, case.transport, case.old)

@@ -46,6 +46,7 @@ from fastserve.tiles.wide_write import WideEvents, WideTiler
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, Window
 from fastserve.tiles.write import EventColumn, Events, encode_words, tile_events
 from tests.serving.on_demand_world import OnDemandWorld
+from tests.support.examples import examples
 from tests.support.plans import AS_OF_NS, EVENTS, NOW_NS, USER, attribute_row, attribute_view, workspace_plan
 from tests.tiles.wide_cases import naive
 
@@ -209,7 +210,7 @@ def check(plan: ServicePlan, lines: Sequence[Rows], columns: Columns) -> None:
                 assert repr(came) == repr(wanted), output.name
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(80), deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_every_line_is_answered_what_a_loop_over_its_events_answers(data: st.DataObject) -> None:
     plan = data.draw(plans())

@@ -16,7 +16,7 @@ What counts, so write a README by it:
 - ``make demo``, ``fastserve demo`` and ``fastserve serve`` don't end: they go on in the background once they
   are ready and have printed what is shown, and are stopped at the end or before the next one of them.
 - ``127.0.0.1:8080`` and ``localhost:8080`` are replaced by a free port, in commands and output alike, and
-  FASTSERVE_PORT and FASTSERVE_URL are set to it.
+  FASTSERVE_PORT and FASTSERVE_URL are set to it; ``127.0.0.1:8081`` and ``--admin-port 8081`` by another.
 - ``make test``, ``make check`` and others of `NOT_RUN_AGAIN` are only looked at (``make -n``): they would run
   this test again, or install.
 - ``<!-- not run: REASON -->`` on a line of its own above a block keeps the block from being run: for what
@@ -46,6 +46,7 @@ REFUSED = ("bash", "shell", "zsh")
 NOT_RUN_AGAIN = ("test", "check", "lint", "type", "format", "wheel", "perf-smoke", "lock", "upgrade", "tools")
 STAYS = re.compile(r"(?:^|/|\s)(?:make demo|fastserve (?:demo|serve))\b")
 README_ADDRESS = re.compile(r"\b(127\.0\.0\.1|localhost):8080\b")
+ADMIN_ADDRESS = re.compile(r"(\b127\.0\.0\.1:|\blocalhost:|--admin-port )8081\b")
 _FENCE = re.compile(r"^(?P<indent> *)(?P<fence>`{3,}|~{3,}) *(?P<language>[\w+-]*)[^`]*$")
 _NOT_RUN = re.compile(r"^ *<!-- not run: (?P<reason>.*\S) *-->$")
 _MARK = "fastserve-readme-done"
@@ -185,6 +186,7 @@ class Session:
         self._copy = copy
         self._log = log
         self._port = free_port()
+        self._admin_port = free_port()
         self._has_server = False
         self._received = b""
         url = f"http://127.0.0.1:{self._port}"
@@ -225,6 +227,7 @@ class Session:
             raise ReadmeError(_difference(command.line, text, shown, printed))
 
     def _here(self, text: str) -> str:
+        text = ADMIN_ADDRESS.sub(lambda found: f"{found[1]}{self._admin_port}", text)
         return README_ADDRESS.sub(lambda found: f"{found[1]}:{self._port}", text)
 
     def _shell_does(self, text: str, line: int) -> tuple[int, str]:

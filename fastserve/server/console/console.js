@@ -49,13 +49,14 @@
     if (value >= 1e6) return `${(value / 1e6).toPrecision(3)} M`;
     if (value >= 1e4) return `${(value / 1e3).toPrecision(3)} k`;
     if (value >= 100 || value === 0) return grouped.format(value);
-    return value >= 10 ? value.toFixed(0) : value.toFixed(1);
+    return value >= 10 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(1);
   }
 
   function duration(seconds) {
     if (seconds === null || seconds === undefined) return "–";
     if (!isFinite(seconds)) return "> 10 s";
     const ms = seconds * 1000;
+    if (ms < 0.1) return `${(ms * 1000).toFixed(ms < 0.01 ? 1 : 0)} µs`;
     if (ms < 10) return `${ms.toFixed(2)} ms`;
     if (ms < 100) return `${ms.toFixed(1)} ms`;
     return ms < 1000 ? `${ms.toFixed(0)} ms` : `${seconds.toFixed(2)} s`;
@@ -138,12 +139,21 @@
     const all = Object.keys(known).length
       ? figuresOf(added(known), added(earlier), after.latency_bounds_s, seconds)
       : { rate: 0, errors: null, p50: null, p95: null, p99: null };
+    const onDemand = {};
+    for (const [name, now] of Object.entries(after.on_demand)) {
+      const then = before.on_demand[name];
+      if (!then) continue;
+      const vectors = now.vectors - then.vectors;
+      const took = vectors ? (now.took_ns - then.took_ns) / vectors / 1e9 : null;
+      onDemand[name] = { rate: vectors / seconds, took };
+    }
     const server = (name) => after.server[name] - before.server[name];
     const calls = server("store_calls");
     return {
       at: after.now_s,
       all,
       services,
+      onDemand,
       keys: server("store_keys") / seconds,
       batch: calls ? server("store_keys") / calls : null,
       flight: after.server.in_flight,
@@ -383,6 +393,10 @@
       const { figure } = cell.dataset;
       cell.textContent = own ? (figure === "rate" ? count : duration)(own[figure]) : "–";
     }
+    for (const cell of document.querySelectorAll("[data-computed]")) {
+      const own = latest && latest.onDemand[cell.dataset.computed];
+      cell.textContent = own ? (cell.dataset.of === "rate" ? count : duration)(own[cell.dataset.of]) : "–";
+    }
     for (const row of document.querySelectorAll("[data-view]")) freshness(row, last.views[row.dataset.view]);
   }
 
@@ -445,8 +459,10 @@
   const pulse = document.getElementById("pulse");
   let timer = null;
 
-  function tell(kind, text) {
-    if (pulse.textContent !== text) pulse.textContent = text;
+  function tell(kind, before, wide = "", after = "") {
+    if (pulse.textContent !== before + wide + after) {
+      pulse.replaceChildren(before, element("span", { class: "wide" }, wide), after);
+    }
     pulse.className = `pulse ${kind}`;
   }
 
@@ -474,7 +490,8 @@
     moments = moments.filter(({ at }) => at >= answer.now_s - SPAN_S);
     remember();
     const ready = answer.workers.filter(({ state }) => state === "ready").length;
-    tell(ready ? "good" : "bad", `${ready} of ${answer.workers.length} ${answer.workers.length === 1 ? "worker" : "workers"} ready`);
+    const all = answer.workers.length;
+    tell(ready ? "good" : "bad", `${ready} of ${all} `, all === 1 ? "worker " : "workers ", "ready");
     render();
   }
 

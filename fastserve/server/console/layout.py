@@ -35,7 +35,7 @@ class Column:
     code: bool = False
 
 
-def page(frame: Frame, title: str, up: str, *content: Child, live: bool = True) -> bytes:
+def page(frame: Frame, title: str, up: str, *content: Child) -> bytes:
     """Return a page; ``up`` leads from its address to the listener's root: ``./`` or ``../../``."""
     head = tag(
         "head",
@@ -53,7 +53,6 @@ def page(frame: Frame, title: str, up: str, *content: Child, live: bool = True) 
         _bar(frame, up),
         tag("main", *content, id="content"),
         _foot(frame, up),
-        data_live=live,
     )
     return document(tag("html", head, body, lang="en", data_up=up))
 

@@ -27,6 +27,7 @@ from fastserve.server.metrics_table import (
     ServiceCell,
     WorkerCell,
 )
+from fastserve.serving.on_demand_times import Stat
 from fastserve.wire.http1_answer import JSON
 
 _SERVER = {
@@ -49,6 +50,7 @@ class LiveNumbers:
         metrics: MetricsPage,
         services: Collection[str],
         views: Collection[str],
+        computed: Collection[str],
         serving_url: str,
         now_s: Callable[[], float],
         headers: Headers,
@@ -56,6 +58,7 @@ class LiveNumbers:
         self._metrics = metrics
         self._services = tuple(services)
         self._views = frozenset(views)
+        self._computed = tuple(computed)
         self._serving_url = serving_url
         self._now_s = now_s
         self._headers = tuple(headers)
@@ -68,6 +71,7 @@ class LiveNumbers:
         """Return all numbers as they are now."""
         snapshot = self._metrics.snapshot()
         of_services = snapshot.everyone[Of.SERVICE]
+        of_computed = snapshot.everyone[Of.ON_DEMAND]
         everyone = snapshot.everyone[Of.SERVER][WORKER]
         living = snapshot.living[WORKER]
         return {
@@ -77,6 +81,7 @@ class LiveNumbers:
             "latency_bounds_s": LATENCY_BOUNDS_S,
             "lag_bounds_s": LAG_BOUNDS_S,
             "services": {name: _service(of_services[name]) for name in self._services},
+            "on_demand": {name: _computed(of_computed[name]) for name in self._computed},
             "server": {
                 **{name: everyone[cell] for name, cell in _SERVER.items()},
                 "lag": everyone[WorkerCell.LAG : WORKER_CELLS],
@@ -85,6 +90,14 @@ class LiveNumbers:
             "views": {name: age for name, age in self._metrics.ages() if name in self._views},
             "workers": self._metrics.worker_states(),
         }
+
+
+def _computed(cells: list[int]) -> Mapping[str, int]:
+    return {
+        "vectors": cells[Stat.LINES],
+        "took_ns": cells[Stat.SUM_NS],
+        "failures": cells[Stat.FAILURES],
+    }
 
 
 def _service(cells: list[int]) -> Mapping[str, Any]:

@@ -65,7 +65,7 @@ def _live(plan: WorkspacePlan) -> Html:
         tag("div", *(_tile(*each) for each in TILES), class_="tiles"),
         tag(
             "div",
-            _chart("rate", "Throughput", "Requests per second, by service", _nothing()),
+            _chart("rate", "Throughput", "Requests per second, by service"),
             _chart("latency", "Latency", "From a request's last byte to its answer", _choice(plan)),
             class_="charts",
         ),
@@ -88,10 +88,6 @@ def _tile(name: str, label: str, remark: str) -> Html:
     )
 
 
-def _nothing() -> Html:
-    return Html("")
-
-
 def _choice(plan: WorkspacePlan) -> Html:
     options = [tag("option", "All services", value="")]
     options += [tag("option", name, value=name) for name in plan.services]
@@ -100,7 +96,7 @@ def _choice(plan: WorkspacePlan) -> Html:
     )
 
 
-def _chart(name: str, heading: str, about: str, extra: Html) -> Html:
+def _chart(name: str, heading: str, about: str, extra: Html | None = None) -> Html:
     return tag(
         "figure",
         tag("figcaption", tag("span", tag("strong", heading), tag("span", about)), extra),
@@ -250,6 +246,8 @@ def _on_demand(plan: WorkspacePlan) -> Html | None:
         Column("Runs"),
         Column("Sources", code=True),
         Column("Features", numbers=True),
+        Column("Vectors/s", numbers=True),
+        Column("Time a vector", numbers=True),
     ]
     rows: list[list[Child]] = [
         [
@@ -263,6 +261,8 @@ def _on_demand(plan: WorkspacePlan) -> Html | None:
             view.isolation,
             chips(source.name for source in view.sources),
             len(view.features),
+            tag("span", "–", data_computed=name, data_of="rate"),
+            tag("span", "–", data_computed=name, data_of="took"),
         ]
         for name, view in found.items()
     ]

@@ -19,9 +19,8 @@ from fastserve.plan.explain import (
     RowCost,
 )
 from fastserve.plan.explain_windows import WindowCost
-from fastserve.plan.on_demand import OnDemandOutput
 from fastserve.plan.service import ServicePlan
-from fastserve.sdk.types import Array, DataType, Field, Map, Struct
+from fastserve.sdk.types import Array, Field, Map, Struct
 from fastserve.server.console.html import Child, Html, join, tag
 from fastserve.server.console.layout import (
     Column,
@@ -40,10 +39,9 @@ from fastserve.server.console.layout import (
     tags_of,
     view_address,
 )
-from fastserve.server.console.trial import Policy
+from fastserve.server.console.trial import GET_FEATURES, Policy
 
 UP = "../../"
-GET_FEATURES = "/api/v1/feature-service/get-features"
 
 
 def service_page(frame: Frame, plan: ServicePlan, cost: Explanation, policy: Policy, time: str) -> bytes:
@@ -241,22 +239,9 @@ def _answer(plan: ServicePlan, cost: Explanation) -> Html:
     ]
     rows: list[list[Child]] = []
     for number, (line, output) in enumerate(zip(cost.outputs, plan.outputs, strict=True), 1):
-        rows.append([number, line.name, type_text(output.dtype), line.made_of, _described(output)])
+        rows.append([number, line.name, str(output.dtype), line.made_of, output.description])
     inner = table("The answer", columns, rows, filtered=True)
     return section("answer", "The answer", inner, about="Features stand in this order.")
-
-
-def _described(output: object) -> str:
-    return (
-        str(getattr(output, "description", ""))
-        if not isinstance(output, OnDemandOutput)
-        else output.description
-    )
-
-
-def type_text(dtype: DataType) -> str:
-    """Return a type as tables write it."""
-    return str(dtype)
 
 
 def _reads(cost: Explanation) -> Html:

@@ -96,7 +96,7 @@ class Trial:
         kind = (exchange.content_type or b"").partition(b";")[0].strip().lower()
         if kind != JSON:
             raise RequestError(400, f"Expected Content-Type application/json, got {shown(kind)}")
-        head = replace(exchange.head, path=GET_FEATURES, query="")
+        head = replace(exchange.head, path=GET_FEATURES, query="", accept=None)
         handed = Exchange(_Relay(exchange, self._headers), head, exchange.body, exchange.received_s)
         self._application(handed)
 

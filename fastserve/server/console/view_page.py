@@ -59,6 +59,7 @@ def view_page(frame: Frame, plan: ViewPlan, services: Sequence[str]) -> bytes:
                 "Cached for": _duration(view.cache_ttl),
                 "Where the store fails": _duration(view.stale_ttl),
                 "Tables": chips(plan.tables),
+                "Store": view.store,
                 "Row": _row_text(plan),
                 "Owner": view.owner,
                 "Tags": tags_of(view.tags),
@@ -76,6 +77,8 @@ def _duration(value: Any) -> str | None:
 
 
 def _row_text(plan: ViewPlan) -> str:
+    if plan.feast is not None:
+        return "an item that Feast wrote"
     if not plan.packed:
         return "an attribute per feature"
     variable = len(plan.layout.variable_columns)

@@ -7,10 +7,12 @@ is installed; they differ in nothing but their `feature_store.yaml`.
 from __future__ import annotations
 
 import gc
+import http.client
 import json
 import statistics
 import sys
 import time
+import urllib.parse
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -75,9 +77,29 @@ def read(configuration: dict[str, Any]) -> dict[str, Any]:
         found["sizes"][size] = {
             "reads": repeats,
             "differing": differing,
+            "answer_ms": {
+                name: round_trip_ms(url, features, size, configuration["users"], repeats)
+                for name, url in configuration["urls"].items()
+            },
             "median_ms": {name: statistics.median(each[WARM_UP:]) * 1000 for name, each in times.items()},
         }
     return found
+
+
+def round_trip_ms(url: str, features: list[str], size: int, users: int, repeats: int) -> float:
+    """Return the median time from a request's first byte to its answer's last, over one connection."""
+    address = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or "", address.port)
+    times = []
+    for turn in range(WARM_UP + repeats):
+        keys = [(turn * size + number) % users for number in range(size)]
+        body = json.dumps({"features": features, "entities": {"user_id": keys}})
+        begin = time.perf_counter()
+        connection.request("POST", "/get-online-features", body, {"Content-Type": "application/json"})
+        connection.getresponse().read()
+        times.append(time.perf_counter() - begin)
+    connection.close()
+    return statistics.median(times[WARM_UP:]) * 1000
 
 
 def statuses(response: Any) -> dict[str, list[int]]:

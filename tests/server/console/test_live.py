@@ -36,6 +36,15 @@ def test_they_are_of_all_workers_and_of_what_is_served() -> None:
     assert found["serving_url"] == "http://127.0.0.1:8080"
 
 
+def test_on_demand_views_tell_of_their_vectors_and_times() -> None:
+    console = ConsoleWorld(api_plan())
+    for row in range(2):
+        recorder = console.memory.on_demand.of_worker(row).recorder("echo")
+        recorder.add(calls=1, lines=3, sum_ns=5_000, max_ns=5_000)
+        recorder.fail()
+    assert numbers(console)["on_demand"] == {"echo": {"vectors": 6, "took_ns": 10_000, "failures": 2}}
+
+
 def test_ages_are_those_of_the_plan_s_views() -> None:
     console = ConsoleWorld(api_plan())
     console.memory.declare([], ["lost"], [])

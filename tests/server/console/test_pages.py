@@ -32,6 +32,7 @@ from fastserve.server.console.pages import FILES, is_local_host
 from tests.server.console.test_html import seen
 from tests.server.console.world import ConsoleWorld
 from tests.support.api_plan import api_plan
+from tests.support.plans import workspace_plan
 
 EVIL = "</p></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
 PAGES = ["/", "/console/services/everything%3Av2", "/console/services/a.b-c", "/console/views/spending"]
@@ -163,6 +164,12 @@ def test_every_link_leads_to_a_page(console: ConsoleWorld) -> None:
             if target not in {*found, "/metrics", "/openapi.json"}:
                 waiting.append(target)
     assert len(found) == 1 + 4 + 5 + 1  # the overview, services, feature views, the on-demand view
+
+
+def test_a_workspace_without_services_has_a_page() -> None:
+    page = text_of(ConsoleWorld(workspace_plan({})), "/")
+    assert "<h2" in page
+    assert "Push sources" not in page
 
 
 def test_each_entry_has_a_label_and_each_table_a_caption(console: ConsoleWorld) -> None:

@@ -28,7 +28,8 @@ class ConsoleWorld:
         self.settings = settings or Settings(admin_port=0)
         self.world = ApplicationWorld(plan=plan, **world)
         self.memory = MetricsMemory(2)
-        self.memory.declare(plan.services, plan.views, [])
+        computed = [view.name for service in plan.services.values() for view in service.on_demand]
+        self.memory.declare(plan.services, plan.views, computed)
         self.life = SharedMemory(2)
         self.life.workers[0].cells[0] = State.READY
         scheduled: list[Callable[[], None]] = []

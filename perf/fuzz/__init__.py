@@ -1,0 +1,1 @@
+"""Parsers and codecs under a fuzzer that looks which code its bytes reach."""
