@@ -111,7 +111,7 @@ wheel-compiled: $(VENV)/.installed-dev  ## Build dist/*.whl with compiled module
 # A copy of the checkout in which these modules are compiled, so that none here is run in place of its source.
 COMPILED := build/compiled
 OPT_LEVEL ?= 2
-compiled: $(VENV)/.installed-dev  ## Make the compiled build in build/compiled: `cd build/compiled && ../../.venv/bin/python -m perf …`
+compiled: $(VENV)/.installed-dev  ## Make the compiled build in build/compiled, where tests and perf run on it
 	rm -rf $(COMPILED)
 	mkdir -p $(COMPILED)
 	cp -r docs examples perf tests pyproject.toml README.md $(COMPILED)/

@@ -16,7 +16,7 @@ from pathlib import Path
 from fastserve.compiled import is_compiled
 
 ROOT = Path(__file__).resolve().parents[2]
-REQUESTS = os.environ.get("FUZZ_EXAMPLES", "1500")
+REQUESTS = os.environ.get("FUZZ_EXAMPLES", "1000")
 
 
 def answers(tree: Path, build: str, seed: int) -> list[str]:
