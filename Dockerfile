@@ -4,18 +4,26 @@
 #   docker run --read-only -p 8080:8080 -v ./my_features:/repo:ro fastserve
 #
 # /repo holds the feature repo, /var/lib/fastserve the local store, if there is one. For a build that can be repeated
-# to the byte, give the base by digest: --build-arg PYTHON_IMAGE=python@sha256:...
+# to the byte, give both bases by digest: --build-arg PYTHON_IMAGE=python@sha256:... --build-arg COMPILER_IMAGE=...
+#
+# The official images' Python is built with profile-guided and link-time optimization, which is worth a tenth of a
+# request's CPU and more (docs/decisions/0009-compiled-hot-path.md).
 ARG PYTHON_IMAGE=python:3.13-slim
+# The same Python on the same Debian, and a C compiler for the modules of a request's way. Only what it builds travels.
+ARG COMPILER_IMAGE=python:3.13
 
-FROM ${PYTHON_IMAGE} AS build
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
+FROM ${COMPILER_IMAGE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore FASTSERVE_COMPILED=1
 WORKDIR /build
-# The lock files alone decide about these layers: a change of the code fetches nothing.
-COPY requirements-build.lock requirements.lock ./
-RUN pip install --require-hashes --only-binary :all: -r requirements-build.lock \
+# The lock files alone decide about these layers: a change of the code fetches nothing. The packages are installed
+# here as well, since the compiler wants to know their types.
+COPY requirements-compile.lock requirements.lock ./
+RUN pip install --require-hashes --only-binary :all: -r requirements-compile.lock \
  && pip wheel --require-hashes --no-deps --no-build-isolation --wheel-dir /wheels -r requirements.lock \
+ && pip install --no-index --no-deps --no-compile /wheels/*.whl \
  && python -m venv --without-pip /opt/fastserve
 COPY pyproject.toml README.md LICENSE ./
+COPY deploy/compiled.py deploy/compiled.py
 COPY fastserve fastserve
 COPY examples examples
 # Bytecode is made here, once, and trusted there: the files can't change under a read-only root.

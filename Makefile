@@ -17,7 +17,7 @@ DYNOXIDE := .tools/dynoxide/dynoxide
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long lint format type check lock upgrade wheel sbom docs perf perf-smoke perf-scenarios perf-compare \
-	perf-check schemathesis test-feast tools clean
+	perf-check schemathesis test-feast tools clean wheel-compiled compiled test-compiled
 
 help:  ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,12 +97,33 @@ lock:  ## Make the lock files from pyproject.toml
 	$(UV_COMPILE) $(UV_FLAGS) pyproject.toml -o requirements.lock
 	$(UV_COMPILE) $(UV_FLAGS) pyproject.toml --extra dev -c requirements.lock -o requirements-dev.lock
 	printf 'editables\nhatchling\nsetuptools\n' | $(UV_COMPILE) - -c requirements-dev.lock -o requirements-build.lock
+	printf 'editables\nhatchling\nmypy\nsetuptools\n' | $(UV_COMPILE) - -c requirements-dev.lock -o requirements-compile.lock
 
 upgrade:  ## Make the lock files with the newest versions
 	$(MAKE) lock UV_FLAGS=--upgrade
 
 wheel: $(VENV)/.installed-dev  ## Build dist/*.whl and dist/*.tar.gz
 	$(BIN)/python -m build --no-isolation
+
+wheel-compiled: $(VENV)/.installed-dev  ## Build dist/*.whl with compiled modules (needs a C compiler)
+	FASTSERVE_COMPILED=1 $(BIN)/python -m build --no-isolation --wheel
+
+# A copy of the checkout in which these modules are compiled, so that none here is run in place of its source.
+COMPILED := build/compiled
+OPT_LEVEL ?= 2
+compiled: $(VENV)/.installed-dev  ## Make the compiled build in build/compiled, where tests and perf run on it
+	rm -rf $(COMPILED)
+	mkdir -p $(COMPILED)
+	cp -r docs examples perf tests pyproject.toml README.md $(COMPILED)/
+	$(BIN)/python deploy/compiled.py $(COMPILED) --opt-level $(OPT_LEVEL)
+
+# What a compiled module could do otherwise than its source: every kind of request, value and failure on its way.
+COMPILED_TESTS := tests/compiled/both_builds.py tests/server/test_golden_requests.py tests/server/test_fuzzed_requests.py \
+	tests/api/test_metadata.py tests/api/test_encode.py tests/api/test_encode_on_demand.py \
+	tests/serving/test_vectors.py tests/serving/test_coalescer.py tests/differential/test_services.py \
+	tests/integration/test_serving.py tests/integration/test_on_demand.py tests/store/dynamodb/test_reader.py
+test-compiled: compiled  ## Run the tests that concern the compiled build on it (PYTEST_ARGS="..." for more)
+	cd $(COMPILED) && $(CURDIR)/$(BIN)/python -m pytest -n auto --dist loadfile $(COMPILED_TESTS) $(PYTEST_ARGS)
 
 sbom: | $(BIN)/python  ## Write dist/sbom.cdx.json: what the server runs with, as CycloneDX
 	@mkdir -p dist

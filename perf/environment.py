@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from fastserve.compiled import is_compiled
 from perf.load.child import ROOT
 
 _PACKAGES = ("uvloop", "httptools", "orjson", "numpy", "pybase64", "isal")
@@ -45,8 +46,12 @@ def _cpu_name() -> str:
     return platform.machine()
 
 
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version(), "python_build": " ".join(platform.python_build())}
+def _versions() -> dict[str, Any]:
+    found = {
+        "python": platform.python_version(),
+        "python_build": " ".join(platform.python_build()),
+        "compiled": is_compiled(),
+    }
     for package in _PACKAGES:
         try:
             found[package] = version(package)

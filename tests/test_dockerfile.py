@@ -57,8 +57,17 @@ def copied_from_the_checkout() -> Iterator[str]:
 def test_it_is_built_in_stages_from_a_slim_base() -> None:
     text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
     assert len(stages()) == 2
-    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+-slim$", text, re.MULTILINE)
-    assert {stage[0].rest.split()[0] for stage in stages()} == {"${PYTHON_IMAGE}"}
+    slim = re.search(r"^ARG PYTHON_IMAGE=python:(3\.\d+)-slim$", text, re.MULTILINE)
+    whole = re.search(r"^ARG COMPILER_IMAGE=python:(3\.\d+)$", text, re.MULTILINE)
+    assert slim is not None
+    assert whole is not None
+    assert whole[1] == slim[1]  # what is compiled for one version can't be loaded by another
+    assert [stage[0].rest.split()[0] for stage in stages()] == ["${COMPILER_IMAGE}", "${PYTHON_IMAGE}"]
+
+
+def test_what_is_built_is_the_compiled_build() -> None:
+    (environment,) = [rest for word, rest in stages()[0] if word == "ENV"]
+    assert "FASTSERVE_COMPILED=1" in environment.split()
 
 
 def test_what_builds_does_not_travel() -> None:

@@ -18,6 +18,7 @@ PACKAGE = "fastserve"
 
 # A layer imports itself and what stands before it.
 LAYERS = (
+    "compiled",
     "errors",
     "setting_kinds",
     "config",
@@ -54,6 +55,7 @@ IMPURE = frozenset(
 )
 # Beyond that, what keeps importing definitions light, and each room to its own tools.
 BARRED = {
+    "compiled": IMPURE | {"numpy"},
     "errors": IMPURE | {"numpy"},
     "setting_kinds": IMPURE | {"numpy"},
     "config": IMPURE | {"numpy"},

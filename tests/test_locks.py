@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCKS = ("requirements-build.lock", "requirements.lock", "requirements-dev.lock")
+LOCKS = ("requirements-build.lock", "requirements-compile.lock", "requirements.lock", "requirements-dev.lock")
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -41,6 +41,7 @@ def project() -> dict[str, list[str]]:
     document = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     return {
         "requirements-build.lock": document["build-system"]["requires"],
+        "requirements-compile.lock": [*document["build-system"]["requires"], "mypy", "setuptools"],
         "requirements.lock": document["project"]["dependencies"],
         "requirements-dev.lock": [
             *document["project"]["dependencies"],
@@ -76,5 +77,5 @@ def test_what_the_project_asks_for_is_what_the_lock_gives(lock: str, python: str
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_lock_files_agree(python: str) -> None:
     developers = versions("requirements-dev.lock", python)
-    for lock in ("requirements.lock", "requirements-build.lock"):
+    for lock in ("requirements.lock", "requirements-build.lock", "requirements-compile.lock"):
         assert versions(lock, python).items() <= developers.items(), lock

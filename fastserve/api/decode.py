@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -48,13 +48,13 @@ _METADATA_OPTIONS = (
 
 _DECIMAL = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
 
-PLAIN_FIELDS = frozenset({"workspaceName", "featureServiceName", "joinKeyMap", "requestContextMap"})
+PLAIN_FIELDS: Final = frozenset({"workspaceName", "featureServiceName", "joinKeyMap", "requestContextMap"})
 """A request with these alone has no options to look for, which takes as long as all else here."""
 
 Row = tuple[dict[str, Any], dict[str, Any]]
 """Join keys and request context of one vector."""
 
-_NOTHING: dict[str, Any] = {}
+_NOTHING: Final[dict[str, Any]] = {}
 
 
 class RequestOptions:
@@ -83,7 +83,7 @@ class RequestOptions:
         self.latency_budget_ms: float | None = None
 
 
-NO_OPTIONS = RequestOptions()
+NO_OPTIONS: Final = RequestOptions()
 """Shared by all plain requests, so nobody changes it."""
 
 

@@ -29,17 +29,21 @@ Convert = Callable[[Any], Any]
 
 
 class VectorEncoder:
-    """Encodes lines as the API's ``features`` array, for a service with on-demand views or without."""
+    """Encodes lines as the API's ``features`` array, for a service with on-demand views or without.
+
+    ``encode`` returns the JSON array of one line's values.
+    """
 
     def __init__(self, plan: ServicePlan) -> None:
         self._stored = FeaturesEncoder(plan)
         self._has_stored = plan.visible_inputs > 0
         self._views = on_demand_views(plan, converter)
-        if not self._views:
-            self.encode = self._stored.encode  # type: ignore[method-assign]
+        self.encode: Callable[[Columns, int], bytes] = (
+            self._encode_all if self._views else self._stored.encode
+        )
 
-    def encode(self, columns: Columns, line: int) -> bytes:
-        """Return the JSON array of one line's values.
+    def _encode_all(self, columns: Columns, line: int) -> bytes:
+        """Return the JSON array of one line's values, on-demand views and what was read.
 
         Raises:
             RequestError: a view of this line has failed.

@@ -35,6 +35,7 @@ from fastserve.cli import (
     serve,
     test_view,
 )
+from fastserve.compiled import is_compiled
 from fastserve.errors import DefinitionError, FastserveError, InvariantError
 
 FAILED = 1
@@ -97,5 +98,6 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> None:
-        print(f"fastserve {sys.modules['fastserve'].__version__}")
+        build = ", compiled" if is_compiled() else ""
+        print(f"fastserve {sys.modules['fastserve'].__version__}{build}")
         parser.exit()

@@ -19,7 +19,7 @@ from fastserve.server.connections import Connections
 from fastserve.server.exchange import Application
 from fastserve.server.listener import Acceptor
 from fastserve.server.options import ServerOptions
-from fastserve.server.protocol import HttpProtocol
+from fastserve.server.protocol import protocol_factory
 from fastserve.server.shared_memory import ROW_CELLS, Row
 
 
@@ -36,7 +36,7 @@ class AdminListener:
         connections = Connections(application, options, loop.time(), int(time()))
         # A row that nobody shares: the acceptor sees no other worker, and takes what comes.
         row = Row(memoryview(bytearray(ROW_CELLS * 8)).cast("q"))
-        self._acceptor = Acceptor(loop, listener, lambda: HttpProtocol(connections), [row], 0)
+        self._acceptor = Acceptor(loop, listener, protocol_factory(connections), [row], 0)
         connections.on_closed = self._acceptor.on_closed
         self._connections = connections
         self._acceptor.start()

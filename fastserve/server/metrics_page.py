@@ -20,6 +20,7 @@ from itertools import chain, islice
 from os import sysconf
 from pathlib import Path
 
+from fastserve.compiled import is_compiled
 from fastserve.server.exchange import Exchange
 from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.metrics_table import METRICS, Kind, Metric, Of, ViewCell
@@ -173,9 +174,13 @@ class MetricsPage:
         yield Sample({}, self._memory.started_s)
 
     def _build(self) -> Iterator[Sample]:
-        yield Sample(
-            {"version": version_text(), "python": platform.python_version(), "workspace": self._workspace}, 1
-        )
+        labels = {
+            "version": version_text(),
+            "python": platform.python_version(),
+            "compiled": "yes" if is_compiled() else "no",
+            "workspace": self._workspace,
+        }
+        yield Sample(labels, 1)
 
 
 def _sums(numbers: Mapping[str, Numbers]) -> dict[str, list[int]]:

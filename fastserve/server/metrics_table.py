@@ -419,8 +419,8 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "fastserve_build_info",
         Kind.GAUGE,
-        "1, with the versions that run.",
-        labels=("version", "python", "workspace"),
+        "1, with the versions that run, and whether modules are compiled (`yes` or `no`).",
+        labels=("version", "python", "compiled", "workspace"),
     ),
 )
 

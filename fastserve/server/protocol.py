@@ -24,9 +24,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import cast
+from typing import Final, cast
 
 from fastserve.errors import RequestError
 from fastserve.server.connections import Connections
@@ -38,29 +38,37 @@ from fastserve.wire.http1_chunked import ChunkedBody
 log = logging.getLogger("fastserve.server")
 
 # What makes a connection other than common, as bits of one number: the common path tests them all at once.
-CORKED = 1  # answers are collected, to be written together
-STALLED = 2  # too many unanswered requests: what has come waits unread
-WRITE_PAUSED = 4  # the client reads slowly
-OWES_CONTINUE = 8  # a 100 Continue waits for the answers before it
-CLOSING = 16  # no further request will be read
-LINGERING = 32  # answered and shut; waiting for the client to close
-LOST = 64
-IN_BODY = 128  # a head has been read, its body hasn't: what comes is no head, whatever it looks like
+CORKED: Final = 1  # answers are collected, to be written together
+STALLED: Final = 2  # too many unanswered requests: what has come waits unread
+WRITE_PAUSED: Final = 4  # the client reads slowly
+OWES_CONTINUE: Final = 8  # a 100 Continue waits for the answers before it
+CLOSING: Final = 16  # no further request will be read
+LINGERING: Final = 32  # answered and shut; waiting for the client to close
+LOST: Final = 64
+IN_BODY: Final = 128  # a head has been read, its body hasn't: what comes is no head, whatever it looks like
 
-LINGER_S = 2.0
-LINGER_BYTES = 64 * 1024 * 1024
+LINGER_S: Final = 2.0
+LINGER_BYTES: Final = 64 * 1024 * 1024
 # What still comes in small pieces is read so many times per sweep: it collects in the kernel meanwhile. Each
 # read costs 8 us, so that 64 MiB in pieces of 1,460 bytes would take a third of a second.
-LINGER_READS = 256
+LINGER_READS: Final = 256
 # Above the answer of 50 views with 100 features each (about 100 KiB): pausing costs two calls and a turn.
-WRITE_HIGH_BYTES = 512 * 1024
+WRITE_HIGH_BYTES: Final = 512 * 1024
 
 # The head of a request that couldn't be read.
 UNREADABLE = RequestHead("", "", "", 0, False, False, False, False, None, None, None, None)
 
 
-class HttpProtocol(asyncio.Protocol):
-    """The server's side of one connection."""
+def protocol_factory(shared: Connections) -> Callable[[], asyncio.Protocol]:
+    """Return what makes a new connection's protocol."""
+    return lambda: cast("asyncio.Protocol", HttpProtocol(shared))
+
+
+class HttpProtocol:
+    """The server's side of one connection: an `asyncio.Protocol` by its methods.
+
+    It doesn't inherit from it, for a compiled class can't have a base that isn't.
+    """
 
     __slots__ = (
         # the connection

@@ -15,6 +15,7 @@ from typing import Any
 from fastserve.api.decode import INCLUDE_SLO_INFO, PER_FEATURE, RequestOptions
 from fastserve.api.metadata import SIZE_EXCEEDED, TIME_OUT, UNKNOWN, RowFacts, Timing, slo_part
 from fastserve.api.pack import packed_answer
+from fastserve.compiled import mypyc_attr
 from fastserve.errors import RequestError, StoreError
 from fastserve.plan.service import MAX_STORE_BYTES
 from fastserve.server.exchange import Exchange
@@ -40,6 +41,7 @@ class _Taken:
     on_demand_s: float = 0.0
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class VectorAnswer(VectorRequest):
     """One request for vectors on its way, and its own owner: takes columns in, puts the answer together.
 
@@ -268,6 +270,7 @@ class VectorAnswer(VectorRequest):
         return b"{" + b",".join(parts) + b"}" if parts else b""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class WeighedAnswer(VectorAnswer):
     """The answer of a batch, whose rows count for as long as it takes."""
 

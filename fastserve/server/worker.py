@@ -33,7 +33,7 @@ from fastserve.server.exchange import Application
 from fastserve.server.listener import Acceptor, Tls, listen, listener_url
 from fastserve.server.log_format import tell
 from fastserve.server.options import ServerOptions
-from fastserve.server.protocol import HttpProtocol
+from fastserve.server.protocol import protocol_factory
 from fastserve.server.shared_memory import Cell, SharedMemory, State
 
 BOOT_FAILED = 3
@@ -208,7 +208,7 @@ class Worker:
         acceptor = Acceptor(
             self._loop,
             self._inherited.listener,
-            lambda: HttpProtocol(connections),
+            protocol_factory(connections),
             self._inherited.memory.workers,
             self._index,
             None if context is None else Tls(context, self._options.header_timeout_s),

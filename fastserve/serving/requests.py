@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
+from fastserve.compiled import mypyc_attr
 from fastserve.errors import InvariantError
 from fastserve.plan.feast_keys import feast_key
 from fastserve.plan.keys import block_key, ordinary_key
@@ -54,6 +55,7 @@ class Evaluator(Protocol):
         """Evaluate a batch of lines."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ServiceRuntime:
     """One service, ready to serve: its plan, its evaluator, its key builders."""
 
@@ -227,6 +229,7 @@ class BlockClock:
         self.end_ns = min(floor_to(now_ns, length_ns) + length_ns for length_ns in self._lengths_ns)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class VectorRequest:
     """The reads of one request: ``lines`` vectors of one service.
 
@@ -250,6 +253,7 @@ class VectorRequest:
         "waiting",
         "zero_counts",
     )
+    __deletable__ = ("owner",)  # which the compiled build wants to know
 
     def __init__(
         self,

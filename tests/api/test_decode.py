@@ -15,7 +15,6 @@ from fastserve.api.decode import (
     INCLUDE_STATUS,
     INCLUDE_TAGS,
     FeaturesRequest,
-    RequestOptions,
     decode_get_features,
     decode_get_features_batch,
     decode_metadata,
@@ -51,9 +50,20 @@ def body(params: Any) -> bytes:
     return orjson.dumps({"params": params})
 
 
+ASKED = (
+    "allow_partial",
+    "ignore_extra_context",
+    "latency_budget_ms",
+    "metadata",
+    "reads_cache",
+    "writes_cache",
+    "zero_counts",
+)
+
+
 def facts(request: FeaturesRequest) -> dict[str, Any]:
     own = {name: getattr(request, name) for name in ("workspace", "service", "rows")}
-    return own | {name: getattr(request.options, name) for name in RequestOptions.__slots__}
+    return own | {name: getattr(request.options, name) for name in ASKED}
 
 
 # The document of API.md, whole.

@@ -30,7 +30,7 @@ class FakeTransport(asyncio.Transport):
         self.unsent_bytes = 0
         self.holds = False
         self.high_bytes = 0
-        self.protocol: asyncio.BaseProtocol | None = None
+        self.protocol: HttpProtocol | None = None
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert isinstance(data, bytes)

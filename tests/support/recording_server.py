@@ -16,7 +16,7 @@ import uvloop
 from fastserve.server.connections import Connections
 from fastserve.server.exchange import Exchange
 from fastserve.server.options import ServerOptions
-from fastserve.server.protocol import HttpProtocol
+from fastserve.server.protocol import protocol_factory
 from fastserve.wire.http1 import HttpLimits
 
 
@@ -42,7 +42,7 @@ def recording() -> Iterator[Recorder]:
     shared = Connections(recorder, options, time.monotonic(), int(time.time()))
     listener = socket.create_server(("127.0.0.1", 0))
     recorder.port = listener.getsockname()[1]
-    server = loop.run_until_complete(loop.create_server(lambda: HttpProtocol(shared), sock=listener))
+    server = loop.run_until_complete(loop.create_server(protocol_factory(shared), sock=listener))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 

@@ -1,0 +1,73 @@
+"""What asks for the compiled build, and what it is made of. Its own tests: `make test-compiled`."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import deploy.compiled as script
+from fastserve.compiled import is_compiled, mypyc_attr
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def hook() -> Any:
+    nothing: Any = None
+    return script.CompiledHook(str(ROOT), {}, nothing, nothing, "", "wheel")
+
+
+def test_every_listed_module_is_there_and_none_is_listed_twice() -> None:
+    assert len(set(script.MODULES)) == len(script.MODULES)
+    assert [module for module in script.MODULES if not (ROOT / "fastserve" / module).exists()] == []
+
+
+def test_the_module_that_tells_of_the_build_is_one_of_them() -> None:
+    assert "serving/coalescer.py" in script.MODULES
+    assert "compiled.py" not in script.MODULES
+
+
+def test_a_wheel_that_nobody_wants_compiled_is_pure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FASTSERVE_COMPILED", raising=False)
+    data: dict[str, Any] = {"force_include": {}, "pure_python": True}
+    hook().initialize("standard", data)
+    assert data == {"force_include": {}, "pure_python": True}
+
+
+def test_an_editable_installation_is_pure_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTSERVE_COMPILED", "1")
+    data: dict[str, Any] = {"force_include": {}, "pure_python": True}
+    hook().initialize("editable", data)
+    assert data["pure_python"]
+
+
+def test_a_compiled_wheel_holds_the_libraries_and_isn_t_pure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FASTSERVE_COMPILED", "1")
+    library = Path("fastserve/serving/coalescer.so")
+    monkeypatch.setattr(script, "compile_in", lambda folder, opt_level: [library])
+    data: dict[str, Any] = {"force_include": {}, "pure_python": True}
+    building = hook()
+    building.initialize("standard", data)
+    ((source, target),) = data["force_include"].items()
+    assert target == str(library)
+    assert (Path(source).parents[1] / "server" / "protocol.py").exists()
+    assert (data["pure_python"], data["infer_tag"]) == (False, True)
+    building.finalize("standard", data, "")
+    assert not Path(source).parents[2].exists()
+
+
+def test_what_mypyc_is_told_changes_nothing_where_it_isn_t_asked() -> None:
+    class Plain:
+        pass
+
+    assert mypyc_attr("acyclic", allow_interpreted_subclasses=True)(Plain) is Plain
+
+
+def test_is_compiled_tells_by_the_file() -> None:
+    coalescer = sys.modules.get("fastserve.serving.coalescer") or importlib.import_module(
+        "fastserve.serving.coalescer"
+    )
+    assert is_compiled() is not str(coalescer.__file__).endswith(".py")
