@@ -162,17 +162,22 @@ class Registry:
             for view, record in zip(views, records, strict=True)
         }
 
-    async def watermarks(self, views: Sequence[str]) -> dict[str, int | None]:
+    async def watermarks(
+        self, views: Sequence[str], schemas: Mapping[str, int] | None = None
+    ) -> dict[str, int | None]:
         """Return for each view until when an absent row means an entity without events, None for never.
 
         That is the as_of of what was last materialized or compacted; every entity with events before it has a
         row. A view that has nothing but its stream begins when it is applied; one that has files, too, may
-        have events in them of any entity, until it is materialized.
+        have events in them of any entity, until it is materialized: with the schema that ``schemas`` gives,
+        for entities without events in the windows of another one have no row.
         """
         materialized = await self.materialized(views)
         definitions = await self.definitions(views)
         return {
-            view: _created_ns(definitions[view]) if record is None else record.as_of_ns
+            view: _complete_until_ns(
+                record, definitions[view], None if schemas is None else schemas.get(view)
+            )
             for view, record in materialized.items()
         }
 
@@ -230,11 +235,14 @@ class Registry:
             await self._store.delete_rows(self.table, keys)
 
 
-def _created_ns(definition: Mapping[str, Any] | None) -> int | None:
+def _complete_until_ns(
+    record: Materialized | None, definition: Mapping[str, Any] | None, schema_id: int | None
+) -> int | None:
     stream = None if definition is None else definition.get("stream")
-    if definition is None or stream is None or not stream["alone"]:
-        return None
-    return int(definition["created_ns"])
+    is_alone = stream is not None and bool(stream["alone"])
+    if record is not None:
+        return record.as_of_ns if is_alone or schema_id in (None, record.schema_id) else None
+    return int(definition["created_ns"]) if definition is not None and is_alone else None
 
 
 def _encoded(record: Any) -> bytes:

@@ -40,6 +40,7 @@ class WatermarkPoll:
             stream.place.view.name for service in plan.services.values() for stream in service.streams
         }
         self._views = sorted(streamed)
+        self._schemas = {view: plan.views[view].layout.schema_id for view in self._views}
         self._registry = registry
         self._watermarks = watermarks
         self._shapes = shapes
@@ -63,7 +64,7 @@ class WatermarkPoll:
         """
         if not await self._registry.exists():
             return  # nothing was applied, so nothing is complete
-        found = await self._registry.watermarks(self._views)
+        found = await self._registry.watermarks(self._views, self._schemas)
         self._watermarks.until_ns = {view: at_ns for view, at_ns in found.items() if at_ns is not None}
         self._shapes.update(await self._registry.shapes(self._views))
 

@@ -98,6 +98,27 @@ def test_what_was_materialized_is_kept_per_view(bench: Workbench) -> None:
     assert with_registry(bench, work) == {"others": None, "numbers": record}
 
 
+def test_rows_of_another_schema_say_nothing_of_entities_without_a_row_unless_the_stream_is_all_there_is(
+    bench: Workbench,
+) -> None:
+    def definition(*, alone: bool) -> dict[str, object]:
+        return {"stream": {"alone": alone}, "created_ns": 3}
+
+    async def work(registry: Registry) -> object:
+        names = ["alone", "beside", "never"]
+        await registry.record_definitions({name: definition(alone=name == "alone") for name in names})
+        for name in names[:2]:
+            await registry.record_materialized(Materialized(name, 9, 8, 7, 10, 1, 5, 100))
+        return [
+            await registry.watermarks(names),
+            await registry.watermarks(names, dict.fromkeys(names, 7)),
+            await registry.watermarks(names, dict.fromkeys(names, 6)),
+        ]
+
+    same = {"alone": 8, "beside": 8, "never": None}
+    assert with_registry(bench, work) == [same, same, same | {"beside": None}]
+
+
 def test_records_lie_in_rows_of_a_multiple_of_three_bytes(bench: Workbench) -> None:
     async def work(registry: Registry) -> object:
         await registry.write({f"key/{n}": "x" * n for n in range(4)})

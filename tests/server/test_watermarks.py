@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
@@ -47,7 +47,8 @@ class Records:
     async def shapes(self, views: Sequence[str]) -> dict[str, dict[int, BlockShape]]:
         return {view: dict(self.known) for view in views}
 
-    async def watermarks(self, views: Sequence[str]) -> dict[str, int | None]:
+    async def watermarks(self, views: Sequence[str], schemas: Mapping[str, int]) -> dict[str, int | None]:
+        assert list(schemas) == list(views)
         self.asked.append(views)
         if len(self.answers) == 1:
             self.idle.set()
