@@ -65,9 +65,9 @@ def values_of_texts(texts: Sequence[str]) -> list[Any]:
         ValueError: one isn't base64, or not a value.
     """
     if len(texts) >= MANY and set(map(len, texts)) == {_DOUBLE_CHARACTERS}:
-        joined = b64decode("".join(texts), validate=True)
-        if len(joined) == len(texts) * _DOUBLE_BYTES:  # else there was padding: something shorter
-            doubles = np.frombuffer(joined, _DOUBLES)
+        joined = "".join(texts)
+        if "=" not in joined:  # padding: something shorter, which only stands at the end of what is decoded
+            doubles = np.frombuffer(b64decode(joined, validate=True), _DOUBLES)
             if (doubles["tag"] == _DOUBLE_TAG).all():
                 found: list[Any] = doubles["value"].tolist()
                 return found

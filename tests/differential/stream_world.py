@@ -49,6 +49,7 @@ class World:
         self.repo = repo_of(folder, definition)
         self.url = url
         self.model = StreamModel(definition, None if self.has_files else now_ns)
+        self.landed_schema: int | None = None
         self.store: OnlineStore
         self.workers: list[tuple[AsyncExitStack, Served, int | None]] = []
         self.requests = 0
@@ -69,10 +70,18 @@ class World:
         await self.store.close()
 
     async def start_worker(self) -> None:
-        """Start a worker, which learns now until when the view is complete."""
+        """Start a worker, which learns now until when the view is complete.
+
+        Rows of files that landed before the view was defined anew don't say so: they may lack a window.
+        """
         stack = AsyncExitStack()
         served = await stack.enter_async_context(serving(self.repo, self.url))
-        self.workers.append((stack, served, self.model.complete_until_ns))
+        is_told = not self.has_files or self.landed_schema == self.schema()
+        self.workers.append((stack, served, self.model.complete_until_ns if is_told else None))
+
+    def schema(self) -> int:
+        """Return what tells rows of the present definition from those of others."""
+        return plan_view(self.definition.view, "w", "").layout.schema_id
 
     async def restart(self) -> None:
         """Replace the older worker."""
@@ -238,6 +247,7 @@ class World:
             await batch_job.materialize(
                 self.repo, ["view"], self.store, until_ns=until_ns, max_bad_rows=0, progress=False
             )
+        self.landed_schema = self.schema()
 
     async def compact(self, until_ns: int) -> None:
         """Make rows of what was pushed."""

@@ -87,7 +87,7 @@ BAD_BODIES = [
     Bad(
         "not UTF-8",
         b'{"params":{"featureServiceName":"b\xff"}}',
-        f"{MALFORMED}: str is not valid UTF-8: surrogates not allowed at line 1, column 1",
+        f"{MALFORMED}: bytes that are no UTF-8 at line 1, column 35",
     ),
     Bad(
         "two documents",
