@@ -166,6 +166,10 @@ def _counter(name: str, help_text: str, cell: int, of: Of = Of.SERVER, scale: fl
     return Metric(name, Kind.COUNTER, help_text, of, (("", cell),), scale=scale)
 
 
+def _gauge(name: str, help_text: str, cell: WorkerCell) -> Metric:
+    return Metric(name, Kind.GAUGE, help_text, cells=(("", cell),), live=True)
+
+
 METRICS: tuple[Metric, ...] = (
     Metric(
         "fastserve_requests_total",
@@ -280,20 +284,16 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("fastserve_connections", Kind.GAUGE, "Connections of clients that are open."),
     _counter("fastserve_connections_total", "Connections of clients accepted.", WorkerCell.ACCEPTED),
-    Metric(
+    _gauge(
         "fastserve_requests_in_flight",
-        Kind.GAUGE,
         "Requests for features that wait for rows or on-demand views.",
-        cells=(("", WorkerCell.IN_FLIGHT),),
-        live=True,
+        WorkerCell.IN_FLIGHT,
     ),
     _counter("fastserve_requests_shed_total", "Requests refused because of too much load.", WorkerCell.SHED),
-    Metric(
+    _gauge(
         "fastserve_workers_shedding",
-        Kind.GAUGE,
         "Workers that refuse what is too much for them, until they keep up again.",
-        cells=(("", WorkerCell.SHEDDING),),
-        live=True,
+        WorkerCell.SHEDDING,
     ),
     Metric(
         "fastserve_loop_lag_seconds",
@@ -314,13 +314,7 @@ METRICS: tuple[Metric, ...] = (
         "Reads that found the same key under way for another request, and read nothing.",
         WorkerCell.STORE_JOINED,
     ),
-    Metric(
-        "fastserve_store_keys_in_flight",
-        Kind.GAUGE,
-        "Entity keys that are being read.",
-        cells=(("", WorkerCell.KEYS_IN_FLIGHT),),
-        live=True,
-    ),
+    _gauge("fastserve_store_keys_in_flight", "Entity keys that are being read.", WorkerCell.KEYS_IN_FLIGHT),
     _counter(
         "fastserve_store_unprocessed_keys_total",
         "Keys that the store left out of an answer; they are asked for again.",
@@ -345,19 +339,13 @@ METRICS: tuple[Metric, ...] = (
         "Times that a worker held the store for dead, and answered without asking it.",
         WorkerCell.CIRCUIT_OPENED,
     ),
-    Metric(
-        "fastserve_store_circuits_open",
-        Kind.GAUGE,
-        "Workers that hold a store for dead now.",
-        cells=(("", WorkerCell.CIRCUITS_OPEN),),
-        live=True,
+    _gauge(
+        "fastserve_store_circuits_open", "Workers that hold a store for dead now.", WorkerCell.CIRCUITS_OPEN
     ),
-    Metric(
+    _gauge(
         "fastserve_store_calls_waiting",
-        Kind.GAUGE,
         "Calls to the main store that wait for a connection.",
-        cells=(("", WorkerCell.CALLS_WAITING),),
-        live=True,
+        WorkerCell.CALLS_WAITING,
     ),
     Metric(
         "fastserve_row_cache_reads_total",
@@ -371,13 +359,7 @@ METRICS: tuple[Metric, ...] = (
         ),
         label="outcome",
     ),
-    Metric(
-        "fastserve_row_cache_bytes",
-        Kind.GAUGE,
-        "Memory of the workers' caches of rows.",
-        cells=(("", WorkerCell.CACHE_BYTES),),
-        live=True,
-    ),
+    _gauge("fastserve_row_cache_bytes", "Memory of the workers' caches of rows.", WorkerCell.CACHE_BYTES),
     _counter("fastserve_ingest_requests_total", "Requests with pushed records.", WorkerCell.INGEST_REQUESTS),
     _counter(
         "fastserve_ingest_records_total", "Pushed records that were written.", WorkerCell.INGEST_RECORDS

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fastserve.wire.protobuf import ProtobufError, Value, fields, int64, number, payload, text
 
@@ -153,7 +153,7 @@ def read_registry(data: bytes, project: str) -> FeastRegistry:
         ProtobufError: it isn't a registry.
     """
     registry = _message(data)
-    views = [*_all(registry, 6, _view), *_all(registry, 14, _stream_view)]
+    views = [*_all(registry, 6, _batch_view), *_all(registry, 14, _stream_view)]
     services = _all(registry, 7, _service)
     entities = _all(registry, 1, _entity)
     on_demand = _all(registry, 8, _named)
@@ -234,7 +234,23 @@ def _field(value: Value) -> FeastField:
     return FeastField(_text(spec, 1), _value_type(spec, 2), _text(spec, 4), _text_map(spec, 3))
 
 
-def _view(value: Value) -> FeastView:
+class _ViewFields(NamedTuple):
+    """The numbers of the fields that the two kinds of views have, and number otherwise."""
+
+    tags: int
+    description: int
+    owner: int
+    ttl: int
+    online: int
+    join_keys: int
+    disabled: int
+
+
+_BATCH_FIELDS = _ViewFields(tags=5, description=10, owner=11, ttl=6, online=8, join_keys=12, disabled=20)
+_STREAM_FIELDS = _ViewFields(tags=7, description=6, owner=8, ttl=9, online=12, join_keys=5, disabled=23)
+
+
+def _view(value: Value, numbers: _ViewFields) -> FeastView:
     message = _message(value)
     spec, meta = _part(message, 1), _part(message, 2)
     return FeastView(
@@ -242,34 +258,23 @@ def _view(value: Value) -> FeastView:
         project=_text(spec, 2),
         entities=_texts(spec, 3),
         features=tuple(_all(spec, 4, _field)),
-        join_keys=tuple(_all(spec, 12, _field)),
-        ttl_ns=_duration_ns(spec, 6),
-        online=_number(spec, 8) != 0,
-        disabled=_number(spec, 20) != 0,
+        join_keys=tuple(_all(spec, numbers.join_keys, _field)),
+        ttl_ns=_duration_ns(spec, numbers.ttl),
+        online=_number(spec, numbers.online) != 0,
+        disabled=_number(spec, numbers.disabled) != 0,
         version=_number(meta, 4),
-        description=_text(spec, 10),
-        tags=_text_map(spec, 5),
-        owner=_text(spec, 11),
+        description=_text(spec, numbers.description),
+        tags=_text_map(spec, numbers.tags),
+        owner=_text(spec, numbers.owner),
     )
+
+
+def _batch_view(value: Value) -> FeastView:
+    return _view(value, _BATCH_FIELDS)
 
 
 def _stream_view(value: Value) -> FeastView:
-    message = _message(value)
-    spec, meta = _part(message, 1), _part(message, 2)
-    return FeastView(
-        name=_text(spec, 1),
-        project=_text(spec, 2),
-        entities=_texts(spec, 3),
-        features=tuple(_all(spec, 4, _field)),
-        join_keys=tuple(_all(spec, 5, _field)),
-        ttl_ns=_duration_ns(spec, 9),
-        online=_number(spec, 12) != 0,
-        disabled=_number(spec, 23) != 0,
-        version=_number(meta, 4),
-        description=_text(spec, 6),
-        tags=_text_map(spec, 7),
-        owner=_text(spec, 8),
-    )
+    return _view(value, _STREAM_FIELDS)
 
 
 def _duration_ns(message: _Message, which: int) -> int:

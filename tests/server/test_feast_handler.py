@@ -42,6 +42,11 @@ SAME = [
 ]
 """Requests that are answered as by Feast's server, to the value."""
 
+TWICE = (
+    400,
+    "FeatureNameCollisionError",
+    "Two features are named 'trips'; `full_feature_names` tells features of different views apart",
+)
 STRICTER = {
     "unknown view": (404, "FeatureViewNotFoundException", "Feature view 'nothing' does not exist"),
     "unknown service": (404, "FeatureServiceNotFoundException", "Feature service 'nothing' does not exist"),
@@ -57,16 +62,8 @@ STRICTER = {
     ),
     "no colon": (400, "FeastError", "Feature 'trips': expected <view>:<feature>"),
     "no features": (400, "FeastError", "Expected `features` or a `feature_service`, got neither"),
-    "a feature twice": (
-        400,
-        "FeatureNameCollisionError",
-        "Two features are named 'trips'; `full_feature_names` tells features of different views apart",
-    ),
-    "names collide": (
-        400,
-        "FeatureNameCollisionError",
-        "Two features are named 'trips'; `full_feature_names` tells features of different views apart",
-    ),
+    "a feature twice": TWICE,
+    "names collide": TWICE,
     "no entity columns": (400, "FeastError", "`entities`: expected at least one row, got none"),
     "no rows": (400, "FeastError", "`entities`: expected at least one row, got none"),
     "columns of two lengths": (

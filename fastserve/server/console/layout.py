@@ -35,6 +35,20 @@ class Column:
     code: bool = False
 
 
+Headings = Sequence[Column | str]
+"""A heading alone is that of a column of text."""
+
+
+def numbers(heading: str) -> Column:
+    """Return a column of numbers."""
+    return Column(heading, numbers=True)
+
+
+def coded(heading: str) -> Column:
+    """Return a column of names as they stand in code."""
+    return Column(heading, code=True)
+
+
 def page(frame: Frame, title: str, up: str, *content: Child) -> bytes:
     """Return a page; ``up`` leads from its address to the listener's root: ``./`` or ``../../``."""
     head = tag(
@@ -95,12 +109,13 @@ def section(identity: str, heading: str, *content: Child, about: str = "") -> Ht
 
 
 def table(
-    caption: str, columns: Sequence[Column], rows: Iterable[Sequence[Child]], *, filtered: bool = False
+    caption: str, headings: Headings, rows: Iterable[Sequence[Child]], *, filtered: bool = False
 ) -> Html:
     """Return a table in a box of its own that scrolls where the screen is narrow.
 
     With ``filtered`` the script may put a field above it by which rows are found.
     """
+    columns = [Column(each) if isinstance(each, str) else each for each in headings]
     head = tag("tr", *(tag("th", each.heading, scope="col", class_=_class(each)) for each in columns))
     body = join(tag("tr", *map(_cell, columns, row)) for row in rows)
     inner = tag("table", tag("caption", caption, class_="unseen"), tag("thead", head), tag("tbody", body))

@@ -19,9 +19,12 @@ from fastserve.server.console.html import Child, Html, join, tag
 from fastserve.server.console.layout import (
     Column,
     Frame,
+    Headings,
     chips,
+    coded,
     counted,
     link,
+    numbers,
     page,
     price_text,
     section,
@@ -109,12 +112,7 @@ def _chart(name: str, heading: str, about: str, extra: Html | None = None) -> Ht
 
 def _freshness(plan: WorkspacePlan) -> Html:
     """Return the table of ages; the script fills in what each is and draws it."""
-    columns = [
-        Column("View"),
-        Column("Age", numbers=True),
-        Column("Of the longest that it answers for"),
-        Column(""),
-    ]
+    columns = [Column("View"), numbers("Age"), Column("Of the longest that it answers for"), Column("")]
     rows = join(
         tag(
             "tr",
@@ -155,15 +153,15 @@ def _limits(view: ViewPlan) -> dict[str, str | int | None]:
 
 
 def _services(plan: WorkspacePlan, explanations: Mapping[str, Explanation]) -> Html:
-    columns = [
-        Column("Service"),
-        Column("Join keys", code=True),
-        Column("Features", numbers=True),
-        Column("Keys", numbers=True),
-        Column("Read units", numbers=True),
-        Column("Per million", numbers=True),
-        Column("Requests/s", numbers=True),
-        Column("p99", numbers=True),
+    columns: Headings = [
+        "Service",
+        coded("Join keys"),
+        numbers("Features"),
+        numbers("Keys"),
+        numbers("Read units"),
+        numbers("Per million"),
+        numbers("Requests/s"),
+        numbers("p99"),
     ]
     rows: list[list[Child]] = []
     for name, service in plan.services.items():
@@ -191,14 +189,14 @@ def _services(plan: WorkspacePlan, explanations: Mapping[str, Explanation]) -> H
 
 
 def _views(plan: WorkspacePlan) -> Html:
-    columns = [
-        Column("View"),
-        Column("Kind"),
-        Column("Join keys", code=True),
-        Column("Features", numbers=True),
-        Column("Source"),
-        Column("Answers for"),
-        Column("Schedule"),
+    columns: Headings = [
+        "View",
+        "Kind",
+        coded("Join keys"),
+        numbers("Features"),
+        "Source",
+        "Answers for",
+        "Schedule",
     ]
     rows: list[list[Child]] = []
     for name, view in plan.views.items():
@@ -240,14 +238,14 @@ def _on_demand(plan: WorkspacePlan) -> Html | None:
     found = {each.name: each.view for service in plan.services.values() for each in service.on_demand}
     if not found:
         return None
-    columns = [
-        Column("View"),
-        Column("Mode"),
-        Column("Runs"),
-        Column("Sources", code=True),
-        Column("Features", numbers=True),
-        Column("Vectors/s", numbers=True),
-        Column("Time a vector", numbers=True),
+    columns: Headings = [
+        "View",
+        "Mode",
+        "Runs",
+        coded("Sources"),
+        numbers("Features"),
+        numbers("Vectors/s"),
+        numbers("Time a vector"),
     ]
     rows: list[list[Child]] = [
         [
@@ -279,7 +277,7 @@ def _sources(plan: WorkspacePlan) -> Html | None:
     pushed = [source for source in sources.values() if isinstance(source, PushSource)]
     if not pushed:
         return None
-    columns = [Column("Source"), Column("Columns", code=True), Column("Timestamp", code=True)]
+    columns: Headings = ["Source", coded("Columns"), coded("Timestamp")]
     rows: list[list[Child]] = [
         [
             source.name,

@@ -17,14 +17,16 @@ from fastserve.plan.sizes import ASSUMED_KEY_BYTES, ASSUMED_VARIABLE_BYTES
 from fastserve.sdk.types import Array, Field, Map, Struct
 from fastserve.server.console.html import Child, Html, join, tag
 from fastserve.server.console.layout import (
-    Column,
     Frame,
+    Headings,
     chips,
     code,
+    coded,
     counted,
     facts,
     figures,
     link,
+    numbers,
     page,
     price_text,
     section,
@@ -224,13 +226,7 @@ def _quoted(text: str) -> str:
 
 
 def _answer(plan: ServicePlan, cost: Explanation) -> Html:
-    columns = [
-        Column("#", numbers=True),
-        Column("Feature", code=True),
-        Column("Type", code=True),
-        Column("Made of"),
-        Column("Description"),
-    ]
+    columns: Headings = [numbers("#"), coded("Feature"), coded("Type"), "Made of", "Description"]
     rows: list[list[Child]] = []
     for number, (line, output) in enumerate(zip(cost.outputs, plan.outputs, strict=True), 1):
         rows.append([number, line.name, str(output.dtype), line.made_of, output.description])
@@ -239,12 +235,7 @@ def _answer(plan: ServicePlan, cost: Explanation) -> Html:
 
 
 def _reads(cost: Explanation) -> Html:
-    columns = [
-        Column("Read", numbers=True),
-        Column("Join keys", code=True),
-        Column("Keys", numbers=True),
-        Column("Tables", code=True),
-    ]
+    columns: Headings = [numbers("Read"), coded("Join keys"), numbers("Keys"), coded("Tables")]
     rows: list[list[Child]] = [
         [number, chips(read.join_keys), len(read.tables), _tables(read)]
         for number, read in enumerate(cost.reads)
@@ -258,16 +249,16 @@ def _tables(read: ReadCost) -> Html:
 
 
 def _rows(cost: Explanation) -> Html:
-    columns = [
-        Column("View"),
-        Column("Kind"),
-        Column("Join keys", code=True),
-        Column("Features", numbers=True),
-        Column("Row", numbers=True),
-        Column("Item", numbers=True),
-        Column("Read units", numbers=True),
-        Column("Write units", numbers=True),
-        Column("Answers for"),
+    columns: Headings = [
+        "View",
+        "Kind",
+        coded("Join keys"),
+        numbers("Features"),
+        numbers("Row"),
+        numbers("Item"),
+        numbers("Read units"),
+        numbers("Write units"),
+        "Answers for",
     ]
     rows: list[list[Child]] = [
         [
@@ -293,15 +284,15 @@ def _validity(row: RowCost) -> str:
 
 
 def _streams(cost: Explanation) -> Html:
-    columns = [
-        Column("View"),
-        Column("Block"),
-        Column("Keys", numbers=True),
-        Column("Item, 1 tile", numbers=True),
-        Column("Item, full", numbers=True),
-        Column("Read units", numbers=True),
-        Column("Read units, full", numbers=True),
-        Column("Write units an event", numbers=True),
+    columns: Headings = [
+        "View",
+        "Block",
+        numbers("Keys"),
+        numbers("Item, 1 tile"),
+        numbers("Item, full"),
+        numbers("Read units"),
+        numbers("Read units, full"),
+        numbers("Write units an event"),
     ]
     rows: list[list[Child]] = [
         [
@@ -321,17 +312,17 @@ def _streams(cost: Explanation) -> Html:
 
 def windows_table(windows: tuple[WindowCost, ...], *, of_one: bool = False) -> Html:
     """Return the table of how windows are cut; ``of_one`` view, whose name then needn't stand there."""
-    columns = [
-        Column("View"),
-        Column("Window"),
-        Column("Hop"),
-        Column("Tile"),
-        Column("Ends"),
-        Column("Core", numbers=True),
-        Column("Tails", numbers=True),
-        Column("Heads", numbers=True),
-        Column("Row bytes", numbers=True),
-        Column("Components", code=True),
+    columns: Headings = [
+        "View",
+        "Window",
+        "Hop",
+        "Tile",
+        "Ends",
+        numbers("Core"),
+        numbers("Tails"),
+        numbers("Heads"),
+        numbers("Row bytes"),
+        coded("Components"),
     ]
     rows: list[list[Child]] = [
         [
@@ -353,14 +344,14 @@ def windows_table(windows: tuple[WindowCost, ...], *, of_one: bool = False) -> H
 
 
 def _computed(cost: Explanation) -> Html:
-    columns = [
-        Column("View"),
-        Column("Mode"),
-        Column("Runs"),
-        Column("Time limit"),
-        Column("Features", numbers=True),
-        Column("Answered", numbers=True),
-        Column("Sources", code=True),
+    columns: Headings = [
+        "View",
+        "Mode",
+        "Runs",
+        "Time limit",
+        numbers("Features"),
+        numbers("Answered"),
+        coded("Sources"),
     ]
     rows: list[list[Child]] = [
         [

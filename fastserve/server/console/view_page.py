@@ -18,9 +18,10 @@ from fastserve.sdk.on_demand import OnDemandFeatureView
 from fastserve.sdk.sources import FileSource, PushSource, Source
 from fastserve.server.console.html import Child, Html, tag
 from fastserve.server.console.layout import (
-    Column,
     Frame,
+    Headings,
     chips,
+    coded,
     facts,
     link,
     page,
@@ -98,13 +99,7 @@ def _features(plan: ViewPlan) -> Html:
     made_of = (
         {} if plan.schema is None else {each.spec.name: spec_text(each.spec) for each in plan.schema.features}
     )
-    columns = [
-        Column("Feature", code=True),
-        Column("Type", code=True),
-        Column("Made of"),
-        Column("Description"),
-        Column("Tags"),
-    ]
+    columns: Headings = [coded("Feature"), coded("Type"), "Made of", "Description", "Tags"]
     tagged = any(feature.tags for feature in view.features)
     rows: list[list[Child]] = [
         [
@@ -184,12 +179,7 @@ def on_demand_page(frame: Frame, view: OnDemandFeatureView[..., Any], services: 
 
 
 def _computed_features(view: OnDemandFeatureView[..., Any]) -> Html:
-    columns = [
-        Column("Feature", code=True),
-        Column("Type", code=True),
-        Column("Made of"),
-        Column("Description"),
-    ]
+    columns: Headings = [coded("Feature"), coded("Type"), "Made of", "Description"]
     rows: list[list[Child]] = [
         [name, str(view.output_type(name)), _made_of(feature), feature.description]
         for name, feature in zip(view.feature_names, view.features, strict=True)
@@ -204,7 +194,7 @@ def _made_of(feature: Attribute | Calculation) -> Html | str:
 
 
 def _inputs(view: OnDemandFeatureView[..., Any]) -> Html:
-    columns = [Column("Source"), Column("Fields", code=True)]
+    columns: Headings = ["Source", coded("Fields")]
     rows: list[list[Child]] = [
         [each.name, chips(f"{field.name}: {field.dtype}" for field in each.fields)] for each in view.inputs
     ]
