@@ -20,15 +20,18 @@ Invariants:
 2. No connection waits for balance much longer than `PATIENCE_S`, and at all only while the least loaded
    worker is in a turn of its loop.
 3. A worker's count is right at the moment of accepting, so that its next decision knows of the last.
+4. A client that could connect is answered: `let_nobody_connect` comes before the last look into the queue.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import logging
 import socket
 import ssl
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic_ns
@@ -55,6 +58,16 @@ STARVED_S = 0.1
 # So long a TLS connection that we close waits for the client to close it too.
 TLS_SHUTDOWN_S = 2.0
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+# linux/filter.h: the kernel runs this program on each segment for the listening socket, from its TCP header on,
+# and drops what it returns 0 for. An instruction is code, jump if true, jump if false, operand.
+_SO_ATTACH_FILTER = 26
+_DROP_SYN = (
+    (0x30, 0, 0, 13),  # load the byte of the flags
+    (0x45, 0, 1, 0x02),  # is SYN among them?
+    (0x06, 0, 0, 0),
+    (0x06, 0, 0, 0xFFFF_FFFF),
+)
 
 
 def bind_listener(options: ServerOptions) -> socket.socket:
@@ -95,6 +108,21 @@ def listen(listener: socket.socket, options: ServerOptions) -> None:
         listener.listen(options.backlog)
     except OSError as error:
         raise _cannot_listen(options, error) from None
+
+
+def let_nobody_connect(listener: socket.socket) -> None:
+    """Have the kernel drop what asks for a connection; who has one already, or nearly, comes to the queue.
+
+    The kernel resets what is queued when a listener is closed, and between a last look into the queue and
+    that there is always time for one more. Whoever asks in this time asks again after a second, finds nobody,
+    and is refused: a proxy then takes another server, as it can't for a request that may have been read.
+    """
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *each) for each in _DROP_SYN))
+    described = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(program))
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, described)
+    except OSError as error:  # a sandbox may forbid it
+        log.info("connections that come in the last moment may be reset: %s", error.strerror)
 
 
 def bind_admin(options: ServerOptions) -> socket.socket | None:
@@ -173,11 +201,12 @@ class Acceptor:
     def close(self, *, takes_queued: bool) -> None:
         """Accept no more; what is queued is left to the other workers, or taken when they end as well.
 
-        What is still queued when the last process closes the listener is reset by the kernel.
+        With ``takes_queued`` nobody can connect from here on, to any worker.
         """
         if self._is_closed:
             return
         if takes_queued:
+            let_nobody_connect(self._listener)
             self._accept(QUEUE_MAX)
         self._is_closed = True
         if self._timer is not None:
