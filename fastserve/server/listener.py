@@ -59,8 +59,8 @@ STARVED_S = 0.1
 TLS_SHUTDOWN_S = 2.0
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
-# linux/filter.h: the kernel runs this program on each segment for the listening socket, from its TCP header on,
-# and drops what it returns 0 for. An instruction is code, jump if true, jump if false, operand.
+# linux/filter.h: the kernel runs this program on each segment for the listening socket, from its TCP header
+# on, and drops what it returns 0 for. An instruction is code, jump if true, jump if false, operand.
 _SO_ATTACH_FILTER = 26
 _DROP_SYN = (
     (0x30, 0, 0, 13),  # load the byte of the flags
