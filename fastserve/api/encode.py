@@ -12,6 +12,7 @@ Invariants
 1. int64 leaves as a string, NaN and infinities as strings, null as null; a float leaves with the fewest
    digits that give it back.
 2. The three ways give the same bytes wherever all can be taken.
+3. Only the plan's visible inputs leave, however many stand behind them in their columns.
 """
 
 from __future__ import annotations
@@ -49,8 +50,11 @@ class FeaturesEncoder:
         self._outputs = outputs
         self._kinds = [output_storage(output) for output in outputs]
         self._at = _positions(self._kinds)
+        # What only on-demand views take stands behind, in columns of its kinds.
+        longer = {output_storage(output) for output in plan.inputs[plan.visible_inputs :]}
         runs = [(kind, len(list(run))) for kind, run in groupby(self._kinds)]
-        self._all_floats = bool(outputs) and runs == [(Storage.F8, len(outputs))]
+        all_floats = bool(outputs) and runs == [(Storage.F8, len(outputs))]
+        self._all_floats = all_floats and Storage.F8 not in longer
         use_runs = len(outputs) >= SHORT_RUN * len(runs)
         pieces = runs if use_runs else [(kind, 1) for kind in self._kinds]
         self._writers: list[Parts] = []
@@ -61,7 +65,9 @@ class FeaturesEncoder:
                 for number, (piece_kind, _) in enumerate(pieces):
                     if piece_kind is kind:
                         order[number] = len(order)
-                self._writers.append(_writer(kind, lengths, in_runs=use_runs))
+                write = _writer(kind, lengths, in_runs=use_runs)
+                is_cut = kind in longer and not use_runs
+                self._writers.append(_cut(write, len(lengths)) if is_cut else write)
         self._order = [order[number] for number in range(len(pieces))]
         self._arrange: Callable[[list[bytes]], Any] = (
             itemgetter(*self._order) if len(self._order) > 1 else tuple
@@ -123,6 +129,11 @@ def _writer(kind: Storage, lengths: list[int], *, in_runs: bool) -> Parts:
         return [b",".join(tokens[low:high]) for low, high in spans]
 
     return joined
+
+
+def _cut(write: Parts, count: int) -> Parts:
+    """Return what gives the first tokens alone."""
+    return lambda columns, line: write(columns, line)[:count]
 
 
 def _float_runs(row_of: Callable[[Columns, int], Any], spans: list[tuple[int, int]]) -> Parts:

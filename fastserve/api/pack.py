@@ -51,7 +51,8 @@ class FeaturesPacker:
         outputs = plan.inputs[: plan.visible_inputs]
         kinds = [output_storage(output) for output in outputs]
         self._firsts = np.array([_FIRSTS.get(kind, 0) for kind in kinds], "u1")
-        self._at = {kind: _places(kinds, kind) for kind in Storage if kind in kinds}
+        # Of each kind how many values are answered, the first ones, and where: on-demand views may take more.
+        self._at = {kind: (kinds.count(kind), _places(kinds, kind)) for kind in Storage if kind in kinds}
         self._has_short = not set(kinds) <= {Storage.F8, Storage.I8}
         self._in_text = [number for number, kind in enumerate(kinds) if kind not in _FIRSTS]
         self._is_time = [kinds[number] is Storage.TIME for number in self._in_text]
@@ -74,21 +75,21 @@ class FeaturesPacker:
     def _put_fixed(self, columns: Columns, line: int, firsts: Words, words: Words) -> bool:
         """Put what has a fixed width where it belongs; return whether there was a null."""
         has_null = False
-        for kind, at in self._at.items():
+        for kind, (count, at) in self._at.items():
             if kind is Storage.F8:
-                bits = columns.floats[line].view("<i8")
+                bits = columns.floats[line, :count].view("<i8")
                 words[at] = bits.view("<u8")
                 nulls = bits == NULL_FLOAT64_BITS
             elif kind is Storage.F4:
-                bits = columns.singles[line].view("<i4")
+                bits = columns.singles[line, :count].view("<i4")
                 words[at] = bits.view("<u4").astype("<u8") << 32
                 nulls = bits == NULL_FLOAT32_BITS
             elif kind is Storage.I8:
-                ints = columns.ints[line]
+                ints = columns.ints[line, :count]
                 words[at] = ints.view("<u8")
                 nulls = ints == NULL_INT64
             elif kind is Storage.BOOL:
-                firsts[at] = _BOOL_FIRSTS[np.minimum(columns.bools[line], NULL_BOOL)]
+                firsts[at] = _BOOL_FIRSTS[np.minimum(columns.bools[line, :count], NULL_BOOL)]
                 continue
             else:
                 continue
@@ -115,9 +116,8 @@ class FeaturesPacker:
     def _times(self, columns: Columns, line: int) -> list[bytes]:
         if Storage.TIME not in self._at:
             return []
-        packed = [
-            _NIL if time == NULL_INT64 else pack(format_time(time)) for time in columns.times[line].tolist()
-        ]
+        times = columns.times[line, : len(self._time_numbers)].tolist()
+        packed = [_NIL if time == NULL_INT64 else pack(format_time(time)) for time in times]
         for row, number in columns.exact:
             if row == line and number in self._time_numbers:
                 packed[self._time_numbers.index(number)] = pack(format_time(NULL_INT64))
@@ -126,7 +126,8 @@ class FeaturesPacker:
     def _texts(self, columns: Columns, line: int) -> list[bytes]:
         if not self._readers:
             return []
-        values = orjson.loads(b"[" + b",".join(columns.texts[line]) + b"]")
+        texts = columns.texts[line][: len(self._readers)]
+        values = orjson.loads(b"[" + b",".join(texts) + b"]")
         return [pack(_or_nil(read, value)) for read, value in zip(self._readers, values, strict=True)]
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fastserve.api.encode import SHORT_RUN, FeaturesEncoder
 from fastserve.plan.service import ServicePlan
 from fastserve.sdk.features import Attribute
+from fastserve.sdk.on_demand import on_demand_feature_view
 from fastserve.sdk.types import (
     Array,
     Bool,
@@ -45,10 +46,15 @@ VALUES: dict[DataType, st.SearchStrategy[Any]] = {
 }
 
 
-def plan_of(dtypes: Sequence[DataType]) -> ServicePlan:
+def plan_of(dtypes: Sequence[DataType], shown: Sequence[int] = ()) -> ServicePlan:
+    """Return a service of a view with such features; with ``shown`` only these, the others for code."""
     features = [Attribute(f"f{number:03}", dtype) for number, dtype in enumerate(dtypes)]
     view = FeatureView("v", entities=USER, source=EVENTS, features=features)
-    return workspace_plan({"s": [view]}).services["s"]
+    if not shown:
+        return workspace_plan({"s": [view]}).services["s"]
+    code = on_demand_feature_view(sources=[view], features=[Attribute("x", Int64)], name="code")
+    parts: list[Any] = [view[[f"f{number:03}" for number in shown]], code(lambda row: {"x": len(row)})]
+    return workspace_plan({"s": parts}).services["s"]
 
 
 def columns_of(plan: ServicePlan, *lines: Sequence[Any]) -> Columns:
@@ -100,6 +106,23 @@ def test_whole_columns_give_the_bytes_that_single_values_give(
         for dtype, value, got in zip(dtypes, values, orjson.loads(text), strict=True):
             assert read_back(dtype, got) == value
             assert dtype != Float64 or repr(got) == repr(value)
+
+
+@settings(max_examples=100)
+@given(typed_lines(), st.data())
+def test_what_only_on_demand_views_take_is_not_answered(
+    case: tuple[list[DataType], list[list[Any]]], data: st.DataObject
+) -> None:
+    dtypes, lines = case
+    shown = sorted(data.draw(st.sets(st.integers(0, len(dtypes) - 1), min_size=1)))
+    plan = plan_of(dtypes, shown)
+    columns = columns_of(plan, *lines)
+    encoder = FeaturesEncoder(plan)
+    for line, values in enumerate(lines):
+        text = encoder.encode(columns, line)
+        assert text == encoder.encode_exactly(columns, line)
+        got = [read_back(dtypes[n], value) for n, value in zip(shown, orjson.loads(text), strict=True)]
+        assert got == [values[number] for number in shown]
 
 
 def read_back(dtype: DataType, got: Any) -> Any:

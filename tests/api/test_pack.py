@@ -11,9 +11,10 @@ import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fastserve.api.encode_on_demand import VectorEncoder
-from fastserve.api.pack import FEW_NULLS, VectorPacker, packed_answer
+from fastserve.api.pack import FEW_NULLS, FeaturesPacker, VectorPacker, packed_answer
 from fastserve.api.unpack import answer_document
 from fastserve.plan.service import ServicePlan
 from fastserve.sdk.types import (
@@ -31,6 +32,7 @@ from fastserve.sdk.types import (
 )
 from fastserve.serving.columns import Columns, Computed, no_columns
 from fastserve.tiles.layout import NULL_INT64
+from fastserve.wire.msgpack import array_head
 from tests.api.test_encode import columns_of, plan_of, typed_lines
 from tests.api.test_encode_on_demand import plan_of_two_views
 
@@ -68,6 +70,21 @@ def test_packed_vectors_say_what_their_json_says(case: tuple[list[DataType], lis
             else:
                 assert type(got) is type(value)
                 assert got == value
+
+
+@settings(max_examples=100)
+@given(typed_lines(), st.data())
+def test_what_only_on_demand_views_take_is_not_packed(
+    case: tuple[list[DataType], list[list[Any]]], data: st.DataObject
+) -> None:
+    dtypes, lines = case
+    shown = sorted(data.draw(st.sets(st.integers(0, len(dtypes) - 1), min_size=1)))
+    plan, whole = plan_of(dtypes, shown), plan_of(dtypes)
+    columns, all_columns = columns_of(plan, *lines), columns_of(whole, *lines)
+    for line in range(len(lines)):
+        everything = packed(whole, all_columns, line)
+        got = msgpack.unpackb(array_head(len(shown)) + FeaturesPacker(plan).pack(columns, line))
+        assert got == [everything[number] for number in shown]
 
 
 @pytest.mark.parametrize("nulls", [0, 1, 5, 99, 100])
