@@ -168,6 +168,26 @@ def test_a_table_whose_rows_lie_otherwise_is_no_bundle_s(bench: Workbench, repo:
     )
 
 
+@pytest.mark.parametrize(
+    "before, after, words",
+    [
+        ("interval=hours(1)", "interval=hours(2)", "the aggregation interval changed"),
+        ('"spend", user', '"spend", [user, Entity("by", Field("cents", Int64))]', "the join keys changed"),
+    ],
+)
+def test_blocks_stay_where_rows_move_so_they_cannot_be_cut_anew(
+    bench: Workbench, before: str, after: str, words: str
+) -> None:
+    apart = STREAMED.replace(', bundle="items")', ")")
+    bench.apply(bench.define(apart))
+    moved = apart.replace("hours(1))", 'hours(1), bundle="items")')
+    with pytest.raises(DefinitionError, match=rf"{words}.* the blocks in default\.spend\.stream"):
+        bench.apply(bench.define(moved.replace(before, after)))
+    bench.apply(bench.define(moved))
+    with pytest.raises(DefinitionError, match=rf"{words}.* the blocks in default\.spend\.stream"):
+        bench.apply(bench.define(apart.replace(before, after)))
+
+
 # --- pushed records -----------------------------------------------------------------------------------------
 
 
