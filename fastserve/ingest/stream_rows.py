@@ -8,12 +8,13 @@ Invariants
 1. Rows are written in the order in which they came, per table and attribute: of equal times the last one
    stays.
 2. ``add`` returns after all its rows are in the store, or later ones are.
+3. A key for whose row its item has no room fails those who write that key, and nobody else.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -74,11 +75,11 @@ class RowWriter:
             while self._lanes[place]:
                 batch = self._taken(place)
                 try:
-                    await self._write(place, batch)
+                    full = await self._write(place, batch)
                 except FastserveError as error:
                     _settle(batch, error)
                 else:
-                    _settle(batch, None)
+                    _settle_written(batch, place, full)
         finally:
             left = self._lanes.pop(place)
             _settle(batch + left, StoreError("the write ended half-way", retryable=True))
@@ -91,22 +92,32 @@ class RowWriter:
         self._lanes[place] = waiting[count:]
         return waiting[:count]
 
-    async def _write(self, place: _Place, batch: Sequence[_Waiting]) -> None:
+    async def _write(self, place: _Place, batch: Sequence[_Waiting]) -> Collection[str]:
+        """Write the rows of all; return the keys whose items have no room."""
         table, attribute = place
         left_s = max(one.deadline_s for one in batch) - self._loop.time()
         if left_s <= 0:
             message = f"table {table}: rows weren't written in time"
             raise StoreError(message, retryable=True, timed_out=True)
         rows = [row for one in batch for row in one.rows]
+        full: set[str] = set()
         if attribute is None:
             await self._store.put_newest(table, rows, timeout_s=left_s)
         else:
-            full = await self._store.put_bundled(table, attribute, rows, newest=True, timeout_s=left_s)
-            if full:
-                raise StoreError(
-                    f"table {table}: the item of key {shown(full[0])} has no room for {attribute}"
-                )
-        self.written += len(rows)
+            full.update(await self._store.put_bundled(table, attribute, rows, newest=True, timeout_s=left_s))
+        self.written += sum(key not in full for key, _ in rows) if full else len(rows)
+        return full
+
+
+def _settle_written(batch: Sequence[_Waiting], place: _Place, full: Collection[str]) -> None:
+    """Settle all; those that have a row for a key of ``full`` get an error."""
+    if not full:
+        _settle(batch, None)
+        return
+    for one in batch:
+        key = next((key for key, _ in one.rows if key in full), None)
+        message = f"table {place[0]}: the item of key {shown(key)} has no room for {place[1]}"
+        _settle([one], None if key is None else StoreError(message))
 
 
 def _settle(batch: Sequence[_Waiting], error: FastserveError | None) -> None:

@@ -218,6 +218,21 @@ def test_a_push_into_an_item_without_room_fails(bench: Workbench) -> None:
     world.told(story)
 
 
+def test_of_pushes_that_share_a_write_only_those_without_room_fail(bench: Workbench) -> None:
+    world = StreamWorld(bench, STREAMED)
+    bench.with_store(lambda store: store.put_bundled("default.items", "v:former", [("u", bytes(399_340))]))
+
+    async def story(writer: StreamWriter) -> None:
+        pushed = [[record("a", 1)], [record("u", 2)], [record("b", 3), record("u", 4)], [record("c", 5)]]
+        told = await asyncio.gather(
+            *[writer.write("pushes", records) for records in pushed], return_exceptions=True
+        )
+        assert [isinstance(each, StoreError) for each in told] == [False, True, True, False]
+
+    world.told(story)
+    assert [world.row(user) for user in "abc"] == [{"cents": 1}, {"cents": 3}, {"cents": 5}]
+
+
 def test_compacting_writes_and_deletes_a_view_s_own_rows(bench: Workbench) -> None:
     world = StreamWorld(bench, STREAMED)
 
