@@ -16,7 +16,7 @@ Invariants
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -32,8 +32,8 @@ KEPT_BLOCKS = 50_000
 KEPT_BYTES = 64 << 20
 """Of blocks as bytes; decoded they take about twice as much, and 1 KB of Python objects each."""
 WRITES_AT_ONCE = 32
-"""Blocks that are merged and written at once: some 5 ms of work where all of them can go on in one turn of
-the loop, and as many as a store has connections by default.
+"""Blocks of one store that are merged and written at once: some 5 ms of work where all of them can go on in
+one turn of the loop, and as many as a store has connections by default.
 """
 FREE_CONFLICTS = 1
 """A first conflict brings the newer block with it and is tried again at once."""
@@ -87,8 +87,9 @@ class _Known:
 
 @dataclass(slots=True)
 class _Lane:
-    """Deltas of one block that wait for the write in flight."""
+    """Deltas of one block that wait for the write in flight, which takes one of its store's ``turns``."""
 
+    turns: asyncio.Semaphore
     waiting: list[_Waiting] = field(default_factory=list)
     contended_until_s: float = 0.0
 
@@ -115,7 +116,10 @@ class BlockWriter:
         self._known: OrderedDict[Place, _Known] = OrderedDict()
         self._known_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._turns = asyncio.Semaphore(WRITES_AT_ONCE)
+        # By the stores' names: one that hangs takes no turns of another.
+        self._turns: defaultdict[str, asyncio.Semaphore] = defaultdict(
+            lambda: asyncio.Semaphore(WRITES_AT_ONCE)
+        )
         self._wanted: dict[str, dict[str, asyncio.Future[VersionedRow | None]]] = {}
         self._write_s = 0.0  # what a write takes, a moving mean
         self.counts = WriteCounts()
@@ -128,7 +132,7 @@ class BlockWriter:
         if lane is not None:
             lane.waiting.append(one)
             return one.done
-        self._lanes[place] = lane = _Lane([one])
+        self._lanes[place] = lane = _Lane(self._turns[delta.feed.plan.store], [one])
         task = self._loop.create_task(self._run(place, lane))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -147,7 +151,7 @@ class BlockWriter:
             try:
                 if lane.contended_until_s > self._loop.time():
                     await self._pause()
-                async with self._turns:
+                async with lane.turns:
                     batch, lane.waiting = lane.waiting, []
                     await self._write(place, lane, batch)
             except FastserveError as error:
