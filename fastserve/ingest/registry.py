@@ -158,9 +158,17 @@ class Registry:
         """Return what was last materialized of each view, None where nothing was."""
         records = await self.read([f"materialized/{view}" for view in views])
         return {
-            view: None if record is None else Materialized(**record)
+            view: None if record is None else self._materialized(view, record)
             for view, record in zip(views, records, strict=True)
         }
+
+    def _materialized(self, view: str, record: Any) -> Materialized:
+        try:
+            return Materialized(**record)
+        except TypeError:
+            key = f"materialized/{view}"
+            message = f"table {self.table}: {key}: expected what was materialized, got {shown(record)}"
+            raise StoreError(message) from None
 
     async def watermarks(
         self, views: Sequence[str], schemas: Mapping[str, int] | None = None

@@ -6,7 +6,7 @@ asks at its start and then now and again; requests never wait for it.
 
 Invariants
 1. A watermark that couldn't be read stays what it was: it may be too old, which is told as missing data, and
-   is never too new.
+   is never too new. Whatever went wrong, it is asked for again.
 2. Services without streamed views ask nothing.
 """
 
@@ -82,3 +82,5 @@ class WatermarkPoll:
                 await self.refresh()
             except StoreError as error:
                 LOGGER.warning("the views' watermarks and shapes couldn't be read: %s", error)
+            except Exception:
+                LOGGER.exception("the views' watermarks and shapes couldn't be understood")

@@ -143,6 +143,18 @@ def test_a_spoilt_record_is_an_error(bench: Workbench) -> None:
         with_registry(bench, lambda registry: registry.layouts(["v"]))
 
 
+@pytest.mark.parametrize("record", [{"view": "v", "of_a_later_version": 1}, [1], "v"])
+def test_what_was_materialized_and_can_not_be_understood_is_an_error(
+    bench: Workbench, record: object
+) -> None:
+    async def work(registry: Registry) -> object:
+        await registry.write({"materialized/v": record})
+        return await registry.materialized(["v"])
+
+    with pytest.raises(StoreError, match=r"materialized/v: expected what was materialized, got "):
+        with_registry(bench, work)
+
+
 def test_a_long_record_is_compressed_and_comes_back(bench: Workbench) -> None:
     columns = [(f"amount:sum:604800000000000:3600000000000:{n}", {"type": "float64"}) for n in range(10_000)]
 

@@ -109,6 +109,21 @@ def test_a_failure_leaves_them_as_they_were_and_is_told(caplog: pytest.LogCaptur
     asyncio.run(run())
 
 
+def test_a_record_that_nobody_foresaw_does_not_end_the_asking(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        records, kept = Records(5, TypeError("an odd record"), 7), Watermarks()
+        polling = poll(records, kept)
+        with patch.object(module, "POLL_EVERY_S", 0.0):
+            await polling.start()
+            await asyncio.wait_for(records.idle.wait(), 5)
+            await asyncio.sleep(0)
+            await polling.stop()
+        assert kept.until_ns == {"pushed_to": 7}
+        assert "couldn't be understood" in caplog.text
+
+    asyncio.run(run())
+
+
 def test_the_first_failure_is_the_start_s() -> None:
     async def run() -> None:
         with pytest.raises(StoreError, match="gone"):
