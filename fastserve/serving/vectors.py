@@ -15,6 +15,8 @@ Invariants
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from fastserve.plan.service import ServicePlan
@@ -72,12 +74,30 @@ class VectorEvaluator:
         """
         try:
             return self._evaluate(lines, now_ns, zero_counts, RowReport())
-        except BrokenRowsError as error:  # rare, and found late: go again as if these had been read so
-            rest = [
-                [None if (number, place) in error.rows else row for place, row in enumerate(line)]
-                for number, line in enumerate(lines)
-            ]
-            return self._evaluate(rest, now_ns, zero_counts, RowReport(dict(error.rows)))
+        except BrokenRowsError as error:
+            return self._evaluate_without(error.rows, lines, now_ns, zero_counts)
+
+    def _evaluate_without(
+        self,
+        broken: Mapping[tuple[int, int], str],
+        lines: Lines,
+        now_ns: int,
+        zero_counts: ZeroCounts | None,
+    ) -> Columns:
+        """Evaluate a batch as if these rows had been read as broken, which is rare, and found late.
+
+        Blocks are found to be broken before the states of rows are, so that there may be more to find.
+        """
+        rest = [
+            [None if (number, place) in broken else row for place, row in enumerate(line)]
+            for number, line in enumerate(lines)
+        ]
+        try:
+            return self._evaluate(rest, now_ns, zero_counts, RowReport(dict(broken)))
+        except BrokenRowsError as error:
+            if error.rows.keys() <= broken.keys():
+                raise
+            return self._evaluate_without({**broken, **error.rows}, rest, now_ns, zero_counts)
 
     def _evaluate(
         self, lines: Lines, now_ns: int, zero_counts: ZeroCounts | None, report: RowReport

@@ -30,6 +30,7 @@ from fastserve.tiles.blocks import block_schema
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, MINUTE_NS
 from tests.server.application_world import Answer, ApplicationWorld
 from tests.serving.fake_store import own_row
+from tests.serving.test_wide import INPUTS, row_of
 from tests.support.plans import AS_OF_NS, NOW_NS, USER, aggregate_view, workspace_plan
 
 AMOUNT = Field("amount", Float64)
@@ -228,16 +229,40 @@ def test_bytes_that_are_no_block_fail_the_view(world: StreamWorld, broken: str) 
     assert set(spending(world.get(allowPartialResults=True)).values()) == {(None, "UNKNOWN")}
 
 
-def test_a_wide_part_that_is_broken_fails_the_view(world: StreamWorld) -> None:
-    world.push("u1", (NOW_NS - 1, 2.0))
+def break_block(world: StreamWorld, key: str) -> None:
+    """Put a block there whose wide part doesn't fit it."""
+    world.push(key, (NOW_NS - 1, 2.0))
     assert world.view.stream is not None
-    place = (world.view.stream.table, block_key("u1", current(world)))
+    place = (world.view.stream.table, block_key(key, current(world)))
     raw = bytearray(world.store.transport.unwrap(world.store.rows[place]))
     end = 16 + 8 * 3  # behind the header and one tile of a start and two words
     raw[end : end + 4] = b"\xff\xff\0\0"
     world.store.rows[place] = world.store.transport.wrap(bytes(raw))
+
+
+def test_a_wide_part_that_is_broken_fails_the_view(world: StreamWorld) -> None:
+    break_block(world, "u1")
     assert world.get().status == 503
     assert set(spending(world.get(allowPartialResults=True)).values()) == {(None, "UNKNOWN")}
+
+
+def test_a_broken_block_and_another_line_s_broken_row_fail_these_lines_alone(world: StreamWorld) -> None:
+    break_block(world, "u1")
+    row = row_of(world.view, [(AS_OF_NS - 1, {**dict.fromkeys(INPUTS), "amount": 2.5})], AS_OF_NS)
+    at = world.view.layout.fixed_bytes  # where its one state begins, with the format
+    broken = row[:at] + b"\7" + row[at + 1 :]
+    world.store.rows[world.view.table, "u2"] = world.store.transport.wrap(broken)
+    params = {
+        "featureServiceName": "s",
+        "allowPartialResults": True,
+        "metadataOptions": {"includeServingStatus": True},
+        "requestData": [{"joinKeyMap": {"user_id": key}} for key in ("u1", "u2", "u3")],
+    }
+    path = "/api/v1/feature-service/get-features-batch"
+    answer = world.ask("POST", path, orjson.dumps({"params": params}))
+    assert answer.status == 200
+    statuses = [feature["status"] for feature in answer.json["metadata"]["features"]]
+    assert statuses == [["PRESENT"] * 3, *[["UNKNOWN", "UNKNOWN", "PRESENT"]] * 3]
 
 
 def test_what_has_not_come_by_the_budget_is_timed_out_and_none_of_it_counts(world: StreamWorld) -> None:
