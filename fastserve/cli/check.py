@@ -142,7 +142,8 @@ async def _check_store(workspace: Workspace) -> None:
         await store.close()
     for table in external:
         if found[table] is None:
-            raise DefinitionError(f"{url}: there is no table {table}, and whoever writes it has to make it")
+            where = workspace.stores.url_of(table)
+            raise DefinitionError(f"{where}: there is no table {table}, and whoever writes it has to make it")
     wrong = [f"table {table.name}: there is no such table" for table in plan.tables]
     wrong += [str(change) for change in plan.changes if change.state in {"new", "incompatible"}]
     if wrong:

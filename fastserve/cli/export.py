@@ -26,7 +26,7 @@ async def export_views(
 ) -> list[Exported]:
     """Write views into files. The store isn't opened: only its tables' names matter."""
     from fastserve.ingest.export import export
-    from fastserve.store.mixed import configured_prefixes, named_settings
+    from fastserve.store.addresses import configured_prefixes, named_settings
     from fastserve.store.url import DynamoDBSettings, parse_store_url
 
     stores = [parse_store_url(settings.store), *named_settings(workspace.stores.named).values()]

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from fastserve.server.generation import Definitions
     from fastserve.server.metrics_memory import MetricsMemory
     from fastserve.server.options import ServerOptions
+    from fastserve.store.addresses import StoreAddresses
     from fastserve.store.interface import OnlineStore
-    from fastserve.store.mixed import StoreAddresses
 
 DESCRIBE_TIMEOUT_S = 5.0
 LISTED_AT_MOST = 20
@@ -202,9 +202,7 @@ def try_stores(where: StoreAddresses, tables: Sequence[str]) -> None:
 
     lacking: dict[str, list[str]] = {}
     for table in asyncio.run(open_and_close()):
-        lacking.setdefault(
-            where.named[where.homes[table]] if table in where.homes else where.main, []
-        ).append(table)
+        lacking.setdefault(where.url_of(table), []).append(table)
     for url, names in lacking.items():
         print(f"fastserve: warning: {lacking_text(url, names)}", file=sys.stderr)
 

@@ -11,7 +11,7 @@ from fastserve.errors import DefinitionError, shown
 if TYPE_CHECKING:
     from fastserve.plan.service import ServicePlan, WorkspacePlan
     from fastserve.sdk.repo import Repo
-    from fastserve.store.mixed import StoreAddresses
+    from fastserve.store.addresses import StoreAddresses
 
 LISTED_AT_MOST = 20
 
@@ -44,7 +44,7 @@ def load_workspace(settings: Settings) -> Workspace:
     """
     from fastserve.plan.service import plan_workspace
     from fastserve.sdk.repo import load_repo
-    from fastserve.store.mixed import addresses, configured_prefixes
+    from fastserve.store.addresses import addresses, configured_prefixes
 
     prefixes = configured_prefixes(settings.store, settings.stores)
     repo = load_repo(settings.repo)

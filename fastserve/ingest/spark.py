@@ -68,8 +68,8 @@ from fastserve.ingest.spark_tasks import (
 from fastserve.plan.views import ViewPlan, duration_ns
 from fastserve.sdk.repo import Repo
 from fastserve.sdk.types import DataType, Int64, Timestamp
+from fastserve.store.addresses import StoreAddresses, addresses, configured_prefixes
 from fastserve.store.interface import OnlineStore
-from fastserve.store.mixed import StoreAddresses, addresses, configured_prefixes
 from fastserve.store.url import LocalSettings, parse_store_url
 
 if TYPE_CHECKING:

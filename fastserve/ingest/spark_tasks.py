@@ -37,7 +37,7 @@ from fastserve.ingest.registry import Registry
 from fastserve.ingest.scratch import scratch_folder
 from fastserve.ingest.shuffle import TIME, TimeBounds
 from fastserve.sdk.types import Array, Bool, DataType, Float32, Float64, Int64, Map, String, Struct, Timestamp
-from fastserve.store.mixed import StoreAddresses
+from fastserve.store.addresses import StoreAddresses
 
 if TYPE_CHECKING:
     from pyspark.sql import types as spark_types

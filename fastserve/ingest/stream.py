@@ -294,7 +294,7 @@ class StreamWriter:
         stores: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         from fastserve.plan.service import plan_workspace
-        from fastserve.store.mixed import addresses, configured_prefixes
+        from fastserve.store.addresses import addresses, configured_prefixes
 
         plan = plan_workspace(load_repo(str(repo)), configured_prefixes(store, stores), workspace)
         self._workspace = plan.workspace

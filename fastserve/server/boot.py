@@ -32,7 +32,7 @@ from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.complaints import Complaints
 from fastserve.server.described import Described, describe, show
 from fastserve.server.exchange import Application
-from fastserve.server.feast_handler import FEATURE_LISTS, FeastHandler
+from fastserve.server.feast_handler import FeastHandler, counted_services
 from fastserve.server.feature_log import FeatureLog
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.key_file import WATCH_EVERY_S, KeyFile
@@ -54,8 +54,9 @@ from fastserve.serving.on_demand import Surroundings
 from fastserve.serving.row_cache import RowCache
 from fastserve.serving.stores import MakeReader, StoreTransports
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
+from fastserve.store.addresses import StoreAddresses, addresses
 from fastserve.store.interface import OnlineStore
-from fastserve.store.mixed import MixedStore, StoreAddresses, addresses, main_of
+from fastserve.store.mixed import MixedStore, main_of
 from fastserve.store.url import DynamoDBSettings, RedisSettings, parse_store_url
 from fastserve.tiles.blocks import BlockShape
 from fastserve.tiles.layout import RowLayout
@@ -87,8 +88,7 @@ def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -
             importlib.import_module(library)
     if settings.trace_endpoint is not None:
         importlib.import_module(trace_exporter(settings.trace_endpoint))
-    counted = [*plan.services, *([] if plan.feast is None else [FEATURE_LISTS])]
-    metrics.declare(counted, plan.views, on_demand_views(plan))
+    metrics.declare(counted_services(plan), plan.views, on_demand_views(plan))
     return FeatureBoot(settings, plan, metrics, describe(settings, plan), source_feeds(plan.views.values()))
 
 

@@ -1,7 +1,6 @@
 """Several stores as one: each table lies in the main store, or in the one that its view names.
 
-`StoreAddresses.open` gives the main store itself where no view names another one, so that nothing here is in
-the way then. It knows nothing of views: which table lies where is an argument.
+It knows nothing of views, and of URLs only whom to give them to: which table lies where is an argument.
 
 Invariants
 1. A call about a table reaches that table's store and no other; what no view claims lies in the main store.
@@ -15,96 +14,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import partial
 
-from fastserve.errors import DefinitionError, StoreError
+from fastserve.errors import FastserveError, StoreError
 from fastserve.plan.stores import MAIN_STORE, TablePrefixes
 from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.store.counts import Counting, StoreCounts
 from fastserve.store.interface import AttributeValue, Item, OnlineStore, Settle, TableSpec, VersionedRow
-from fastserve.store.url import READ_TIMEOUT_S, StoreSettings, open_store, parse_store_url
 
 LOGGER = logging.getLogger("fastserve")
 OPEN_AGAIN_S = 2.0
 LATE_KEYS = 100
 """Keys of a batch for a store that wasn't there at the start: what every store takes."""
-
-
-@dataclass(frozen=True, slots=True)
-class StoreAddresses:
-    """Where the stores of a workspace are: the main one's URL, those of named ones, and tables' ``homes``.
-
-    ``named`` holds the stores that tables lie in, ``homes`` the names of the stores of those tables that
-    don't lie in the main one.
-    """
-
-    main: str
-    named: Mapping[str, str] = field(default_factory=dict)
-    homes: Mapping[str, str] = field(default_factory=dict)
-
-    async def open(
-        self,
-        *,
-        may_lack: bool = False,
-        read_timeout_s: float = READ_TIMEOUT_S,
-        connections: int | None = None,
-        hedge_floor_s: float = 0.0,
-    ) -> OnlineStore:
-        """Open them, each as `open_store` does.
-
-        ``may_lack`` lets a named store that can't be opened be opened later, while its tables' calls fail.
-
-        Raises:
-            DefinitionError, StoreError: as `open_store`.
-        """
-
-        async def opened(url: str) -> OnlineStore:
-            return await open_store(
-                url, read_timeout_s=read_timeout_s, connections=connections, hedge_floor_s=hedge_floor_s
-            )
-
-        main = await opened(self.main)
-        if not self.named:
-            return main
-        mixed = MixedStore(main, self, opened)
-        try:
-            await mixed.open_named(may_lack=may_lack)
-        except BaseException:
-            await mixed.close()
-            raise
-        return mixed
-
-
-def addresses(main: str, configured: Mapping[str, str], homes: Mapping[str, str]) -> StoreAddresses:
-    """Return the addresses of the stores that are needed, of those that are configured."""
-    used = set(homes.values())
-    return StoreAddresses(main, {name: url for name, url in configured.items() if name in used}, homes)
-
-
-def named_settings(configured: Mapping[str, str]) -> dict[str, StoreSettings]:
-    """Return what the URLs of named stores say.
-
-    Raises:
-        DefinitionError: one can't be used; it is named.
-    """
-    found = {}
-    for name, url in configured.items():
-        try:
-            found[name] = parse_store_url(url)
-        except DefinitionError as error:
-            raise DefinitionError(f"store {name!r}: {error.message}") from None
-    return found
-
-
-def configured_prefixes(main: str, configured: Mapping[str, str]) -> TablePrefixes:
-    """Return what tables' names begin with in the stores that are configured.
-
-    Raises:
-        DefinitionError: a URL can't be used.
-    """
-    named = {name: store.prefix for name, store in named_settings(configured).items()}
-    return TablePrefixes(parse_store_url(main).prefix, named)
 
 
 def prefixes_of(store: OnlineStore) -> TablePrefixes:
@@ -192,18 +114,23 @@ class _SplitReader:
 
 
 class MixedStore:
-    """An `OnlineStore` of several; `StoreAddresses.open` makes them."""
+    """An `OnlineStore` of several; `addresses.StoreAddresses.open` makes them.
+
+    ``homes`` are the names of the stores of tables that don't lie in the main one, ``urls`` where these are.
+    """
 
     def __init__(
         self,
         main: OnlineStore,
-        where: StoreAddresses,
+        prefixes: TablePrefixes,
+        homes: Mapping[str, str],
+        urls: Mapping[str, str],
         opened: Callable[[str], Awaitable[OnlineStore]],
     ) -> None:
         self.main = main
-        self._homes = where.homes
-        self._prefixes = configured_prefixes(where.main, where.named)
-        self._named = {name: _Named(name, partial(opened, url)) for name, url in where.named.items()}
+        self._homes = homes
+        self._prefixes = prefixes
+        self._named = {name: _Named(name, partial(opened, url)) for name, url in urls.items()}
         self._later: set[asyncio.Task[None]] = set()
 
     async def open_named(self, *, may_lack: bool) -> None:
@@ -228,7 +155,7 @@ class MixedStore:
             await asyncio.sleep(OPEN_AGAIN_S)
             try:
                 await named.open()
-            except StoreError as error:
+            except FastserveError as error:
                 LOGGER.debug("%s", error)
         LOGGER.warning("store %r is open now", named.name)
 

@@ -25,7 +25,7 @@ from fastserve.ingest.materialize import MaterializeReport
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.spark import materialize_frame
 from fastserve.sdk.repo import Repo
-from fastserve.store.mixed import StoreAddresses
+from fastserve.store.addresses import StoreAddresses
 from tests.ingest.support import DAY_NS, HOUR_NS, UNTIL_NS, Workbench
 from tests.ingest.test_materialize import AGGREGATES, BAD, PROFILE, PROFILES, events_csv, random_events
 from tests.support.spark import ROOT, SPARK_WARNINGS, spark

@@ -9,13 +9,13 @@ from unittest.mock import patch
 
 import pytest
 
-from fastserve.errors import DefinitionError, StoreError
+from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
-from fastserve.plan.stores import TablePrefixes
 from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.store import mixed
+from fastserve.store.addresses import StoreAddresses
 from fastserve.store.interface import OnlineStore, TableSpec, VersionedRow
-from fastserve.store.mixed import MixedStore, StoreAddresses, addresses, main_of, prefixes_of
+from fastserve.store.mixed import MixedStore
 from tests.support.redis_servers import RedisServer, free_port, redis_started
 
 TABLES = ("ours", "theirs")
@@ -99,28 +99,6 @@ def test_items_lie_in_the_store_of_their_table(tmp_path: Path) -> None:
         await store.close()
 
     asyncio.run(whole())
-
-
-def test_what_no_table_lies_in_is_not_opened(tmp_path: Path) -> None:
-    where = addresses(f"local:{tmp_path}/main", {"hot": f"local:{tmp_path}/hot"}, {})
-
-    async def story() -> None:
-        store = await where.open()
-        assert not isinstance(store, MixedStore)
-        assert main_of(store) is store
-        assert prefixes_of(store) == TablePrefixes("")
-        await store.close()
-
-    asyncio.run(story())
-    assert not (tmp_path / "hot").exists()
-
-
-def test_a_url_that_cannot_be_used_is_named_after_its_store() -> None:
-    with pytest.raises(DefinitionError, match=r"^store 'hot': store URL: prefix: expected once"):
-        mixed.configured_prefixes("local:a", {"hot": "redis://a?prefix=b&prefix=c"})
-    assert mixed.configured_prefixes(
-        "dynamodb://eu-central-1?prefix=prod.", {"hot": "redis://a?prefix=b."}
-    ) == TablePrefixes("prod.", {"hot": "b."})
 
 
 def test_a_named_store_that_is_away_fails_its_own_tables_until_it_is_there(tmp_path: Path) -> None:
