@@ -36,6 +36,7 @@ import numpy.typing as npt
 
 from fastserve.tiles.aggregates import NEUTRAL_BITS, AggregateFeature, CompactedSchema, Op
 from fastserve.tiles.blocks import BlockSchema
+from fastserve.tiles.layout import NULL_INT64
 from fastserve.tiles.operations import FLOAT64, INT64, REDUCTIONS, over_axis, reduce_parts
 from fastserve.tiles.windows import Window
 from fastserve.tiles.write import neutral_words
@@ -305,14 +306,17 @@ class _Class:
             steps[1:] -= steps[:-1].copy()
             saved = layers * int(tiles.counts.max()) - int(steps.max(axis=1).sum()) - layers
             if saved * runs * self._width > NESTED_FROM and (steps >= 0).all() and tiles.end_together():
-                return self._nested(tiles, order.tolist(), steps)
+                nested = self._nested(tiles, order.tolist(), steps)
+                if nested is not None:
+                    return nested
         terms = self._terms(tiles, tiles.last, tiles.counts)
         return terms[0] if len(terms) == 1 else self._reduced(terms)
 
-    def _nested(self, tiles: _Spread, order: Sequence[int], steps: Index) -> Words:
+    def _nested(self, tiles: _Spread, order: Sequence[int], steps: Index) -> Words | None:
         """Merge layers each of which has the tiles of the one before and older ones, ``steps`` many.
 
-        Each goes on from the one before, which is the order in which it would be added up by itself.
+        Each goes on from the one before, which is the order in which it would be added up by itself. None if
+        an integer sum is spoilt: older tiles may bring back into int64 what has left it on the way.
         """
         merged = np.empty((self._width, *steps.shape), INT64)
         last = tiles.last[:1].copy()
@@ -324,9 +328,15 @@ class _Class:
                 if before is not None:
                     terms = np.concatenate([before, terms])
                 before = self._reduced(terms)[None]
+                if self._is_spoilt(before[0]):
+                    return None
                 last -= own * widths
             merged[:, layer] = before[0, :, 0]
         return merged
+
+    def _is_spoilt(self, merged: Words) -> bool:
+        sums = [columns for columns in self._columns if columns.op is Op.ADD_I]
+        return any(bool((merged[each.first : each.end] == NULL_INT64).any()) for each in sums)
 
     def _terms(self, tiles: _Spread, last: Index, counts: Index) -> Words:
         """Return the newest ``counts`` tiles of runs and older ones, shape (tiles, columns, layers, runs)."""
@@ -456,7 +466,8 @@ def _parts(counts: Index, chosen: Index, width: int) -> list[Index]:
     if _is_even(own):
         at_once = max(1, MAX_TERMS // (int(own.max()) * width))
         return [chosen[low : low + at_once] for low in range(0, len(chosen), at_once)]
-    many = own > int(own.max()) // (MAX_SPREAD + 1)
+    # What is longer than this part of the longest run is even by itself, so that both parts have runs.
+    many = own > int(own.max()) // MAX_SPREAD
     return [part for some in (chosen[~many], chosen[many]) for part in _parts(counts, some, width)]
 
 

@@ -8,13 +8,15 @@ from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
-from hypothesis import given, settings
+import pytest
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import fastserve.tiles.heads as heads_module
-from fastserve.tiles.aggregates import AggregateSpec, make_schema
+from fastserve.tiles.aggregates import AggregateSpec, Op, make_schema
 from fastserve.tiles.blocks import Block, block_schema, from_events
 from fastserve.tiles.heads import HeadPlace, HeadPlan, Runs, narrow_components
+from fastserve.tiles.layout import NULL_INT64
 from fastserve.tiles.operations import over_axis, reduce_parts
 from fastserve.tiles.windows import DAY_NS, HOUR_NS, LIFETIME_NS, MINUTE_NS, Window
 from tests.differential.tiling import COLUMNS, FUNCTIONS, spec
@@ -169,6 +171,42 @@ def test_heads_are_those_of_each_key_alone_and_of_its_tiles_one_by_one(
                 got = own_words(plan, alone, position, component)
                 assert got == own_words(plan, single, position, component)
                 assert agree(place, component, got, slow_head(place, component, row[position]))
+
+
+def place_of(*specs: AggregateSpec) -> HeadPlace:
+    schema = make_schema(list(specs), DAY_NS)
+    return HeadPlace(schema, block_schema(schema), tuple(sorted(narrow_components(schema.features))))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=60), st.sampled_from([64, 2**18]))
+@example([100, *[26] * 20], 2**18)
+def test_runs_of_any_lengths_are_merged_together(lengths: list[int], max_terms: int) -> None:
+    place = place_of(spec("units", "max", Window(LIFETIME_NS, MINUTE_NS, MINUTE_NS, DAY_NS)))
+    plan = HeadPlan([place])
+    lines = [[[block_of(place, count, number)]] for number, count in enumerate(lengths)]
+    with patch.object(heads_module, "MAX_TERMS", max_terms):
+        together = heads_of(plan, lines)
+    for number, row in enumerate(lines):
+        (word, *_) = plan.words_of(0, place.components[0])
+        assert slow_head(place, place.components[0], row[0]) == [int(together[number, word])]
+
+
+@pytest.mark.parametrize("nested_from", [-(2**62), 2**62])
+def test_a_sum_that_older_tiles_bring_back_is_the_same_whichever_way_it_is_merged(nested_from: int) -> None:
+    windows = [Window(length, MINUTE_NS, MINUTE_NS, DAY_NS) for length in (MINUTE_NS, LIFETIME_NS)]
+    place = place_of(*[spec("units", "sum", window) for window in windows])
+    times = [NOW_NS - 1 - back * MINUTE_NS for back in (2, 1, 0)]
+    (block,) = from_events(place.blocks, ["k"] * 3, times, {"units": [-(2**62), 2**62, 2**62]}).values()
+    plan = HeadPlan([place])
+    with patch.object(heads_module, "NESTED_FROM", nested_from):
+        heads = heads_of(plan, [[[block]]])
+    sums = {
+        place.schema.components[number].window.is_lifetime: own_words(plan, heads, 0, number)
+        for number in place.components
+        if place.schema.components[number].op is Op.ADD_I
+    }
+    assert sums == {False: [NULL_INT64], True: [2**62]}
 
 
 def test_infinities_of_both_signs_in_two_tiles_are_no_number_and_no_warning() -> None:
