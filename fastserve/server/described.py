@@ -18,6 +18,7 @@ from fastserve.server.application import OPENAPI
 from fastserve.server.console.live import LiveNumbers
 from fastserve.server.console.pages import FRESH, ConsolePages, add_console, console_pages
 from fastserve.server.exchange import Application
+from fastserve.server.feast_handler import counted_services
 from fastserve.server.metrics_page import MetricsPage, version_text
 from fastserve.tiles.times import format_time
 from fastserve.tiles.windows import SECOND_NS
@@ -60,7 +61,7 @@ def show(
     if described.console is not None:
         plan = described.plan
         computed = {view.name for service in plan.services.values() for view in service.on_demand}
-        live = LiveNumbers(metrics, plan.services, plan.views, computed, url, monotonic, FRESH)
+        live = LiveNumbers(metrics, counted_services(plan), computed, url, monotonic, FRESH)
         add_console(admin, described.console, live, application)
 
 

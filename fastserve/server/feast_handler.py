@@ -24,6 +24,7 @@ from fastserve.api.feast import (
 from fastserve.api.feast_columns import KeyColumns, join_key_columns, row_count
 from fastserve.errors import RequestError, StoreError
 from fastserve.plan.feast import FeastPlan
+from fastserve.plan.service import WorkspacePlan
 from fastserve.server.exchange import Exchange, Meter
 from fastserve.server.vector_answer import LATE_S, LOGGER, RETRY_AFTER, store_refusal
 from fastserve.serving.admission import Admission
@@ -40,6 +41,11 @@ FEATURE_LISTS = PATH
 MAX_KEPT = 256
 MAX_KEPT_NAMES = 50_000
 """Of features in all lists that are kept: some 10 MB, whatever clients make up."""
+
+
+def counted_services(plan: WorkspacePlan) -> list[str]:
+    """Return by what names requests for features are counted."""
+    return [*plan.services, *([] if plan.feast is None else [FEATURE_LISTS])]
 
 
 class Prepared:

@@ -4,7 +4,7 @@ What is counted where is said by `server.metrics_table`; how it is written by `s
 
 Invariants
 1. It asks no other process: what it shows lies in shared memory or in /proc.
-2. A gauge counts living workers only, a counter all that ever were.
+2. A gauge counts living workers and views of the plan only, a counter all that ever were.
 3. Numbers are read at once, but written so many lines a turn of the loop: those of 50 services and 32 workers
    take 10 ms, for which no request is to wait.
 """
@@ -12,7 +12,7 @@ Invariants
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -44,7 +44,7 @@ class Snapshot:
 
 
 class MetricsPage:
-    """Answers `/metrics`. ``clock_ns`` is the request clock, by which views have an age.
+    """Answers `/metrics`. ``clock_ns`` is the request clock, by which ``views``, the plan's, have an age.
 
     ``before`` is called first: this worker's own numbers are then as of now. ``schedule`` calls a function in
     the loop's next turn.
@@ -55,6 +55,7 @@ class MetricsPage:
         memory: MetricsMemory,
         life: SharedMemory,
         workspace: str,
+        views: Collection[str],
         clock_ns: Callable[[], int],
         before: Callable[[], None],
         schedule: Callable[[Callable[[], None]], object],
@@ -62,6 +63,7 @@ class MetricsPage:
         self._memory = memory
         self._life = life
         self._workspace = workspace
+        self._views = tuple(views)
         self._clock_ns = clock_ns
         self._before = before
         self._schedule = schedule
@@ -116,9 +118,11 @@ class MetricsPage:
         return self._memory.started_s
 
     def ages(self) -> Iterator[tuple[str, float]]:
-        """Give the views whose rows have an age, with it in seconds."""
+        """Give the plan's views whose rows have an age, with it in seconds."""
         now_ns = self._clock_ns()
-        for view, cells in self._memory.views.numbers().items():
+        numbers = self._memory.views.numbers()
+        for view in self._views:
+            cells = numbers[view]
             latest = cells[cells[:, ViewCell.LOOKED_NS].argmax()]
             if latest[ViewCell.EFFECTIVE_NS]:
                 yield view, (now_ns - int(latest[ViewCell.EFFECTIVE_NS])) / 1e9

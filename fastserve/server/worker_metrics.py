@@ -20,7 +20,7 @@ from fastserve.errors import StoreError
 from fastserve.ingest.registry import Registry
 from fastserve.plan.service import WorkspacePlan
 from fastserve.server.application import FeatureApplication
-from fastserve.server.feast_handler import FEATURE_LISTS
+from fastserve.server.feast_handler import counted_services
 from fastserve.server.ingest_handler import IngestHandler
 from fastserve.server.loop_probe import HasLine
 from fastserve.server.metrics import (
@@ -71,7 +71,7 @@ class WorkerMetrics:
         self._publisher = Publisher(self._worker)
         self._view_rows = ViewRows(self._views)
         self.page = MetricsPage(
-            memory, self._life, plan.workspace, clock_ns, self._carry_over, loop.call_soon
+            memory, self._life, plan.workspace, plan.views, clock_ns, self._carry_over, loop.call_soon
         )
         self._registry: Registry | None = None
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -91,8 +91,7 @@ class WorkerMetrics:
             measured = MeasuredEvaluator(runtime.evaluator, self._services[name], len(views))
             runtime.evaluator = measured
             self._view_rows.add(measured, views)
-        counted = [*engine.services, *([] if self._plan.feast is None else [FEATURE_LISTS])]
-        meters = {name: make_meter(self._services[name]) for name in counted}
+        meters = {name: make_meter(self._services[name]) for name in counted_services(self._plan)}
         if slow_request_ms is not None:
             quota, slow_s = Quota(), slow_request_ms / 1000
             meters = {name: SlowMeter(name, slow_s, quota, meter) for name, meter in meters.items()}

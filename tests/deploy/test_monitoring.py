@@ -133,5 +133,6 @@ def test_promtool_finds_nothing_to_say_of_the_metrics(promtool: str) -> None:
     memory.declare(["a service", 'with "quotes"\n'], ["a view"], ["on demand"])
     cells = memory.views.row(1)["a view"]
     cells[ViewCell.LOOKED_NS], cells[ViewCell.EFFECTIVE_NS] = 1, 2
-    page = MetricsPage(memory, SharedMemory(2), "w", lambda: 10**18, lambda: None, lambda _: None)
+    clock, life = (lambda: 10**18), SharedMemory(2)
+    page = MetricsPage(memory, life, "w", ["a view"], clock, lambda: None, lambda _: None)
     checked(promtool, "check", "metrics", text="\n".join([*page.lines(), ""]))

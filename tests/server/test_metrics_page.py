@@ -33,7 +33,8 @@ class World:
         self.memory.declare([f"s{number}" for number in range(self.services)], ["v"], [])
 
     def asked(self) -> dict[str, Family]:
-        page = MetricsPage(self.memory, self.life, "w", lambda: NOW_NS, lambda: None, self.scheduled.append)
+        schedule = self.scheduled.append
+        page = MetricsPage(self.memory, self.life, "w", ["v"], lambda: NOW_NS, lambda: None, schedule)
         connection = Connection()
         page(Exchange(connection, HEAD, b"", 0.0))
         while self.scheduled:
@@ -67,6 +68,16 @@ def test_a_view_s_age_is_that_of_the_latest_look() -> None:
         cells = world.memory.views.row(row)["v"]
         cells[ViewCell.LOOKED_NS], cells[ViewCell.EFFECTIVE_NS] = looked_ns, effective_ns
     assert value(world.asked(), "fastserve_view_age_seconds", view="v") == 3
+
+
+def test_a_view_that_is_not_served_any_more_has_no_age_and_keeps_what_was_counted() -> None:
+    world = World()
+    world.memory.declare([], ["gone"], [])
+    cells = world.memory.views.row(0)["gone"]
+    cells[ViewCell.LOOKED_NS], cells[ViewCell.EFFECTIVE_NS], cells[ViewCell.ROWS] = 1, 2, 3
+    found = world.asked()
+    assert "fastserve_view_age_seconds" not in found
+    assert value(found, "fastserve_view_rows_total", view="gone") == 3
 
 
 def test_memory_is_that_of_processes_that_live() -> None:

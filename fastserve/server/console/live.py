@@ -49,7 +49,6 @@ class LiveNumbers:
         self,
         metrics: MetricsPage,
         services: Collection[str],
-        views: Collection[str],
         computed: Collection[str],
         serving_url: str,
         now_s: Callable[[], float],
@@ -57,7 +56,6 @@ class LiveNumbers:
     ) -> None:
         self._metrics = metrics
         self._services = tuple(services)
-        self._views = frozenset(views)
         self._computed = tuple(computed)
         self._serving_url = serving_url
         self._now_s = now_s
@@ -87,7 +85,7 @@ class LiveNumbers:
                 "lag": everyone[WorkerCell.LAG : WORKER_CELLS],
                 "in_flight": living[WorkerCell.IN_FLIGHT],
             },
-            "views": {name: age for name, age in self._metrics.ages() if name in self._views},
+            "views": dict(self._metrics.ages()),
             "workers": self._metrics.worker_states(),
         }
 

@@ -32,6 +32,7 @@ from fastserve.server.console.layout import (
     table,
     view_address,
 )
+from fastserve.server.feast_handler import counted_services
 
 TILES = (
     ("rate", "Requests", "per second"),
@@ -93,7 +94,7 @@ def _tile(name: str, label: str, remark: str) -> Html:
 
 def _choice(plan: WorkspacePlan) -> Html:
     options = [tag("option", "All services", value="")]
-    options += [tag("option", name, value=name) for name in plan.services]
+    options += [tag("option", name, value=name) for name in counted_services(plan)]
     return tag(
         "label", tag("span", "Service", class_="unseen"), tag("select", *options, id="latency-service")
     )

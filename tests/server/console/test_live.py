@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from fastserve.server.feast_handler import FEATURE_LISTS
 from fastserve.server.metrics_memory import WORKER
 from fastserve.server.metrics_table import LATENCY_BOUNDS_S, ServiceCell, ViewCell, WorkerCell
 from tests.server.console.world import NOW_NS, ConsoleWorld
 from tests.support.api_plan import api_plan
+from tests.support.feast_golden import feast_plan
 
 LIVE = "/console/live.json"
 
@@ -53,6 +55,15 @@ def test_ages_are_those_of_the_plan_s_views() -> None:
         cells = console.memory.views.row(1)[view]
         cells[ViewCell.LOOKED_NS], cells[ViewCell.EFFECTIVE_NS] = 1, NOW_NS - 5 * 10**9
     assert numbers(console)["views"] == {"spending": 5.0}
+
+
+def test_requests_for_lists_of_features_are_among_all_requests() -> None:
+    console = ConsoleWorld(feast_plan())
+    console.memory.services.row(0)[FEATURE_LISTS][ServiceCell.OK] = 3
+    assert numbers(console)["services"][FEATURE_LISTS]["answers"] == [3, 0, 0]
+    page = console.get("/").body.decode()
+    assert f'<option value="{FEATURE_LISTS}">' in page
+    assert FEATURE_LISTS not in numbers(ConsoleWorld(api_plan()))["services"]
 
 
 def test_looking_counts_nothing_and_time_goes_on() -> None:

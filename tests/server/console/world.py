@@ -12,6 +12,7 @@ from fastserve.plan.service import WorkspacePlan
 from fastserve.server.admin import AdminApplication
 from fastserve.server.described import describe, show
 from fastserve.server.exchange import Exchange
+from fastserve.server.feast_handler import counted_services
 from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.metrics_page import MetricsPage
 from fastserve.server.shared_memory import SharedMemory, State
@@ -29,11 +30,12 @@ class ConsoleWorld:
         self.world = ApplicationWorld(plan=plan, **world)
         self.memory = MetricsMemory(2)
         computed = [view.name for service in plan.services.values() for view in service.on_demand]
-        self.memory.declare(plan.services, plan.views, computed)
+        self.memory.declare(counted_services(plan), plan.views, computed)
         self.life = SharedMemory(2)
         self.life.workers[0].cells[0] = State.READY
         scheduled: list[Callable[[], None]] = []
-        page = MetricsPage(self.memory, self.life, "w", lambda: NOW_NS, lambda: None, scheduled.append)
+        schedule = scheduled.append
+        page = MetricsPage(self.memory, self.life, "w", plan.views, lambda: NOW_NS, lambda: None, schedule)
         self.admin = AdminApplication(Readiness())
         described = describe(self.settings, plan)
         show(described, self.admin, page, self.world.application, "http://0.0.0.0:8080")
