@@ -113,7 +113,8 @@ class _Relay:
     def send_answer(
         self, exchange: Exchange, status: int, body: bytes, content_type: bytes, headers: Headers
     ) -> None:
-        """Answer the one that came in."""
+        """Answer the one that came in, which counts as a client's does."""
+        self._exchange.meter = exchange.meter
         self._exchange.respond(status, body, content_type, (*headers, *self._headers))
 
     def send_json(self, exchange: Exchange, parts: Sequence[bytes]) -> None:

@@ -13,6 +13,7 @@ from fastserve.server.console.trial import is_loopback, policy_of
 from fastserve.server.key_file import KeyFile
 from tests.server.application_world import KEYS, VALUES, application_plan
 from tests.server.console.world import ConsoleWorld
+from tests.server.test_slow_log import Told
 
 PARAMS = {"workspaceName": "w", "featureServiceName": "plain", "joinKeyMap": {"user_id": "u1"}}
 
@@ -32,6 +33,15 @@ def test_it_is_answered_by_the_application_that_answers_clients(console: Console
         "numbers.a_int",
         "numbers.b_float",
     ]
+
+
+def test_it_is_counted_as_a_client_s_request(console: ConsoleWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.server.console.world.Connection", Told)
+    counted: list[int] = []
+    console.world.application.measure({"plain": lambda _, status: counted.append(status)})
+    console.ask(PARAMS)
+    console.ask({**PARAMS, "joinKeyMap": {}})
+    assert counted == [200, 400]
 
 
 def test_what_is_wrong_is_told_as_there(console: ConsoleWorld) -> None:
