@@ -5,6 +5,7 @@ Invariants
    version (whose hash cuts the partitions). Another fingerprint is another job.
 2. A partition is recorded only after the store has taken all of its rows.
 3. A finished job leaves no records: running it again writes the same rows once more.
+4. What was written into tables that have been made anew since counts for nothing.
 """
 
 from __future__ import annotations
@@ -34,6 +35,16 @@ def fingerprint_of(view: ViewPlan, inputs: Sequence[object], until_ns: int, part
     """Return what two runs of the same job have in common; ``inputs`` says what is read, and what cuts it."""
     facts = [JOB_FORMAT, view.name, definition(view), inputs, until_ns, partitions]
     return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
+
+
+async def name_of_job(registry: Registry, view: str, fingerprint: str) -> str:
+    """Return the name under which a job's partitions are recorded, for the view's tables as they are now.
+
+    The records may outlive the rows: they lie in another table, perhaps in another store. `apply` makes
+    tables anew, and records since when they are there.
+    """
+    recorded = (await registry.definitions([view]))[view] or {}
+    return f"{fingerprint}.{recorded.get('created_ns', 0)}"
 
 
 class JobRecords:

@@ -36,7 +36,7 @@ from fastserve.ingest.apply import rows_digest, table_specs
 from fastserve.ingest.badrows import BadRow, BadRows
 from fastserve.ingest.checking import Reading
 from fastserve.ingest.files import InputFile, connect, find_files, first_line
-from fastserve.ingest.jobs import JobRecords, fingerprint
+from fastserve.ingest.jobs import JobRecords, fingerprint, name_of_job
 from fastserve.ingest.lease import Guard, Unguarded
 from fastserve.ingest.partition import SAMPLES, PartitionJob, PartitionResult, make_rows, read_rows, rows_job
 from fastserve.ingest.progress import Progress, make_progress
@@ -186,11 +186,8 @@ class StoreOutlet:
         """See `Outlet`."""
         if self._plan.packed:
             await self._registry.record_schema(self._plan)
-        if self._plan.store:
-            # Records and rows lie in two stores: an empty one in the rows' place has nothing of the job.
-            definition = (await self._registry.definitions([self._plan.name]))[self._plan.name] or {}
-            name = f"{name}.{definition.get('created_ns', 0)}"
-        self._records = JobRecords(self._registry, name, partitions)
+        job = await name_of_job(self._registry, self._plan.name, name)
+        self._records = JobRecords(self._registry, job, partitions)
         return await self._records.done()
 
     async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> NotPut:

@@ -35,7 +35,7 @@ from fastserve.errors import DefinitionError, shown
 from fastserve.ingest.badrows import BadRows
 from fastserve.ingest.columns import CheckedColumn, quoted
 from fastserve.ingest.files import Relation, describe
-from fastserve.ingest.jobs import JobRecords, fingerprint_of
+from fastserve.ingest.jobs import JobRecords, fingerprint_of, name_of_job
 from fastserve.ingest.materialize import (
     EPOCH,
     MaterializeReport,
@@ -193,8 +193,8 @@ class _FrameJob:
         try:
             notes = [read_note(row[0]) for row in checked.where(f"{NOTE} IS NOT NULL").select(NOTE).collect()]
             bad = self._judged(notes)
-            done = self._with_registry(self._begin)
-            results = self._written(checked, check, sorted(done))
+            name, done = self._with_registry(self._begin)
+            results = self._written(checked, check, name, sorted(done))
         finally:
             checked.unpersist()
         report = make_report(
@@ -207,7 +207,7 @@ class _FrameJob:
             done=done,
             seconds=time.perf_counter() - began,
         )
-        self._with_registry(lambda registry, store: self._finish(registry, store, report))
+        self._with_registry(lambda registry, store: self._finish(registry, store, report, name))
         return report
 
     # --- the store, from the driver -------------------------------------------------------------------------
@@ -227,29 +227,25 @@ class _FrameJob:
     async def _check_tables(self, registry: Registry, store: OnlineStore) -> None:
         await check_tables([self.plan], registry, store, self.store.main)
 
-    async def _begin(self, registry: Registry, _store: OnlineStore) -> dict[int, tuple[int, int]]:
-        """Record the layout of the rows to come; return the partitions that an earlier run wrote."""
+    async def _begin(
+        self, registry: Registry, _store: OnlineStore
+    ) -> tuple[str | None, dict[int, tuple[int, int]]]:
+        """Record the layout of the rows to come; return the job's name and what an earlier run wrote."""
         if self.plan.packed:
             await registry.record_schema(self.plan)
-        records = self._records(registry)
-        return {} if records is None else await records.done()
-
-    async def _finish(self, registry: Registry, store: OnlineStore, report: MaterializeReport) -> None:
-        await finish_view(store, registry, self.plan, report)
-        records = self._records(registry)
-        if records is not None:
-            await records.clear()
-
-    def _records(self, registry: Registry) -> JobRecords | None:
-        name = self._job_name()
-        return None if name is None else JobRecords(registry, name, self.partitions)
-
-    def _job_name(self) -> str | None:
         if self.input_name is None:
-            return None
-        return fingerprint_of(
-            self.plan, ["spark", self.input_name, self.order_by], self.until_ns, self.partitions
-        )
+            return None, {}
+        inputs = ["spark", self.input_name, self.order_by]
+        fingerprint = fingerprint_of(self.plan, inputs, self.until_ns, self.partitions)
+        name = await name_of_job(registry, self.plan.name, fingerprint)
+        return name, await JobRecords(registry, name, self.partitions).done()
+
+    async def _finish(
+        self, registry: Registry, store: OnlineStore, report: MaterializeReport, name: str | None
+    ) -> None:
+        await finish_view(store, registry, self.plan, report)
+        if name is not None:
+            await JobRecords(registry, name, self.partitions).clear()
 
     # --- checking -------------------------------------------------------------------------------------------
 
@@ -346,7 +342,9 @@ class _FrameJob:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def _written(self, checked: DataFrame, check: CheckJob, done: Sequence[int]) -> list[PartitionResult]:
+    def _written(
+        self, checked: DataFrame, check: CheckJob, name: str | None, done: Sequence[int]
+    ) -> list[PartitionResult]:
         from pyspark.sql import functions
 
         keys = [key_column(place) for place in range(len(self.plan.key_fields))]
@@ -361,7 +359,7 @@ class _FrameJob:
             destination=destination(self.plan),
             store=self.store,
             workspace=self.workspace,
-            job_name=self._job_name(),
+            job_name=name,
             partitions=self.partitions,
         )
 
