@@ -20,9 +20,9 @@ from fastserve.errors import shown
 from fastserve.plan.feast import NO_ENTITY_KEYS, FeastPlan, FeastSelection
 from fastserve.plan.feast_keys import entity_key
 from fastserve.tiles.times import parse_time_ns
+from fastserve.tiles.windows import SECOND_NS
 from fastserve.wire.feast_key import FeastKeyForm, entity_id_of, int_limits
 
-SECOND_NS = 1_000_000_000
 EXACT_FLOATS = 2**53
 Columns = Mapping[str, list[Any]]
 
@@ -36,6 +36,7 @@ class KeyColumns:
             forms.setdefault((part.view.key_form, part.request_keys), len(forms)) for part in parts
         ]
         self._makers = [_Maker(form, names) for form, names in forms]
+        self._read = {name for maker in self._makers for name in maker.names}
 
     def texts(self, columns: Columns, rows: int) -> tuple[list[tuple[str, ...]], dict[str, list[Any]]]:
         """Return for each row the key texts of its parts, and the columns with the values that keys have.
@@ -44,6 +45,9 @@ class KeyColumns:
             FeastFault: a column lacks, or has a value that no key is made of.
         """
         echoed = dict(columns)
+        for name, values in columns.items():
+            if name not in self._read:
+                _check_scalars(name, values)
         made = [maker.keys(columns, rows, echoed) for maker in self._makers]
         return list(zip(*[made[number] for number in self._of_part], strict=True)), echoed
 
@@ -58,8 +62,8 @@ def join_key_columns(plan: FeastPlan, request: FeastRequest, parts: Sequence[Fea
     """
     lengths = {len(values) for values in request.columns.values()}
     if len(lengths) > 1:
-        counts = ", ".join(f"{shown(name)} {len(values)}" for name, values in request.columns.items())
-        raise FeastFault(400, f"`entities`: expected columns of one length, got {counts[:160]}")
+        counts = shown({name: len(values) for name, values in request.columns.items()})
+        raise FeastFault(400, f"`entities`: expected columns of one length, got {counts}")
     if not request.columns and all(part.request_keys == NO_ENTITY_KEYS for part in parts):
         return {}
     if not any(lengths):
@@ -88,6 +92,11 @@ class _Maker:
             for name, kind in zip(names, form.types, strict=True)
         ]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return () if self._only is not None else tuple(name for name, _, _ in self._readers)
+
     def keys(self, columns: Columns, rows: int, echoed: dict[str, list[Any]]) -> list[str]:
         """Return the key texts of all rows; what the columns' values were taken for goes into ``echoed``."""
         if self._only is not None:
@@ -111,6 +120,13 @@ Reader = Callable[[list[Any]], list[Any]]
 def _wrong(name: str, row: int, expected: str, value: object) -> FeastFault:
     came = "null" if value is None else shown(value)
     return FeastFault(400, f"`entities.{name}[{row}]`: expected {expected}, got {came}")
+
+
+def _check_scalars(name: str, values: Sequence[Any]) -> None:
+    """Check a column that is answered as it came: arrays in arrays can be read deeper than written."""
+    for row, value in enumerate(values):
+        if isinstance(value, (list, dict)):
+            raise _wrong(name, row, "a value of a join key", value)
 
 
 def _strings(name: str, _kind: str, _version: int) -> Reader:
@@ -163,16 +179,22 @@ def _times(name: str, kind: str, version: int) -> Reader:
         for row, value in enumerate(values):
             seconds = value
             if type(value) is str:
-                try:
-                    seconds = parse_time_ns(value) // SECOND_NS
-                except ValueError:
-                    seconds = None
+                seconds = _whole_seconds(value)
             if type(seconds) is not int or not least <= seconds < end:
-                raise _wrong(name, row, "seconds since the epoch, or an ISO-8601 time", value)
+                raise _wrong(name, row, "whole seconds since the epoch, or an ISO-8601 time of such", value)
             found.append(seconds)
         return found
 
     return read
+
+
+def _whole_seconds(text: str) -> int | None:
+    """Return the seconds since the epoch that a time is; None for what is none, or not a whole second."""
+    try:
+        seconds, rest = divmod(parse_time_ns(text), SECOND_NS)
+    except ValueError:
+        return None
+    return None if rest else seconds
 
 
 def _byte_strings(name: str, _kind: str, _version: int) -> Reader:

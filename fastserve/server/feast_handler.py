@@ -26,7 +26,7 @@ from fastserve.errors import RequestError, StoreError
 from fastserve.plan.feast import FeastPlan
 from fastserve.plan.service import WorkspacePlan
 from fastserve.server.exchange import Exchange, Meter
-from fastserve.server.vector_answer import LATE_S, LOGGER, RETRY_AFTER, store_refusal
+from fastserve.server.vector_answer import LATE_S, LOGGER, RETRIED, RETRY_AFTER, store_refusal
 from fastserve.serving.admission import Admission
 from fastserve.serving.columns import Columns
 from fastserve.serving.engine import Engine
@@ -225,5 +225,5 @@ class FeastAnswer(VectorRequest):
 def refuse(exchange: Exchange, error: RequestError) -> None:
     """Answer with an error as Feast's SDK takes it, unless an answer has gone out."""
     if not exchange.is_answered:
-        headers = RETRY_AFTER if error.status == 429 else ()
+        headers = RETRY_AFTER if error.status in RETRIED else ()
         exchange.respond(error.status, feast_error_body(error), JSON, headers)

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastserve.api.feast import FeastFault
+from fastserve.api.feast_columns import _times
 from fastserve.errors import StoreError
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.exchange import Exchange
@@ -69,7 +71,7 @@ STRICTER = {
     "columns of two lengths": (
         400,
         "FeastError",
-        "`entities`: expected columns of one length, got 'driver_id' 1, 'rider_id' 2",
+        "`entities`: expected columns of one length, got {'driver_id': 1, 'rider_id': 2}",
     ),
     "a join key lacks": (400, "FeastError", "`entities`: expected the join key 'rider_id', got none of it"),
     "all join keys lack": (
@@ -144,7 +146,7 @@ class World:
 
     def send(self, body: Any, method: str = "POST", path: str = PATH) -> Connection:
         connection = Connection()
-        sent = orjson.dumps(body)
+        sent = body if isinstance(body, bytes) else orjson.dumps(body)
         head = RequestHead(method, path, "", len(sent), False, True, False, False, None, None, None, None)
         self.application(Exchange(connection, head, sent, self.now_s))
         return connection
@@ -291,12 +293,31 @@ def test_a_failed_read_refuses_the_request_and_is_never_an_absent_row(world: Wor
     assert world.answer({"features": [TRIPS], "entities": {"driver_id": [1]}}).status == 200
 
 
-def test_throttling_says_when_to_come_back(world: World) -> None:
-    world.store.failing["rides.driver_stats"] = StoreError("DynamoDB: slow down", throttled=True)
+@pytest.mark.parametrize("throttled, status", [(True, 429), (False, 503)])
+def test_a_store_in_trouble_says_when_to_come_back(world: World, throttled: bool, status: int) -> None:
+    world.store.failing["rides.driver_stats"] = StoreError("DynamoDB: slow down", throttled=throttled)
     answer = world.answer({"features": [TRIPS], "entities": {"driver_id": [1]}})
 
-    assert answer.status == 429
+    assert answer.status == status
     assert answer.headers == {b"Retry-After": b"1"}
+
+
+def test_a_column_that_no_view_asked_for_reads_is_answered_but_not_with_arrays_in_it(world: World) -> None:
+    body = {"features": [TRIPS], "entities": {"driver_id": [1], "rider_id": ["r|1"]}}
+    assert world.answer(body).json["results"][1]["values"] == ["r|1"]
+    # orjson reads a thousand levels of arrays and writes 254.
+    deep = orjson.dumps(body).replace(b'"r|1"', b"[" * 300 + b"]" * 300)
+    status, _, message = fault(world.answer(deep))
+    assert status == 400
+    assert message.startswith("`entities.rider_id[0]`: expected a value of a join key, got [[[")
+
+
+def test_times_for_keys_are_whole_seconds() -> None:
+    read = _times("at", "UNIX_TIMESTAMP", 3)
+    assert read([7, "1970-01-01T00:00:08Z", "1970-01-01T01:00:09.000+01:00"]) == [7, 8, 9]
+    for value in ("1970-01-01T00:00:08.5Z", 8.5, "soon", None, True):
+        with pytest.raises(FeastFault, match=r"`entities\.at\[0\]`: expected whole seconds since the epoch"):
+            read([value])
 
 
 @pytest.mark.parametrize(
