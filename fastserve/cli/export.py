@@ -26,18 +26,18 @@ async def export_views(
 ) -> list[Exported]:
     """Write views into files. The store isn't opened: only its tables' names matter."""
     from fastserve.ingest.export import export
+    from fastserve.plan.stores import MAIN_STORE
     from fastserve.store.addresses import configured_prefixes, named_settings
     from fastserve.store.url import DynamoDBSettings, parse_store_url
 
-    stores = [parse_store_url(settings.store), *named_settings(workspace.stores.named).values()]
-    regions = [store.region for store in stores if isinstance(store, DynamoDBSettings)]
+    stores = {MAIN_STORE: parse_store_url(settings.store), **named_settings(workspace.stores.named)}
     return await export(
         workspace.repo,
         views,
         Path(arguments.export),
         until_ns=until_ns,
         prefixes=configured_prefixes(settings.store, settings.stores),
-        region=regions[0] if regions else None,
+        regions={name: one.region for name, one in stores.items() if isinstance(one, DynamoDBSettings)},
         inputs=arguments.input,
         max_bad_rows=arguments.max_bad_rows,
         parallel=parallel,

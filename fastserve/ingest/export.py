@@ -22,6 +22,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -109,7 +110,7 @@ async def export(
     *,
     until_ns: int,
     prefixes: TablePrefixes | str = "",
-    region: str | None = None,
+    regions: Mapping[str, str] = MappingProxyType({}),
     inputs: Sequence[str] | None = None,
     max_bad_rows: int | None = None,
     progress: bool = True,
@@ -120,7 +121,8 @@ async def export(
 ) -> list[Exported]:
     """Make the rows of views as `materialize` does, but write them into files under ``folder``.
 
-    ``prefixes`` are the stores', ``region`` stands in the commands.
+    ``prefixes`` are the stores', ``regions`` those of the stores that are DynamoDB, by their names: that of a
+    view's store stands in its commands.
 
     Raises:
         DefinitionError: as `materialize`; the folder holds an export of one of the views already; one is in a
@@ -130,7 +132,7 @@ async def export(
     workspace = workspace or repo.workspace
     plans = [plan_to_write(repo, name, workspace, prefixes) for name in views]
     _refuse_bundles(plans)
-    outlets = [_FileOutlet(plan, folder / plan.table, workspace, region) for plan in plans]
+    outlets = [_FileOutlet(plan, folder / plan.table, workspace, regions.get(plan.store)) for plan in plans]
     for outlet in outlets:
         outlet.check_folder()
     work: list[tuple[ViewPlan, Outlet]] = list(zip(plans, outlets, strict=True))

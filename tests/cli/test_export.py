@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fastserve.cli.export import _bytes, _usd
@@ -35,6 +37,33 @@ def test_an_export_says_what_it_holds_what_it_costs_and_what_to_do(exported: str
         "Once the imports are done:",
         "  fastserve apply",
         "  fastserve materialize --imported out",
+    ]
+
+
+def test_each_import_goes_to_the_region_of_the_view_s_own_store(run: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    (folder / "events.csv").write_text("user_id,at,age\nu1,2026-01-01T00:00:00Z,41\n")
+    (folder / "defs.py").write_text(
+        """
+from fastserve import *
+
+user = Entity("user", Field("user_id", String))
+events = FileSource("events", path="events.csv", timestamp_field="at")
+FeatureView("near", user, events, [Attribute("age", Int64)])
+FeatureView("far", user, events, [Attribute("age", Int64)], store="far")
+FeatureView("fast", user, events, [Attribute("age", Int64)], store="fast")
+"""
+    )
+    stores = ["dynamodb://eu-central-1", "far=dynamodb://us-east-2", "fast=redis://127.0.0.1"]
+    flags = [flag for url in stores for flag in ("--store", url)]
+    ran = run("materialize", "--all", "--repo", str(folder), *flags, *UNTIL, "--export", "out")
+    assert (ran.code, ran.err) == (0, "")
+    commands = [line.split() for line in ran.out.splitlines() if "import-table" in line]
+    assert [words[4] if words[3] == "--region" else "" for words in commands] == [
+        "eu-central-1",
+        "us-east-2",
+        "",
     ]
 
 

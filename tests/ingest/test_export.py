@@ -206,7 +206,7 @@ def test_an_item_that_no_table_holds_is_refused(bench: Workbench) -> None:
 
 
 def test_the_import_command_is_one_that_the_service_knows(bench: Workbench, spend: Repo) -> None:
-    (exported,) = run(spend, bench.folder / "out", region="eu-central-1")
+    (exported,) = run(spend, bench.folder / "out", regions={"": "eu-central-1"})
     upload, command = exported.commands
     folder, target = shlex.split(upload)[-2:]
     assert (folder, target) == (str(exported.folder / "data"), "s3://BUCKET/prod.default.spend/")
