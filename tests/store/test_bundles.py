@@ -213,6 +213,22 @@ def test_a_row_for_which_an_item_has_no_room_is_told_and_the_rest_is_written(url
     told(url, story)
 
 
+def test_of_several_rows_for_one_key_only_the_one_that_stays_needs_room(url: str) -> None:
+    async def story(store: OnlineStore) -> None:
+        table = await with_table(store)
+        await store.put_bundled(table, B, [("x", row_of("b", 200_000))])
+        large, small = row_of("large", 250_000), row_of("small")
+        assert await store.put_bundled(table, A, [("x", large), ("x", small)]) == []
+        assert await store.get_bundled(table, A, ["x"]) == [small]
+        assert await store.put_bundled(table, A, [("x", row_of("other")), ("x", large)]) == ["x"]
+        assert await store.get_bundled(table, A, ["x"]) == [small]
+        newest = [("x", timed(2) + bytes(250_000)), ("x", timed(1))]
+        assert await store.put_bundled(table, A, newest, newest=True) == ["x"]
+        assert await store.get_bundled(table, A, ["x"]) == [small]
+
+    told(url, story)
+
+
 def test_rows_that_fill_an_item_find_room_in_every_store(url: str) -> None:
     async def story(store: OnlineStore) -> None:
         table = await with_table(store)

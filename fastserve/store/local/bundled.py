@@ -41,6 +41,26 @@ class BundledRow:
     timed: bool
 
 
+def kept_rows(table: Table, rows: Sequence[tuple[str, bytes]], *, newest: bool) -> list[tuple[str, bytes]]:
+    """Return the row of each key that stays: the newest, or else the last.
+
+    Raises:
+        StoreError: a key or a row is beyond the limits.
+    """
+    kept: dict[str, bytes] = {}
+    with naming(table):
+        for key, row in rows:
+            check_row(row)
+            encode_key(key)
+            if newest:
+                check_timed(row)
+                there = kept.get(key)
+                if there is not None and effective_ns_of(there) > effective_ns_of(row):
+                    continue
+            kept[key] = row
+    return list(kept.items())
+
+
 def put(
     table: Table,
     attribute: str,
@@ -49,17 +69,12 @@ def put(
     transaction: Transaction,
     rows: Sequence[tuple[str, bytes]],
 ) -> None:
-    """Write rows into their items; add the keys that have no room to ``full``."""
-    with naming(table):
-        placed = []
-        for key, row in rows:
-            check_row(row)
-            if newest:
-                check_timed(row)
-            raw_key = encode_key(key)
-            placed.append((layout.row_key(table.number, raw_key), raw_key, key, BundledRow(row, newest)))
-    # In the order of the tree; rows of one key stay in theirs.
-    placed.sort(key=lambda one: one[0])
+    """Write `kept_rows` into their items; add the keys that have no room to ``full``."""
+    placed = []
+    for key, row in rows:
+        raw_key = encode_key(key)
+        placed.append((layout.row_key(table.number, raw_key), raw_key, key, BundledRow(row, newest)))
+    placed.sort(key=lambda one: one[0])  # in the order of the tree
     for place, raw_key, key, bundled in placed:
         item = decode_item(layout.decode_value(raw_key, transaction.get(place)))
         if newest and _is_later(item.get(attribute), bundled.row):

@@ -141,7 +141,9 @@ class LocalStore:
         found = self._read(self._catalogue.require_packed, table)
         full: dict[str, None] = {}
         put = partial(bundled.put, found, attribute, full, newest)
-        await self._write_all(put, _slices(rows, BUNDLED_SLICE_ROWS))
+        job = partial(bundled.kept_rows, found, rows, newest=newest)
+        kept = await asyncio.get_running_loop().run_in_executor(self._environment.writer, job)
+        await self._write_all(put, _slices(kept, BUNDLED_SLICE_ROWS))
         return list(full)
 
     async def get_bundled(self, table: str, attribute: str, keys: Sequence[str]) -> list[bytes | None]:
