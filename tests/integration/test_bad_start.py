@@ -146,10 +146,11 @@ def test_a_folder_that_is_no_store_is_an_error_of_the_store(tmp_path: Path) -> N
 
 
 def test_a_dynamodb_that_does_not_answer_is_an_error_of_the_store(tmp_path: Path) -> None:
+    environ = {**AWS, "AWS_MAX_ATTEMPTS": "1"}
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         url = f"dynamodb://local?endpoint=http://127.0.0.1:{unheard.getsockname()[1]}"
-        with starting_features(write_bank_repo(tmp_path), url, "--workers", "1") as server:
+        with starting_features(write_bank_repo(tmp_path), url, "--workers", "1", environ=environ) as server:
             said = said_at_the_end(server, 3)
     assert "worker 0 can't start: StoreError: DynamoDB: table bank.fastserve: DescribeTable: " in said
     assert f'Could not connect to the endpoint URL: "{url.partition("=")[2]}/"' in said

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from fastserve.errors import StoreError, shown
+from fastserve.errors import DefinitionError, StoreError, shown
 from fastserve.store.interface import (
     MAX_TABLE_NAME_LENGTH,
     MIN_TABLE_NAME_LENGTH,
@@ -23,6 +23,7 @@ DESCRIBES_IN_FLIGHT = 10
 CREATE_TIMEOUT_S = 180.0
 FIRST_LOOK_S = 0.02
 LONGEST_LOOK_S = 1.0
+RETRIES = 5
 EXPIRY_ATTRIBUTE = "ttl"
 
 
@@ -41,7 +42,11 @@ class TableAdmin:
         self._making = asyncio.Lock()
 
     async def client(self) -> Any:
-        """Return the aiobotocore client."""
+        """Return the aiobotocore client.
+
+        Raises:
+            DefinitionError: what the environment says of tries is no number of them.
+        """
         async with self._making:
             if self._client is None:
                 from aiobotocore.config import AioConfig
@@ -50,7 +55,7 @@ class TableAdmin:
                     connect_timeout=5,
                     read_timeout=20,
                     max_pool_connections=DESCRIBES_IN_FLIGHT,
-                    retries={"mode": "standard", "max_attempts": 5},
+                    retries={"mode": "standard", "total_max_attempts": _attempts(self._session)},
                 )
                 self._client = await self._stack.enter_async_context(
                     self._session.create_client(
@@ -155,6 +160,19 @@ class TableAdmin:
             ) from error
         except (BotoCoreError, OSError, TimeoutError) as error:
             raise StoreError(f"DynamoDB: table {table}: {operation}: {error}", retryable=True) from error
+
+
+def _attempts(session: Any) -> int:
+    """Return how often a call is tried: as the environment or the profile says, as with AWS's own tools."""
+    try:
+        wanted: int | None = session.get_config_variable("max_attempts")
+    except ValueError:
+        wanted = 0
+    if wanted is not None and wanted < 1:
+        raise DefinitionError(
+            "AWS_MAX_ATTEMPTS, or a profile's max_attempts: expected a whole number of at least 1"
+        )
+    return 1 + RETRIES if wanted is None else wanted
 
 
 def creation_parameters(spec: TableSpec) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from fastserve.serving.coalescer import KeyRead
 from fastserve.store.dynamodb.store import DynamoDBStore
 from fastserve.store.interface import TableSpec
 from fastserve.store.url import open_store
+from perf.load.standin_client import StandInAddress
 from tests.store.dynamodb.conftest import Run
 from tests.support.dynamodb_servers import (
     REGION,
@@ -25,8 +26,9 @@ from tests.support.dynamodb_servers import (
     moto_endpoint,
     store_url,
 )
+from tests.support.standin import stand_in
 
-__all__ = ["aws_environment", "dynoxide_endpoint", "moto_endpoint"]
+__all__ = ["aws_environment", "dynoxide_endpoint", "moto_endpoint", "stand_in"]
 
 
 async def opened(url: str) -> DynamoDBStore:
@@ -98,6 +100,40 @@ def test_a_ca_bundle_of_the_environment_is_used(
     async def story() -> None:
         with pytest.raises(DefinitionError, match="AWS_CA_BUNDLE"):
             await open_store("dynamodb://eu-central-1")
+
+    run(story())
+
+
+@pytest.mark.usefixtures("aws_environment")
+def test_calls_about_tables_are_tried_as_often_as_the_environment_says(
+    run: Run, stand_in: StandInAddress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+    failing = {"operations": ["DescribeTable"], "script": ["server_error"] * 2}
+    stand_in.control(faults=failing)
+
+    async def story() -> None:
+        store = await opened(stand_in.store_url())
+        with pytest.raises(StoreError, match="table views: DescribeTable: InternalServerError"):
+            await store.describe_tables(["views"])
+        assert await store.describe_tables(["views"]) == {"views": None}
+        await store.close()
+
+    run(story())
+
+
+@pytest.mark.usefixtures("aws_environment")
+@pytest.mark.parametrize("attempts", ["0", "-1", "many"])
+def test_a_number_of_tries_that_is_none_is_an_error(
+    run: Run, monkeypatch: pytest.MonkeyPatch, attempts: str
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", attempts)
+
+    async def story() -> None:
+        store = await opened(store_url("http://127.0.0.1:1"))
+        with pytest.raises(DefinitionError, match=r"AWS_MAX_ATTEMPTS, .*: expected a whole number"):
+            await store.describe_tables(["views"])
+        await store.close()
 
     run(story())
 
