@@ -13,6 +13,7 @@ Invariants
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 from collections import deque
@@ -34,6 +35,8 @@ QUEUE_TRACES = 2048
 BATCH_TRACES = 64
 SEND_EVERY_S = 1.0
 SEND_TIMEOUT_S = 5.0
+"""For a batch with all its tries, unless one of `TIMEOUT_VARIABLES` says otherwise."""
+TIMEOUT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 CLOSE_TIMEOUT_S = 3.0
 TRACES_PATH = "/v1/traces"
 EXTRA = "fastserve[otel]"
@@ -219,4 +222,5 @@ def _new_span_id() -> int:
 def _exporter(url: str) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return OTLPSpanExporter(endpoint=url, timeout=SEND_TIMEOUT_S)
+    is_set = any(os.environ.get(name) for name in TIMEOUT_VARIABLES)  # it reads them only if it is given none
+    return OTLPSpanExporter(endpoint=url, timeout=None if is_set else SEND_TIMEOUT_S)

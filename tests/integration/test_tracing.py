@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import orjson
 import pytest
 
 from tests.support.feature_server import (
+    AWS,
     GET_FEATURES,
     GET_FEATURES_BATCH,
     Row,
@@ -20,7 +22,6 @@ from tests.support.feature_server import (
     starting_features,
 )
 from tests.support.prometheus_text import read_metrics, value
-from tests.support.redis_servers import free_port
 from tests.support.server_process import Connection, Server, eventually
 from tests.support.trace_collector import Collector, Span, collecting
 
@@ -70,10 +71,7 @@ def server(repo: Repo, collector: Collector) -> Iterator[Server]:
 
 def asked(connection: Connection, traceparent: str, body: object, path: str = GET_FEATURES) -> int:
     """Ask with a traceparent; return the status."""
-    content = orjson.dumps(body)
-    head = f"POST {path} HTTP/1.1\r\nHost: a\r\ntraceparent: {traceparent}\r\nContent-Length: {len(content)}"
-    connection.send(head.encode() + b"\r\n\r\n" + content)
-    return connection.read().status
+    return connection.ask(path, orjson.dumps(body), f"traceparent: {traceparent}\r\n").status
 
 
 def params(**keys: str) -> object:
@@ -134,20 +132,20 @@ def test_refusals_and_batches_are_traced_with_what_there_was_of_them(
     server: Server, collector: Collector
 ) -> None:
     connection = server.connect()
+    rows = [{"joinKeyMap": {"user_id": f"u{number}"}} for number in range(100)]
+    body = {"params": {"featureServiceName": "users", "requestData": rows}}
     assert asked(connection, f"00-{'3' * 32}-{SPAN}-01", params(shop="a")) == 400
+    assert asked(connection, f"00-{'4' * 32}-{SPAN}-01", body, GET_FEATURES_BATCH) == 200
+    assert asked(connection, f"00-{'5' * 32}-{SPAN}-01", {}, "/nowhere/secret") == 404
     refused = traced(collector, "3" * 32)
     assert refused.attributes["http.response.status_code"] == 400
     assert not refused.is_error  # the caller's fault is no error of the server's span
     assert collector.children(refused) == []
-    rows = [{"joinKeyMap": {"user_id": f"u{number}"}} for number in range(100)]
-    body = {"params": {"featureServiceName": "users", "requestData": rows}}
-    assert asked(connection, f"00-{'4' * 32}-{SPAN}-01", body, GET_FEATURES_BATCH) == 200
     batch = traced(collector, "4" * 32)
     assert (batch.name, batch.attributes["fastserve.vectors"]) == ("POST get-features-batch", 100)
     parts = collector.children(batch)
     merged = [part.attributes["fastserve.vectors"] for part in parts if part.name == "merge"]
     assert sum(merged) == 100
-    assert asked(connection, f"00-{'5' * 32}-{SPAN}-01", {}, "/nowhere/secret") == 404
     assert traced(collector, "5" * 32).name == "POST"
 
 
@@ -182,14 +180,18 @@ def test_a_share_is_traced_by_chance_and_what_is_left_is_sent_at_the_end(repo: R
 
 
 def test_without_a_collector_everything_else_goes_on(repo: Repo) -> None:
-    flags = ("--workers", "1", "--trace-sample", "1", "--trace-endpoint", f"http://127.0.0.1:{free_port()}")
-    with serving_features(*repo, *flags) as server:
-        connection = server.connect()
-        for _ in range(100):
-            assert ask(connection, "users", {"user_id": "a"}).status == 200
-        server.wait_for("traces can't be sent")
-        connection.close()
-        assert server.stop() == 0
+    environ = {**AWS, "OTEL_EXPORTER_OTLP_TIMEOUT": "0.2"}
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # bound and not listening: refused
+        endpoint = f"http://127.0.0.1:{unheard.getsockname()[1]}"
+        flags = ("--workers", "1", "--trace-sample", "1", "--trace-endpoint", endpoint)
+        with serving_features(*repo, *flags, environ=environ) as server:
+            connection = server.connect()
+            for _ in range(100):
+                assert ask(connection, "users", {"user_id": "a"}).status == 200
+            server.wait_for("traces can't be sent")
+            connection.close()
+            assert server.stop() == 0
 
 
 def test_an_endpoint_that_is_none_stops_the_start(repo: Repo) -> None:

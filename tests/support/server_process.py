@@ -145,8 +145,9 @@ class Connection:
             raise ConnectionResetError("the server closed the connection")
         self._received += data
 
-    def ask(self, target: str, body: bytes = b"") -> Answer:
-        head = f"POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {len(body)}\r\n\r\n"
+    def ask(self, target: str, body: bytes = b"", fields: str = "") -> Answer:
+        """Post and read the answer; ``fields`` are further lines of the head, each with its end."""
+        head = f"POST {target} HTTP/1.1\r\nHost: a\r\n{fields}Content-Length: {len(body)}\r\n\r\n"
         self.send(head.encode() + body)
         return self.read()
 
