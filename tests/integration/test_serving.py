@@ -1,4 +1,4 @@
-"""A real server over HTTP: order of answers, connections, batches, paths, health, workers, clock, end."""
+"""A real server over HTTP: order of answers, connections, batches, paths, health, workers, end."""
 
 from __future__ import annotations
 
@@ -12,24 +12,19 @@ from pathlib import Path
 import orjson
 import pytest
 
-from fastserve.sdk.repo import load_repo
 from perf.load import standin_client
 from tests.support.bank_repo import JOIN_KEYS, ROWS, TIME_NS, VECTOR, write_bank_repo
 from tests.support.feature_server import (
-    AWS,
     GET_FEATURES,
     GET_FEATURES_BATCH,
     METADATA,
     Row,
-    apply_and_materialize,
     apply_and_put,
-    ask,
     features,
     serving_features,
 )
 from tests.support.http_connection import Answer
 from tests.support.server_process import Connection, Server, eventually
-from tests.support.shop_repo import write_shop_repo
 
 ACCOUNTS = 2_000
 V2 = "/api/v2/workspaces/bank/feature-services/"
@@ -282,29 +277,3 @@ def test_clients_lose_no_answer_while_the_server_ends_under_load(tmp_path: Path,
     outcomes = sum((client.outcomes for client in clients), Counter[str]())
     assert set(outcomes) == {"right"}, outcomes
     assert outcomes["right"] > 100
-
-
-def test_the_clock_can_be_fixed(store_url: str, tmp_path: Path) -> None:
-    """The windows slide with it; rows past their ttl are missing."""
-    repo = write_shop_repo(tmp_path)
-    until_ns = 1_767_355_200 * 10**9  # 2026-01-02T12:00:00Z
-    url = f"local:{tmp_path / 'store'}" if store_url.startswith("local") else f"{store_url}&prefix=clock."
-    apply_and_materialize(load_repo(repo), url, until_ns)
-    keys = {"user_id": "u1", "payee_id": "u2", "merchant_id": 7}
-    seen = {}
-    for clock in ("2026-01-02T12:00:00Z", "2026-01-03T11:00:00+01:00", "2026-02-02T00:00:00Z"):
-        with serving_features(
-            repo, url, "--workers", "1", environ={**AWS, "FASTSERVE_CLOCK": clock}
-        ) as server:
-            options = {"includeNames": True}
-            answer = ask(server.connect(), "fraud:v2", keys, metadataOptions=options)
-            names = [feature["name"] for feature in orjson.loads(answer.body)["metadata"]["features"]]
-            seen[clock] = dict(zip(names, features(answer), strict=True))
-            assert server.stop() == 0
-    now, later, gone = seen.values()
-    assert (now["profile.age"], later["profile.age"], gone["profile.age"]) == ("30", "30", None)
-    assert (now["spending.amount_sum_1d_1h"], later["spending.amount_sum_1d_1h"]) == (2.5, None)
-    assert (now["payee_spending.amount_sum_1d_1h"], later["payee_spending.amount_sum_1d_1h"]) == (
-        100.0,
-        100.0,
-    )
