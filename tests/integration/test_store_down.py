@@ -12,7 +12,7 @@ import pytest
 from perf.load.standin_client import StandInAddress, running
 from tests.support.feature_server import Row, apply_and_put, ask, features, serving_features
 from tests.support.http_connection import Answer
-from tests.support.server_process import Connection
+from tests.support.server_process import Connection, eventually
 
 TIME_NS = 1_700_000_000 * 10**9
 STATUS = {"metadataOptions": {"includeServingStatus": True}}
@@ -66,8 +66,13 @@ def told(answer: Answer) -> tuple[list[Any], list[str]]:
 
 def until_refused_at_once(connection: Connection) -> None:
     """Ask until the breaker is open."""
-    while b"circuit open" not in (answer := got(connection, "plain")).body:
+
+    def is_open() -> bool:
+        answer = got(connection, "plain")
         assert answer.status == 503, answer.body
+        return b"circuit open" in answer.body
+
+    eventually(is_open)
 
 
 def test_a_store_that_hangs_costs_no_more_than_the_callers_patience(
@@ -80,7 +85,7 @@ def test_a_store_that_hangs_costs_no_more_than_the_callers_patience(
     assert told(budget) == ([None], ["TIME_OUT"])
     kept = ask(connection, "kept", {"user_id": "u1"}, requestOptions={"latencyBudgetMs": 50}, **STATUS)
     assert told(kept) == (["7"], ["CACHED_PRESENT"])
-    assert time.monotonic() - start_s < 1.0
+    assert time.monotonic() - start_s < 2.0  # the server's own patience with each
     stand_in.control(**UP)
 
 
@@ -102,12 +107,15 @@ def test_what_was_read_before_is_served_and_all_else_refused_at_once(
     assert (refused.status, refused.headers["retry-after"]) == (503, "1")
     partial = ask(connection, "plain", {"user_id": "u1"}, allowPartialResults=True, **STATUS)
     assert told(partial) == ([None], ["UNKNOWN"])
-    assert (
-        time.monotonic() - start_s < 5
-    )  # 600 answers; one try of a dead store takes as long as the deadline
+    assert time.monotonic() - start_s < 5  # 600 answers; a try of a dead store takes as long as the deadline
     assert stand_in.counters()["calls"].get("BatchGetItem", 0) < 30
     stand_in.control(**UP)
-    while (answer := got(connection, "plain")).status != 200:
-        assert b"circuit open" in answer.body
-    assert told(answer) == (["7"], ["PRESENT"])
+
+    def is_back() -> bool:
+        answer = got(connection, "plain")
+        assert answer.status == 200 or b"circuit open" in answer.body
+        return answer.status == 200
+
+    eventually(is_back)
+    assert told(got(connection, "plain")) == (["7"], ["PRESENT"])
     assert told(got(connection, "kept")) == (["7"], ["PRESENT"])
