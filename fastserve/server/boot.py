@@ -16,6 +16,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -183,6 +184,14 @@ class WorkerService:
         Raises:
             FastserveError: the store can't be opened or doesn't answer.
         """
+        try:
+            await self._start()
+        except BaseException:  # also when it is told to end meanwhile
+            with suppress(Exception):  # what kept it from starting is what is to be told
+                await self.stop()
+            raise
+
+    async def _start(self) -> None:
         keep_freed_memory()
         loop = asyncio.get_running_loop()
         where = addresses(self._settings.store, self._settings.stores, self._plan.homes)
@@ -335,8 +344,6 @@ class WorkerService:
 
     async def stop(self) -> None:
         """Close the store, and end the helper processes."""
-        if self._metrics is not None:
-            self._metrics.stop()
         if self._feature_log is not None:
             await self._feature_log.close()
         if self._traces is not None:
@@ -352,6 +359,8 @@ class WorkerService:
             await self._pool.close()
         if self._ingest is not None:
             await self._ingest.close()
+        if self._metrics is not None:
+            self._metrics.stop()  # after all that is counted has ended
         if self._store is not None:
             await self._store.close()
 

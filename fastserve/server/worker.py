@@ -89,7 +89,10 @@ class Service(Protocol):
         """What answers exchanges of the admin listener; as long as `application`."""
 
     async def start(self) -> None:
-        """Open what the application needs; the worker is ready when this returns."""
+        """Open what the application needs; the worker is ready when this returns.
+
+        If it raises, or is cancelled, it has closed what it had opened.
+        """
 
     async def stop(self) -> None:
         """Close it again, after the last answer."""
@@ -189,6 +192,7 @@ class Worker:
             await asyncio.wait({starting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
                 starting.cancel()
+                await asyncio.wait({starting})  # it closes what it has opened
                 return None
             starting.result()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is why the worker can't start
