@@ -21,7 +21,7 @@ from fastserve.api.decode import (
 )
 from fastserve.errors import RequestError, shown
 from fastserve.server.exchange import Exchange, Meter
-from fastserve.server.feast_handler import HEALTH, PATH, FeastHandler
+from fastserve.server.feast_handler import HEALTH, PATH, FeastAnswer, FeastHandler
 from fastserve.server.key_file import KeyFile
 from fastserve.server.service_handler import ServiceHandler
 from fastserve.server.vector_answer import (
@@ -115,6 +115,7 @@ class FeatureApplication:
         meters: Mapping[str, Meter],
         single: type[VectorAnswer] = VectorAnswer,
         batch: type[WeighedAnswer] = WeighedAnswer,
+        feast: type[FeastAnswer] = FeastAnswer,
     ) -> None:
         """Tell these meters, by service, of the answers to come, and let them be of these kinds."""
         self._single = single
@@ -123,7 +124,7 @@ class FeatureApplication:
             if name in self._handlers:
                 self._handlers[name].meter = meter
         if self._feast is not None:
-            self._feast.meters = meters
+            self._feast.measure(meters, feast)
 
     def describe(self, openapi: bytes) -> None:
         """Answer `OPENAPI` with this document, which asks for a key as what it tells of does."""

@@ -84,7 +84,13 @@ class FeastHandler:
         self._max_rows = max_rows
         self._kept: dict[tuple[str | None, tuple[str, ...], bool], Prepared] = {}
         self._kept_names = 0
-        self.meters: Mapping[str, Meter] = {}
+        self._meters: Mapping[str, Meter] = {}
+        self._answer: type[FeastAnswer] = FeastAnswer
+
+    def measure(self, meters: Mapping[str, Meter], answer: type[FeastAnswer]) -> None:
+        """Tell these meters, by service, of the answers to come, and let them be of this kind."""
+        self._meters = meters
+        self._answer = answer
 
     def submit(self, exchange: Exchange) -> None:
         """Take a request; its answer goes out now, or when its rows have come."""
@@ -95,7 +101,7 @@ class FeastHandler:
 
     def _submit(self, exchange: Exchange) -> None:
         request = decode_feast_request(exchange.body)
-        exchange.meter = self.meters.get(request.service or FEATURE_LISTS)
+        exchange.meter = self._meters.get(request.service or FEATURE_LISTS)
         prepared = self._prepared(request)
         runtime = prepared.runtime
         columns = join_key_columns(self._plan, request, runtime.parts)
@@ -106,7 +112,7 @@ class FeastHandler:
         timeout_s = self._timeout_s
         if exchange.head.request_timeout_ms is not None:
             timeout_s = min(timeout_s, decode_timeout_s(exchange.head.request_timeout_ms))
-        answer = FeastAnswer(self, exchange, prepared, columns, rows, timeout_s)
+        answer = self._answer(self, exchange, prepared, columns, rows, timeout_s)
         answer.weigh(rows, self._admission)
         self._engine.submit(answer, texts, exchange.received_s)
         if timeout_s < self._timeout_s and not exchange.is_answered:

@@ -11,11 +11,13 @@ Invariants
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import monotonic
 
 from fastserve.server.exchange import Exchange, Meter
+from fastserve.server.feast_handler import FeastAnswer
 from fastserve.server.vector_answer import VectorAnswer, WeighedAnswer
 from fastserve.serving.columns import Columns
 
@@ -130,14 +132,40 @@ class TimedAnswer(VectorAnswer):
             part = self.breakdown = Breakdown(reads_s, vectors=self.lines, keys=len(self.reads))
         part.evaluate_s += columns.evaluated_s
         part.on_demand_s += 0.0 if columns.computed is None else columns.computed.wait_s
-        part.encode_from_s = monotonic()
-        meter.breakdown = part
-        try:
+        with _encoding(meter, part):
             super().on_columns(columns, first, last)
-        finally:
-            meter.breakdown = None
-            part.encode_s += monotonic() - part.encode_from_s
 
 
 class TimedWeighedAnswer(TimedAnswer, WeighedAnswer):
     """The same of a `WeighedAnswer`."""
+
+
+class TimedFeastAnswer(FeastAnswer):
+    """The same of a `FeastAnswer`, whose rows become values while they are encoded."""
+
+    breakdown: Breakdown | None = None
+
+    def on_columns(self, columns: Columns, first: int, last: int) -> None:
+        """Take the next lines, with the time."""
+        meter = self.exchange.meter
+        if not isinstance(meter, SlowMeter):
+            super().on_columns(columns, first, last)
+            return
+        part = self.breakdown
+        if part is None:
+            reads_s = monotonic() - self.exchange.received_s
+            part = self.breakdown = Breakdown(reads_s, vectors=self.lines, keys=len(self.reads))
+        with _encoding(meter, part):
+            super().on_columns(columns, first, last)
+
+
+@contextmanager
+def _encoding(meter: SlowMeter, part: Breakdown) -> Iterator[None]:
+    """Let the meter know whose answer is put together, and note how long that takes."""
+    part.encode_from_s = monotonic()
+    meter.breakdown = part
+    try:
+        yield
+    finally:
+        meter.breakdown = None
+        part.encode_s += monotonic() - part.encode_from_s

@@ -35,7 +35,13 @@ from fastserve.server.metrics_memory import WORKER, MetricsMemory
 from fastserve.server.metrics_page import MetricsPage
 from fastserve.server.metrics_table import ViewCell, WorkerCell
 from fastserve.server.shared_memory import Cell, State
-from fastserve.server.slow_log import Quota, SlowMeter, TimedAnswer, TimedWeighedAnswer
+from fastserve.server.slow_log import (
+    Quota,
+    SlowMeter,
+    TimedAnswer,
+    TimedFeastAnswer,
+    TimedWeighedAnswer,
+)
 from fastserve.server.trace_export import TraceExport
 from fastserve.server.tracing import TracedAnswer, TracedWeighedAnswer
 from fastserve.server.worker import WorkerContext
@@ -96,9 +102,9 @@ class WorkerMetrics:
             quota, slow_s = Quota(), slow_request_ms / 1000
             meters = {name: SlowMeter(name, slow_s, quota, meter) for name, meter in meters.items()}
         if traced:
-            application.measure(meters, TracedAnswer, TracedWeighedAnswer)
+            application.measure(meters, TracedAnswer, TracedWeighedAnswer, TimedFeastAnswer)
         elif slow_request_ms is not None:
-            application.measure(meters, TimedAnswer, TimedWeighedAnswer)
+            application.measure(meters, TimedAnswer, TimedWeighedAnswer, TimedFeastAnswer)
         else:
             application.measure(meters)
         counter, gauge = self._publisher.counter, self._publisher.gauge

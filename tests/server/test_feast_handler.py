@@ -16,7 +16,8 @@ from fastserve.api.feast_columns import _times
 from fastserve.errors import StoreError
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.exchange import Exchange
-from fastserve.server.feast_handler import MAX_KEPT, PATH, FeastHandler
+from fastserve.server.feast_handler import FEATURE_LISTS, MAX_KEPT, PATH, FeastHandler
+from fastserve.server.slow_log import Quota, SlowMeter, TimedFeastAnswer
 from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
@@ -24,6 +25,7 @@ from fastserve.serving.on_demand import Surroundings
 from fastserve.serving.transport import BASE64_ROWS
 from fastserve.wire.http1 import RequestHead
 from tests.server.application_world import Answer, Connection, Readiness
+from tests.server.test_slow_log import Told
 from tests.support.feast_golden import CLOCK_NS, ItemStore, exchange, feast_plan, golden
 
 TRIPS = "driver_stats:trips"
@@ -385,6 +387,21 @@ def test_only_so_many_features_are_kept(world: World, monkeypatch: pytest.Monkey
     for features in permutations(names):
         world.answer({"features": list(features), "entities": {"city_code": [8002]}})
     assert [len(each.names) for each in world.feast._kept.values()] == [3]
+
+
+def test_a_slow_request_is_told_with_its_rows(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tests.server.test_feast_handler.Connection", Told)
+    meter = SlowMeter(FEATURE_LISTS, 0.0, Quota(lambda: 0.5))
+    world.application.measure({FEATURE_LISTS: meter}, feast=TimedFeastAnswer)
+    features = [TRIPS, "ride-pairs:rides"]
+    world.answer({"features": features, "entities": {"driver_id": [1, 1, 2], "rider_id": ["a", "a", "b"]}})
+    world.answer({"features": features, "entities": {"driver_id": [1]}})
+    assert [" 3 vectors, 6 keys; reads " in message for message in caplog.messages] == [True, False]
+    assert caplog.messages[1].endswith("answered without rows")
+    (told, _) = [getattr(record, "fields") for record in caplog.records]  # noqa: B009 - mypy knows no extras
+    assert told["encode_ms"] > 0
 
 
 def test_health_is_a_status_without_a_body(world: World) -> None:
