@@ -42,7 +42,7 @@ TRACES_PATH = "/v1/traces"
 EXTRA = "fastserve[otel]"
 _EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 _MODULES = ("opentelemetry.sdk.trace", _EXPORTER)
-_ACTIONS = ("get-features", "get-features-batch", "metadata", "ingest")
+_ACTIONS = ("get-features", "get-features-batch", "metadata", "ingest", "get-online-features")
 
 
 def traces_url(endpoint: str) -> str:
@@ -101,7 +101,13 @@ class TraceExport:
         self._failed = False
         self._thread = threading.Thread(target=self._run, name="fastserve-traces", daemon=True)
         self.sent = 0
-        self.dropped = 0
+        self._refused = 0  # by the loop, for the queue was full
+        self._lost = 0  # by the thread, for the collector didn't take them
+
+    @property
+    def dropped(self) -> int:
+        """How many traces weren't sent."""
+        return self._refused + self._lost
 
     def start(self) -> None:
         """Send from now on."""
@@ -110,7 +116,7 @@ class TraceExport:
     def take(self, trace: Trace) -> None:
         """Take what has ended, or drop it."""
         if len(self._queue) >= QUEUE_TRACES:
-            self.dropped += 1
+            self._refused += 1
             return
         self._queue.append(trace)
         if len(self._queue) == BATCH_TRACES:
@@ -129,24 +135,29 @@ class TraceExport:
         while not self._is_closing:
             self._wake.wait(SEND_EVERY_S)
             self._wake.clear()
-            while self._queue:
-                self._send()
+            self._send_all()
+        self._send_all()  # what came after the last look
+
+    def _send_all(self) -> None:
+        while self._queue:
+            self._send()
 
     def _send(self) -> None:
         traces = [self._queue.popleft() for _ in range(min(BATCH_TRACES, len(self._queue)))]
-        was_sent = self._exported([span for trace in traces for span in self._spans(trace)])
+        was_sent = self._exported(traces)
         if was_sent:
             self.sent += len(traces)
         else:
-            self.dropped += len(traces)
+            self._lost += len(traces)
         if was_sent is self._failed:  # said when it begins and when it ends
             self._failed = not was_sent
             LOGGER.warning("traces can't be sent" if self._failed else "traces are sent again")
 
-    def _exported(self, spans: Sequence[ReadableSpan]) -> bool:
+    def _exported(self, traces: Sequence[Trace]) -> bool:
         from opentelemetry.sdk.trace.export import SpanExportResult
 
         try:
+            spans = [span for trace in traces for span in self._spans(trace)]
             return self._exporter.export(spans) is SpanExportResult.SUCCESS
         except Exception as error:  # noqa: BLE001 - traces may be lost, the thread may not
             LOGGER.debug("traces can't be sent: %s", error)

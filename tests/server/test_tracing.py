@@ -96,6 +96,27 @@ def test_what_the_collector_does_not_take_is_dropped_and_told_once(caplog: pytes
     assert caplog.messages == ["traces can't be sent", "traces are sent again"]
 
 
+def test_what_came_before_the_end_is_sent_also_if_nobody_has_looked_since() -> None:
+    exporter = Exporter()
+    export = TraceExport("", {}, exporter)
+    export.take(ended())
+    export._is_closing = True  # before the thread's first look
+    export.start()
+    export.close()
+    assert (export.sent, export.dropped) == (1, 0)
+
+
+def test_a_trace_that_is_no_span_is_dropped_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    export = TraceExport("", {}, Exporter())
+    export.take(ended())
+    with monkeypatch.context() as patched:
+        patched.setattr(trace_export, "_name", lambda _: 1 // 0)
+        export._send()
+    export.take(ended())
+    export._send()
+    assert (export.sent, export.dropped) == (1, 1)
+
+
 def test_only_faults_of_the_server_are_errors_of_its_span() -> None:
     exporter = Exporter()
     export = TraceExport("", {"fastserve.workspace": "w"}, exporter)
