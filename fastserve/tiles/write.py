@@ -31,7 +31,8 @@ Invariants
    rounding).
 2. Only events within a window's slots count, all of them before as_of, whatever else the chunk holds.
 3. A float sum of zero is +0.0, a NaN sum 0x7FF8_0000_0000_0000, an empty minimum the reserved null: nothing
-   stored is mistaken for a neutral element.
+   stored is mistaken for a neutral element. An extreme that is zero is +0.0, too: of both zeros NumPy takes
+   any, so that the order of merges would show.
 4. Values that are all the same have squared deviations of exactly 0.
 """
 
@@ -194,10 +195,10 @@ def _picks(op: Op, times_ns: Words, values: Words, runs: _Runs) -> list[Words]:
 def _reduce_floats(op: Op, values: Floats, starts: Index) -> Words:
     if op is not Op.ADD_F:
         extremes = (np.fmin if op is Op.MIN_F else np.fmax).reduceat(values, starts)
-        return stored_bits(extremes + 0.0, NULL_FLOAT64_BITS)  # of two zeros NumPy takes any
+        return stored_bits(extremes + 0.0, NULL_FLOAT64_BITS)  # -0.0 + 0.0 is 0.0: see invariant 3
     with np.errstate(invalid="ignore", over="ignore"):
         sums = np.add.reduceat(values, starts)
-    return stored_bits(sums + 0.0, NAN_BITS)  # -0.0 + 0.0 is 0.0
+    return stored_bits(sums + 0.0, NAN_BITS)  # likewise
 
 
 def _sum_exactly(values: Words, runs: _Runs) -> Words:

@@ -147,6 +147,17 @@ def test_a_zero_sum_is_told_from_an_empty_one() -> None:
     assert list(got.values()) == [None]
 
 
+@pytest.mark.parametrize("values", [[-0.0], [-0.0, 0.0], [0.0, -0.0], [-0.0] * 9])
+def test_an_extreme_that_is_zero_is_stored_without_a_sign(values: list[float]) -> None:
+    schema = make_schema([spec("amount", name, DAY_WINDOW) for name in ("min", "max")], 2 * DAY_NS)
+    times = np.arange(T0 - len(values), T0)
+    events = Events(np.array([0, len(values)]), times, {"amount": EventColumn(np.array(values))})
+    words = tile_events(schema, events, T0)
+    for component in schema.components:
+        own = words[0, component.word : component.word + component.words]
+        assert sorted(set(own.tolist()) - set(component.neutral_bits)) == [0]
+
+
 def test_nan_spoils_sum_and_mean_and_is_passed_over_by_min_and_max() -> None:
     names = ("sum", "mean", "min", "max", "count")
     schema = make_schema([spec("amount", f, DAY_WINDOW) for f in names], 2 * DAY_NS)
