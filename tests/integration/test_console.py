@@ -120,6 +120,32 @@ def test_figures_and_lines_appear_and_follow_the_load(console: Console) -> None:
     assert page.run("return JSON.parse(sessionStorage['fastserve.console']).moments.length") >= 1
 
 
+LATE = """
+const real = window.fetch;
+let late = 0;
+window.fetch = async (...asked) => {
+  const response = await real(...asked);
+  const answer = await response.json();
+  late += 1000;
+  answer.server.lag[answer.server.lag.length - 1] += late;
+  return { ok: true, json: async () => answer };
+};
+"""
+
+
+def test_what_is_above_all_bounds_is_told_by_the_last_of_its_own(console: Console) -> None:
+    page = console.open()
+    page.run(LATE)
+    page.wait_for("return document.querySelector('[data-tile=lag] .value').textContent == '> 1 s'")
+
+
+def test_what_another_version_has_kept_is_left_alone(console: Console) -> None:
+    page = console.open("/console/icon.svg")
+    page.run("""sessionStorage['fastserve.console'] = '{"last": {"now_s": 1}, "moments": [{"at": 1}]}'""")
+    page.open(console.url + "/")
+    page.wait_for("return document.querySelector('#pulse').textContent == '2 of 2 workers ready'")
+
+
 def test_a_query_is_typed_asked_and_answered_by_keyboard_alone(console: Console) -> None:
     page = console.open(SERVICE)
     page.run("document.querySelector('#key-user_id').focus()")

@@ -52,9 +52,10 @@
     return value >= 10 || Number.isInteger(value) ? value.toFixed(0) : value.toFixed(1);
   }
 
-  function duration(seconds) {
+  /* Of what lies above the last of the buckets' bounds nothing is known but that. */
+  function duration(seconds, bounds = last && last.latency_bounds_s) {
     if (seconds === null || seconds === undefined) return "–";
-    if (!isFinite(seconds)) return "> 10 s";
+    if (!isFinite(seconds)) return bounds ? `> ${bounds[bounds.length - 1]} s` : "–";
     const ms = seconds * 1000;
     if (ms < 0.1) return `${(ms * 1000).toFixed(ms < 0.01 ? 1 : 0)} µs`;
     if (ms < 10) return `${ms.toFixed(2)} ms`;
@@ -164,12 +165,13 @@
   // --- what was seen, kept for the tab's life ---------------------------------------------------------------------
 
   const KEY = "fastserve.console";
+  const VERSION = document.currentScript.src; // what another one has kept may have another form
   let moments = [];
   let last = null;
 
   function remember() {
     try {
-      sessionStorage.setItem(KEY, JSON.stringify({ last, moments }, (_, value) =>
+      sessionStorage.setItem(KEY, JSON.stringify({ version: VERSION, last, moments }, (_, value) =>
         typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(9)) : value));
     } catch {
       sessionStorage.removeItem(KEY); // too much, or forbidden: the lines begin anew on the next page
@@ -179,7 +181,7 @@
   function recall() {
     try {
       const kept = JSON.parse(sessionStorage.getItem(KEY) || "null");
-      if (kept) ({ last, moments } = kept);
+      if (kept && kept.version === VERSION) ({ last, moments } = kept);
     } catch {
       moments = [];
       last = null;
@@ -353,7 +355,7 @@
     keys: [(moment) => moment.keys, count],
     batch: [(moment) => moment.batch, count],
     flight: [(moment) => moment.flight, count],
-    lag: [(moment) => moment.lag, duration],
+    lag: [(moment) => moment.lag, (seconds) => duration(seconds, last.lag_bounds_s)],
   };
 
   const charts = {};
