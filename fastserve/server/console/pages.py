@@ -61,8 +61,9 @@ KEPT: Headers = (*GUARDS, (b"Cache-Control", b"public, max-age=31536000, immutab
 
 @dataclass(frozen=True, slots=True)
 class ConsolePages:
-    """The console of one plan, as bytes."""
+    """The console of one plan, as bytes; ``assets`` changes with its files."""
 
+    assets: str
     overview: bytes
     services: Mapping[str, bytes]
     views: Mapping[str, bytes]
@@ -79,6 +80,7 @@ def console_pages(plan: WorkspacePlan, settings: Settings, version: str, example
     policy = policy_of(settings)
     costs = {name: explain(service) for name, service in plan.services.items()}
     return ConsolePages(
+        digest,
         overview(frame, plan, costs),
         {
             name: service_page(frame, service, costs[name], policy, example_time)
@@ -113,11 +115,19 @@ def add_console(admin: AdminApplication, pages: ConsolePages, live: Page, applic
     admin.add(LIVE, guarded(live))
     admin.add(TRY, guarded(Trial(application, pages.policy, FRESH)), ("POST",))
     for name, content in pages.files.items():
-        admin.add(f"/console/{name}", guarded(_file(content, FILES[name])))
+        admin.add(f"/console/{name}", guarded(_file(content, FILES[name], f"v={pages.assets}")))
 
 
-def _file(content: bytes, content_type: bytes) -> Page:
-    return lambda exchange: exchange.respond(200, content, content_type, KEPT)
+def _file(content: bytes, content_type: bytes, query: str) -> Page:
+    """Return what answers a file, to be kept for ever if it is asked for by the query that its pages have.
+
+    A server that is being replaced may be asked for the files of its successor's pages.
+    """
+
+    def answer(exchange: Exchange) -> None:
+        exchange.respond(200, content, content_type, KEPT if exchange.query == query else FRESH)
+
+    return answer
 
 
 def _named(pages: Mapping[str, bytes], prefix: str, what: str) -> Page:

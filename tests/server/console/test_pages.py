@@ -185,9 +185,13 @@ def test_each_entry_has_a_label_and_each_table_a_caption(console: ConsoleWorld) 
 
 @pytest.mark.parametrize("name", FILES)
 def test_files_may_be_kept_for_ever_since_their_address_changes(console: ConsoleWorld, name: str) -> None:
-    answer = console.get(f"/console/{name}")
+    version = re.search(r"console\.js\?(v=[0-9a-f]{12})\"", console.get("/").body.decode())
+    assert version is not None
+    answer = console.get(f"/console/{name}", query=version[1])
     assert (answer.status, answer.content_type) == (200, FILES[name])
     assert b"immutable" in answer.headers[b"Cache-Control"]
+    for other in ("", "v=0123456789ab"):  # of a page of another version, while servers are replaced
+        assert console.get(f"/console/{name}", query=other).headers[b"Cache-Control"] == b"no-store"
     assert b"http://" not in answer.body.replace(b"http://www.w3.org/", b"")
     assert b"https://" not in answer.body
 

@@ -49,12 +49,13 @@ class ConsoleWorld:
         host: bytes | None = b"127.0.0.1:8081",
         content_type: bytes | None = None,
         authorization: bytes | None = None,
+        query: str = "",
     ) -> Connection:
         """Hand an exchange to the listener; the answer may come later."""
         head = RequestHead(
             method,
             path,
-            "",
+            query,
             len(body),
             False,
             True,
