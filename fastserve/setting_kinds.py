@@ -17,7 +17,9 @@ from typing import TypeVar
 _DECIMAL = re.compile(r"[0-9]{1,18}", re.ASCII)
 _SHARE = re.compile(r"0(\.[0-9]{1,9})?|1(\.0{1,9})?", re.ASCII)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_NAMED_URL = re.compile(r"([A-Za-z_][A-Za-z0-9_]{0,119})=(\S+)", re.ASCII)
+_NAME = r"[A-Za-z_][A-Za-z0-9_]{0,119}"
+_STORE_NAME = re.compile(_NAME, re.ASCII)
+_NAMED_URL = re.compile(rf"({_NAME})=(\S+)", re.ASCII)
 _T = TypeVar("_T")
 
 
@@ -135,7 +137,12 @@ def named_urls() -> Kind:
             raise ValueError  # noqa: TRY004 - the caller makes the message
         named: dict[str, str] = {}
         for name, url in value.items():
-            if not isinstance(url, str) or not url.isprintable() or not _NAMED_URL.fullmatch(f"{name}=x"):
+            if (
+                not isinstance(url, str)
+                or not url
+                or not url.isprintable()
+                or not _STORE_NAME.fullmatch(name)
+            ):
                 raise ValueError
             named[name] = url
         return named

@@ -51,7 +51,7 @@ def test_a_store_without_a_usable_name_or_a_url_is_refused(text: str) -> None:
         "stores (flag --store): expected NAME=URL, each name once and of letters, digits and _, by blanks, "
         f"got {text!r}"
     )
-    for value in ('"hot=a"', "{ hot = 1 }", '{ "a b" = "c" }', "[]"):
+    for value in ('"hot=a"', "{ hot = 1 }", '{ "a b" = "c" }', "[]", '{ "a=b" = "c" }', '{ hot = "" }'):
         assert "stores (file fastserve.toml): expected NAME=URL" in refusal({}, {}, f"stores = {value}\n")
     assert "[server]: unknown key 'stores'" in refusal({}, {}, '[server]\nstores = "hot=a"\n')
 
