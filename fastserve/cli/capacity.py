@@ -77,8 +77,9 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     settings = load_settings(arguments, environ)
     measured = {} if arguments.measured is None else read_measured(Path(arguments.measured))
     workspace = load_workspace(settings)
+    unpriced = workspace.stores.unpriced
     loads = [
-        service_load(explain(workspace.service(name)), qps, measured.get(name))
+        service_load(explain(workspace.service(name), unpriced=unpriced), qps, measured.get(name))
         for name, qps in zip(services, rates, strict=True)
     ]
     given = {
@@ -94,8 +95,7 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     if arguments.json:
         print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
     else:
-        # What is to run on another store has no read units; a local one is taken to become DynamoDB.
-        print(capacity_text(found, priced=not settings.store.startswith("redis")), end="")
+        print(capacity_text(found), end="")
     return 0
 
 

@@ -39,8 +39,12 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     from fastserve.plan.explain_text import explain_text
 
     price = arguments.price_per_million_read_units
-    plan = load_workspace(load_settings(arguments, environ)).service(arguments.service)
-    explanation = explain(plan, PRICE_PER_MILLION_READ_UNITS_USD if price is None else price)
+    workspace = load_workspace(load_settings(arguments, environ))
+    explanation = explain(
+        workspace.service(arguments.service),
+        PRICE_PER_MILLION_READ_UNITS_USD if price is None else price,
+        workspace.stores.unpriced,
+    )
     url = arguments.measured
     views = [view.view for view in explanation.computed]
     measured = None if url is None else measured_views(url, views)

@@ -79,7 +79,8 @@ class Measured:
 class ServiceLoad:
     """One service at one rate; bytes (without the HTTP head), keys and units are those of a request.
 
-    ``table_units`` are the tables that it reads, each with the read units that it takes there.
+    ``table_units`` are the tables that it reads, each with the read units that it takes there. Stores that
+    charge nothing have none: ``priced`` is whether any other is read, ``unpriced`` whether such a one is.
     """
 
     service: str
@@ -93,6 +94,8 @@ class ServiceLoad:
     answer_bytes: float
     runs_code: bool
     table_units: tuple[tuple[str, float], ...]
+    priced: bool = True
+    unpriced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,11 @@ class Capacity:
     loads: tuple[ServiceLoad, ...]
     assumed: Assumptions
     price_per_million_read_units_usd: float
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether any of the reads has a price."""
+        return any(load.priced for load in self.loads)
 
     @property
     def qps(self) -> float:
@@ -231,7 +239,10 @@ def service_load(explanation: Explanation, qps: float, measured: Measured | None
         table_units=(
             *((row.table, row.read_units) for row in explanation.rows if row.bundle is None),
             *((cost.table, cost.read_units) for cost in explanation.items if cost.table is not None),
+            *((cost.table, cost.read_units) for cost in explanation.streams if cost.keys),
         ),
+        priced=explanation.is_priced,
+        unpriced=bool(explanation.unpriced_stores),
     )
 
 

@@ -15,11 +15,11 @@ from fastserve.plan.text_table import text_table
 _LABEL_WIDTH = 20
 
 
-def capacity_text(found: Capacity, *, priced: bool = True) -> str:
-    """Return the capacity as plain text, with a line break at its end; ``priced`` for DynamoDB."""
+def capacity_text(found: Capacity) -> str:
+    """Return the capacity as plain text, with a line break at its end."""
     names = ", ".join(load.service for load in found.loads)
     head = f"An ESTIMATE for {found.qps:,g} requests per second of {names}"
-    parts = [head, _services(found), _machines(found), _store(found, priced=priced), _assumed(found)]
+    parts = [head, _services(found), _machines(found), _store(found), _assumed(found)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -67,7 +67,7 @@ def _machines(found: Capacity) -> str:
     )
 
 
-def _store(found: Capacity, *, priced: bool) -> str:
+def _store(found: Capacity) -> str:
     low, high = found.calls_per_s
     connections, default = found.store_connections_per_worker, found.assumed.store_connections
     enough = (
@@ -80,11 +80,12 @@ def _store(found: Capacity, *, priced: bool) -> str:
         "calls": f"{low:,.0f} to {high:,.0f} per second, by how many requests share one",
         "connections": f"{connections:,} a worker, {connections * found.workers:,} in all ({enough})",
     }
-    if priced:
+    if found.is_priced:
+        none = "; of Redis none" if any(load.unpriced for load in found.loads) else ""
         table, units = found.busiest_table
         over = ": raise its quota" if units > TABLE_QUOTA_UNITS_PER_S else ""
         lines |= {
-            "read units": f"{found.read_units_per_s:,.0f} per second, eventually consistent",
+            "read units": f"{found.read_units_per_s:,.0f} per second, eventually consistent{none}",
             "busiest table": f"{table}: {units:,.0f} per second (default quota "
             f"{TABLE_QUOTA_UNITS_PER_S:,}{over})",
             "on demand": f"{found.on_demand_usd_per_month:,.0f} USD per month of 730 hours",
@@ -95,16 +96,15 @@ def _store(found: Capacity, *, priced: bool) -> str:
 
 def _assumed(found: Capacity) -> str:
     assumed = found.assumed
-    return _block(
-        "Assumed",
-        {
-            "TLS to the store": f"{assumed.store_tls_share:.0%} more CPU",
-            "a store call": f"{assumed.call_mean_ms:g} ms in the mean, {assumed.call_p99_ms:g} ms at p99",
-            "mean rate": f"{assumed.mean_share:.0%} of the above, for the price on demand",
-            "prices": f"{found.price_per_million_read_units_usd:g} USD per million read units; {PRICE_OF}",
-            "keys": "no two requests ask for the same",
-        },
-    )
+    lines = {
+        "TLS to the store": f"{assumed.store_tls_share:.0%} more CPU",
+        "a store call": f"{assumed.call_mean_ms:g} ms in the mean, {assumed.call_p99_ms:g} ms at p99",
+    }
+    if found.is_priced:
+        price = f"{found.price_per_million_read_units_usd:g} USD per million read units"
+        lines["mean rate"] = f"{assumed.mean_share:.0%} of the above, for the price on demand"
+        lines["prices"] = f"{price}; {PRICE_OF}"
+    return _block("Assumed", {**lines, "keys": "no two requests ask for the same"})
 
 
 def _block(title: str, lines: dict[str, str]) -> str:

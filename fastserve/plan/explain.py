@@ -10,6 +10,8 @@ BatchGetItem rounds each item up to 4 KB on its own, an eventually consistent re
 (a consistent one, as of tables that are pushed to, a whole one), and a key without an item costs as much as a
 small item. A put costs a unit per started 1 KB; so does an update, of the whole item.
 
+Other stores charge nothing for a read or a write: whoever asks says which.
+
 Invariants
 1. An explanation is a function of the plan and the arguments: the same on every machine.
 2. Read calls are counted as the coalescer cuts them for a request that is alone: reads in order, none split.
@@ -17,8 +19,8 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fastserve.plan.explain_bundles import BundleCost, bundle_costs, write_units
@@ -85,6 +87,7 @@ class RowCost:
     ``variable_values``. ``horizon`` is for how long after its as_of a row of aggregates can answer, ``ttl``
     for how long after its time one of attributes may; None is for ever. A row in a ``bundle`` is part of an
     item: its ``item_bytes`` are its own, its ``write_units`` the whole item's, and its reading is the item's.
+    Units are 0 where it isn't ``priced``.
     """
 
     view: str
@@ -100,6 +103,7 @@ class RowCost:
     horizon: str | None
     ttl: str | None
     bundle: str | None = None
+    priced: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,11 @@ class OutputLine:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """All that is to be said about one vector of a service."""
+    """All that is to be said about one vector of a service.
+
+    ``unpriced_stores`` are those of its stores that charge nothing for reads and writes, "" for the main one.
+    ``reads_consistently`` is whether any read is a consistent one, as of tables that are pushed to.
+    """
 
     workspace: str
     service: str
@@ -145,6 +153,13 @@ class Explanation:
     request_context: tuple[tuple[str, str], ...]
     computed: tuple[ComputedView, ...]
     price_per_million_read_units_usd: float
+    unpriced_stores: tuple[str, ...] = ()
+    reads_consistently: bool = False
+
+    @property
+    def is_priced(self) -> bool:
+        """Whether any of its reads has a price, or would have."""
+        return not self.rows or any(row.priced for row in self.rows)
 
     @property
     def items(self) -> tuple[BundleCost, ...]:
@@ -213,15 +228,17 @@ class Explanation:
             "key_bytes": ASSUMED_KEY_BYTES,
             "variable_value_bytes": ASSUMED_VARIABLE_BYTES,
             "number_bytes": ASSUMED_NUMBER_BYTES,
-            "consistency": "eventual" if not self.streams else "strong where pushed to, else eventual",
+            "consistency": "strong where pushed to, else eventual" if self.reads_consistently else "eventual",
         }
         return document
 
 
 def explain(
-    plan: ServicePlan, price_per_million_read_units_usd: float = PRICE_PER_MILLION_READ_UNITS_USD
+    plan: ServicePlan,
+    price_per_million_read_units_usd: float = PRICE_PER_MILLION_READ_UNITS_USD,
+    unpriced: Collection[str] = (),
 ) -> Explanation:
-    """Put a plan into numbers."""
+    """Put a plan into numbers; stores with the names ``unpriced`` charge nothing for reads and writes."""
     views = {place.view.name: place.view for place in plan.places}
     return Explanation(
         workspace=plan.workspace,
@@ -230,9 +247,9 @@ def explain(
         join_keys=tuple((field.name, str(field.dtype)) for field in plan.join_keys),
         reads=tuple(_read(plan, number) for number in range(len(plan.reads))),
         calls=_calls([read.group for read in plan.reads]),
-        rows=tuple(_row(plan, place) for place in plan.places),
-        bundles=bundle_costs(plan, price_per_million_read_units_usd),
-        streams=stream_costs(plan),
+        rows=tuple(_row(plan, place, is_priced=place.view.store not in unpriced) for place in plan.places),
+        bundles=bundle_costs(plan, price_per_million_read_units_usd, unpriced),
+        streams=stream_costs(plan, unpriced),
         windows=tuple(cost for view in views.values() for cost in window_costs(view)),
         outputs=tuple(
             OutputLine(output.name, str(output.dtype), _made_of(output, plan)) for output in plan.outputs
@@ -240,6 +257,8 @@ def explain(
         request_context=tuple((field.name, str(field.dtype)) for field in plan.context_fields),
         computed=tuple(_computed(each) for each in plan.on_demand),
         price_per_million_read_units_usd=price_per_million_read_units_usd,
+        unpriced_stores=tuple(sorted({place.view.store for place in plan.places}.intersection(unpriced))),
+        reads_consistently=any(read.group.pushed for read in plan.reads),
     )
 
 
@@ -271,13 +290,13 @@ def _calls(groups: Sequence[ReadGroup]) -> int:
     return calls
 
 
-def _row(plan: ServicePlan, place: Place) -> RowCost:
+def _row(plan: ServicePlan, place: Place, *, is_priced: bool) -> RowCost:
     view = place.view
     bundle = next((bundle for bundle in plan.bundles if bundle.table == view.table), None)
     size = item_bytes(view) if bundle is None else row_bytes(view)
     pushed = plan.reads[place.read].group.pushed
     units_per_step = CONSISTENT_UNITS_PER_STEP if pushed else READ_UNITS_PER_STEP
-    return RowCost(
+    row = RowCost(
         view=view.name,
         table=view.table,
         kind="aggregates" if view.schema else "attributes" if view.packed else "attributes, plain",
@@ -292,6 +311,7 @@ def _row(plan: ServicePlan, place: Place) -> RowCost:
         ttl=None if view.ttl_ns is None else duration_text(view.ttl_ns),
         bundle=view.view.bundle,
     )
+    return row if is_priced else replace(row, read_units=0.0, write_units=0, priced=False)
 
 
 def _computed(plan: OnDemandPlan) -> ComputedView:

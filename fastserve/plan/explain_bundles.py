@@ -15,8 +15,8 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 from fastserve.plan.explain_streams import CONSISTENT_UNITS_PER_STEP, READ_UNIT_BYTES, READ_UNITS_PER_STEP
 from fastserve.plan.service import Place, ServicePlan
@@ -39,7 +39,7 @@ class BundleCost:
     reads, under ``keys`` different entity keys a vector. ``moved_bytes`` are those of an item that come over
     the wire. ``write_units`` are what one row takes, ``refresh_units`` all rows of an entity key, once each.
     ``pays_from`` is how many vectors of an entity key have to be asked for between two refreshes for the
-    bundle to be the cheaper one; None if it never is.
+    bundle to be the cheaper one; None if it never is. Units are 0 where it isn't ``priced``.
     """
 
     bundle: str | None
@@ -58,28 +58,42 @@ class BundleCost:
     refresh_units: int
     apart_refresh_units: int
     pays_from: float | None
+    priced: bool = True
 
     @property
     def fits(self) -> bool:
         """Whether such an item can be stored."""
         return self.item_bytes <= MAX_BUNDLE_BYTES
 
+    def unpriced(self) -> BundleCost:
+        """Return the same where nothing is charged for reads and writes."""
+        none = replace(self, read_units=0.0, apart_read_units=0.0, pays_from=None, priced=False)
+        return replace(none, write_units=0, refresh_units=0, apart_refresh_units=0)
 
-def bundle_costs(plan: ServicePlan, price_per_million_read_units_usd: float) -> tuple[BundleCost, ...]:
-    """Return the sets of views of a service that are bundled, or could be."""
+
+def bundle_costs(
+    plan: ServicePlan, price_per_million_read_units_usd: float, unpriced: Collection[str] = ()
+) -> tuple[BundleCost, ...]:
+    """Return the sets of views of a service that are bundled, or could be; stores ``unpriced`` charge none.
+
+    An item is read consistently where any service reads a row of it that is pushed.
+    """
     sets: dict[object, list[Place]] = {}
     for place in plan.places:
         view = place.view
-        if view.packed:
+        if view.attribute is not None:
+            sets.setdefault(view.table, []).append(place)
+        elif view.packed and view.store not in unpriced:
             keys = tuple((field.name, str(field.dtype)) for field in view.key_fields)
-            sets.setdefault(view.table if view.attribute is not None else keys, []).append(place)
+            sets.setdefault((keys, view.store, view.cache), []).append(place)
     members = {bundle.table: bundle.views for bundle in plan.bundles}
     found = []
     for places in sets.values():
         distinct = tuple({place.view.name: place.view for place in places}.values())
         views = members.get(places[0].view.table, distinct)
         if len(views) > 1:
-            found.append(_cost(plan, places, views, price_per_million_read_units_usd))
+            cost = _cost(plan, places, views, price_per_million_read_units_usd)
+            found.append(cost.unpriced() if places[0].view.store in unpriced else cost)
     return tuple(found)
 
 
@@ -90,14 +104,14 @@ def _cost(
     is_bundled = first.attribute is not None
     size = key_bytes(first) + sum(row_bytes(view, BUNDLED_MARK + view.name) for view in views)
     reads = {plan.reads[place.read].keys for place in places}
-    pushed = any(_is_pushed(place.view) for place in places)
+    group = plan.reads[places[0].read].group
+    pushed = group.pushed if is_bundled else any(_is_pushed(place.view) for place in places)
     units = len(reads) * _read_units(size, pushed)
     apart_sizes = {view.name: item_bytes_apart(view) for view in views}
     apart_units = sum(_read_units(apart_sizes[p.view.name], _is_pushed(p.view)) for p in places)
     refresh = len(views) * write_units(size)
     apart_refresh = sum(write_units(apart) for apart in apart_sizes.values())
     moved = size
-    group = plan.reads[places[0].read].group
     if group.projected:
         read = [view for view in views if view.attribute in group.attributes]
         moved = key_bytes(first) + sum(map(row_bytes, read))

@@ -9,7 +9,8 @@ Invariants
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 
 from fastserve.plan.explain_windows import duration_text
 from fastserve.plan.service import Place, ServicePlan
@@ -27,7 +28,8 @@ class StreamCost:
     """What one streamed row of a vector costs beside the row itself.
 
     ``keys`` and ``read_units`` are those of its blocks, if each has one tile; ``full_…`` is for blocks of
-    ``full_tiles``. ``write_units`` are for each pushed event. A view of attributes has no blocks.
+    ``full_tiles``. ``write_units`` are for each pushed event. A view of attributes has no blocks. Units are 0
+    where it isn't ``priced``.
     """
 
     view: str
@@ -42,12 +44,23 @@ class StreamCost:
     full_read_units: float
     full_write_units: int
     fits: bool
+    priced: bool = True
+
+    def unpriced(self) -> StreamCost:
+        """Return the same where nothing is charged for reads and writes."""
+        return replace(
+            self, read_units=0.0, write_units=0, full_read_units=0.0, full_write_units=0, priced=False
+        )
 
 
-def stream_costs(plan: ServicePlan) -> tuple[StreamCost, ...]:
-    """Return the costs of all places of a service that are pushed to."""
+def stream_costs(plan: ServicePlan, unpriced: Collection[str] = ()) -> tuple[StreamCost, ...]:
+    """Return the costs of all places of a service that are pushed to; stores ``unpriced`` charge nothing."""
     costs = [_stream_cost(place, _beside_bytes(plan, place)) for place in plan.places]
-    return tuple(cost for cost in costs if cost is not None)
+    return tuple(
+        cost.unpriced() if place.view.store in unpriced else cost
+        for place, cost in zip(plan.places, costs, strict=True)
+        if cost is not None
+    )
 
 
 def _beside_bytes(plan: ServicePlan, place: Place) -> int:

@@ -22,6 +22,8 @@ from fastserve.plan.explain_streams import StreamCost
 from fastserve.plan.sizes import ASSUMED_KEY_BYTES, ASSUMED_VARIABLE_BYTES
 from fastserve.plan.text_table import text_table
 
+NO_PRICE = "Redis charges nothing for reads and writes, it is paid for by its memory"
+
 
 def explain_text(explanation: Explanation) -> str:
     """Return the explanation as plain text, with a line break at its end."""
@@ -59,20 +61,27 @@ def _totals(e: Explanation) -> str:
     blocks = ""
     if e.stream_keys:
         blocks = f"\n{'':14}without blocks {e.keys - e.stream_keys:,} keys"
-        blocks += f", {e.read_units - e.stream_read_units:,g} read units"
+        blocks += f", {e.read_units - e.stream_read_units:,g} read units" if e.is_priced else ""
+    call = "call" if e.unpriced_stores else "BatchGetItem call"
     lines = {
         "features": f"{len(e.outputs):,}",
-        "keys": f"{e.keys:,} in {_count(len(e.reads), 'read')}, {_count(e.calls, 'BatchGetItem call')}"
-        + blocks,
+        "keys": f"{e.keys:,} in {_count(len(e.reads), 'read')}, {_count(e.calls, call)}" + blocks,
         "bytes": f"{e.item_bytes:,} in items, of which {e.row_bytes:,} are fixed parts of rows",
-        "read units": f"{e.read_units:,g}, {_consistency(e)}",
-        "price": f"{e.price_per_million_vectors_usd:,.4g} USD per million vectors, {_unit_price(e)}",
     }
+    if e.is_priced:
+        lines["read units"] = f"{e.read_units:,g}, {_consistency(e)}"
+        lines["price"] = f"{e.price_per_million_vectors_usd:,.4g} USD per million vectors, {_unit_price(e)}"
+    if e.unpriced_stores:
+        lines["no price"] = f"{_stores(e.unpriced_stores)}: {NO_PRICE}"
     return "\n".join(["One vector costs", *(f"  {name:<10}  {text}" for name, text in lines.items())])
 
 
+def _stores(names: Sequence[str]) -> str:
+    return ", ".join(f"store {name!r}" if name else "the main store" for name in names)
+
+
 def _consistency(explanation: Explanation) -> str:
-    if explanation.streams:
+    if explanation.reads_consistently:
         return "consistent where a table is pushed to, else eventually consistent, for half as much"
     return "eventually consistent (consistent reads cost twice that)"
 
@@ -126,11 +135,15 @@ def _streams_table(explanation: Explanation) -> str:
 
 
 def _stream_figures(cost: StreamCost) -> list[str]:
-    return [f"{cost.item_bytes:,}", f"{cost.read_units:g}" if cost.keys else "", f"{cost.write_units:,}"]
+    size = f"{cost.item_bytes:,}"
+    if not cost.priced:
+        return [size, "", ""]
+    return [size, f"{cost.read_units:g}" if cost.keys else "", f"{cost.write_units:,}"]
 
 
 def _full_stream_figures(cost: StreamCost) -> list[str]:
-    return [f"{cost.full_item_bytes:,}", f"{cost.full_read_units:g}", f"{cost.full_write_units:,}"]
+    units = [f"{cost.full_read_units:g}", f"{cost.full_write_units:,}"] if cost.priced else ["", ""]
+    return [f"{cost.full_item_bytes:,}", *units]
 
 
 def _rows_table(explanation: Explanation) -> str:
@@ -142,8 +155,8 @@ def _rows_table(explanation: Explanation) -> str:
             str(row.features),
             f"{row.row_bytes:,}",
             f"{row.item_bytes:,}",
-            f"{row.read_units:g}" if row.bundle is None else "",
-            f"{row.write_units:,}",
+            f"{row.read_units:g}" if row.bundle is None and row.priced else "",
+            f"{row.write_units:,}" if row.priced else "",
             _validity(row),
         ]
         for row in explanation.rows
@@ -163,7 +176,10 @@ def _rows_table(explanation: Explanation) -> str:
         f"  Items are taken to have keys of {ASSUMED_KEY_BYTES} bytes, and texts, arrays, structs and maps "
         f"of {ASSUMED_VARIABLE_BYTES}.\n  A key without a row costs as much as a small one."
     )
-    title = "Rows (reading an item takes 0.5 units per started 4 KB, writing it 1 per started 1 KB)"
+    title = "Rows"
+    if explanation.is_priced:
+        pushed = ", 1 of a table that is pushed to" if explanation.reads_consistently else ""
+        title += f" (reading an item takes 0.5 units per started 4 KB{pushed}, writing it 1 per started 1 KB)"
     return f"{title}\n{table}\n{assumed}"
 
 
@@ -184,18 +200,20 @@ def _bundles_table(explanation: Explanation) -> str:
         f"  The vector: {explanation.bundled_price_per_million_vectors_usd:,.4g} USD per million with all "
         f"bundles, {explanation.apart_price_per_million_vectors_usd:,.4g} without any."
     )
-    return "\n".join([title, table, both, *notes])
+    return "\n".join([title, table, *([both] if explanation.is_priced else []), *notes])
 
 
 def _bundle_figures(cost: BundleCost, price: float) -> list[str]:
     usd = f"{cost.read_units * price:,.4g}"
     units = [f"{cost.read_units:g}", usd, f"{cost.write_units:,}", f"{cost.refresh_units:,}"]
+    units = units if cost.priced else [""] * len(units)
     return [str(cost.keys), f"{cost.keys * cost.moved_bytes:,}", *units]
 
 
 def _apart_figures(cost: BundleCost, price: float) -> list[str]:
     usd = f"{cost.apart_read_units * price:,.4g}"
     units = [f"{cost.apart_read_units:g}", usd, "", f"{cost.apart_refresh_units:,}"]
+    units = units if cost.priced else [""] * len(units)
     return [str(cost.apart_keys), f"{cost.apart_bytes:,}", *units]
 
 
@@ -203,7 +221,9 @@ def _bundle_notes(cost: BundleCost) -> list[str]:
     name = f"bundle {cost.bundle}" if cost.bundle else f"a bundle of {', '.join(cost.views[:3])}"
     name += ", …" if cost.bundle is None and len(cost.views) > 3 else ""
     notes = []
-    if cost.pays_from is None:
+    if not cost.priced:
+        notes.append(f"  {name} saves keys alone: {NO_PRICE}.")
+    elif cost.pays_from is None:
         notes.append(f"  {name} never pays: its reads cost no less.")
     elif cost.pays_from == 0:
         notes.append(f"  {name} pays always: its writes cost no more.")

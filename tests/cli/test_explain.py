@@ -28,6 +28,15 @@ def test_json_and_the_price_are_the_caller_s_choice(run: Run, shop: str) -> None
     ]
 
 
+def test_reads_of_redis_have_no_price(run: Run, shop: str) -> None:
+    arguments = ["explain", "users", "--repo", shop]
+    ran = run(*arguments, "--store", "redis://127.0.0.1?prefix=p_")
+    assert "  no price    the main store: Redis charges nothing for reads and writes" in ran.out
+    assert "USD" not in ran.out
+    document = json.loads(run(*arguments, "--store", "redis://127.0.0.1", "--json").out)
+    assert (document["read_units"], document["unpriced_stores"]) == (0, [""])
+
+
 @pytest.mark.parametrize("price", ["nan", "-1", "inf", "cheap"])
 def test_what_is_no_price_is_refused(run: Run, price: str) -> None:
     ran = run("explain", "users", f"--price-per-million-read-units={price}")

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
+from fastserve import Aggregate, FeatureView, Field, Float64, PushSource, String, Timestamp
 from fastserve.plan.capacity import (
     Assumptions,
     Capacity,
@@ -15,10 +17,22 @@ from fastserve.plan.capacity import (
 )
 from fastserve.plan.capacity_text import capacity_text
 from fastserve.plan.explain import PRICE_PER_MILLION_READ_UNITS_USD, Explanation, explain
+from fastserve.plan.service import ServicePlan
 from perf.data import SHAPES, service_plan
 from perf.load.child import ROOT
+from tests.support.plans import USER, workspace_plan
 
 ARTICLE = {"fs_50x100": 60_000, "fs_10x100": 20_000, "fs_5x100": 20_000}
+
+
+def streamed_plan() -> ServicePlan:
+    """Return a service that reads a row and two blocks of a view that is pushed to."""
+    amount = Field("amount", Float64)
+    fields = [Field("user_id", String), Field("at", Timestamp), amount]
+    pushed = PushSource("pushed", fields, timestamp_field="at")
+    day = Aggregate(amount, "sum", timedelta(days=1))
+    spend = FeatureView("spend", [USER], pushed, [day], aggregation_interval=timedelta(hours=1))
+    return workspace_plan({"s": [spend]}).services["s"]
 
 
 def explanation(service: str) -> Explanation:
@@ -90,6 +104,22 @@ def test_the_busiest_table_is_that_of_all_services_together() -> None:
     assert capacity(loads, 1.0, Assumptions()).busiest_table == ("perf.fs_5x100_v00", 15)
 
 
+def test_a_stream_s_table_may_be_the_busiest() -> None:
+    plan = streamed_plan()
+    load = service_load(explain(plan), 10)
+    assert capacity([load], 1.0, Assumptions()).busiest_table == ("w.spend.stream", 20)
+
+
+def test_what_is_charged_nothing_has_no_price_and_what_is_charged_stays() -> None:
+    nothing = service_load(explain(streamed_plan(), unpriced=[""]), 10)
+    text = capacity_text(capacity([nothing], 1.0, Assumptions()))
+    assert "USD" not in text
+    assert "read units  " not in text.partition("Store")[2]
+    both = capacity_text(capacity([nothing, service_load(explanation("fs_1x10"), 1)], 1.0, Assumptions()))
+    assert "per second, eventually consistent; of Redis none" in both
+    assert "USD per month" in both
+
+
 def test_nothing_needs_less_than_a_worker() -> None:
     load = service_load(explanation("fs_1x10"), 0)
     found = capacity([load], 1.0, Assumptions(zones=1))
@@ -103,10 +133,9 @@ def test_the_text_says_estimate_where_figures_come_from_and_what_is_left_out() -
     assert text.startswith("An ESTIMATE for 10 requests per second of jaccard_python\n")
     assert "The time of on-demand code isn't in it: jaccard_python; measure them" in text
     measured = service_load(explanation("jaccard_python"), 10, Measured(55.0, "a run of mine"))
-    text = capacity_text(capacity([measured], 1.0, Assumptions()), priced=False)
+    text = capacity_text(capacity([measured], 1.0, Assumptions()))
     assert "CPU: a run of mine" in text
     assert "on-demand code" not in text
-    assert "per month" not in text
     crowded = capacity_text(article(Assumptions(store_connections=4)))
     assert "raise store_connections (4)" in crowded
     loads = [service_load(explanation("fs_1x10"), 100_000)]

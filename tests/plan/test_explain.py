@@ -260,3 +260,26 @@ def test_an_item_that_is_too_large_is_told(tmp_path: Path) -> None:
     large = replace(cost, item_bytes=400_000)
     text = explain_text(replace(found, bundles=(large,)))
     assert "bundle items is too large: 400,000 bytes, an item has room for 399,360." in text
+
+
+def test_an_item_that_any_service_wants_consistent_is_priced_so_for_all(tmp_path: Path) -> None:
+    text = STREAMED.replace("features=[amount])", 'features=[amount], bundle="items")')
+    (tmp_path / "features.py").write_text(
+        text.partition("service =")[0] + 'file = fs.FileSource("file", path="x.csv", timestamp_field="at")\n'
+        'still = fs.FeatureView("still", user, file, [amount], bundle="items")\n'
+        'fs.FeatureService("both", features=[still, latest])\n'
+        'fs.FeatureService("one", features=[still])\n'
+    )
+    plan = plan_workspace(load_repo(tmp_path))
+    one = explain(plan.services["one"])
+    assert (one.read_units, one.items[0].apart_read_units) == (1.0, 0.5)
+    assert "consistent where a table is pushed to" in explain_text(one)
+    assert one.to_json()["assumed"]["consistency"] == "strong where pushed to, else eventual"
+
+
+def test_views_that_are_cached_otherwise_are_no_bundle_to_be(tmp_path: Path) -> None:
+    text = "from datetime import timedelta\n" + BUNDLED.replace("BUNDLE", "None").replace("FEATURES", "2")
+    cached = text.replace("bundle=bundle", "cache_ttl=None if number else timedelta(minutes=1)")
+    (tmp_path / "features.py").write_text(cached)
+    (cost,) = explain(plan_workspace(load_repo(tmp_path)).services["all"]).bundles
+    assert len(cost.views) == 49

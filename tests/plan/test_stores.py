@@ -82,6 +82,54 @@ def test_explain_tells_the_store_of_each_read_and_counts_calls_by_store() -> Non
     assert "hot.w.spend.stream (the current block, store 'hot')" in text
 
 
+def test_reads_and_writes_of_stores_that_charge_nothing_have_no_units() -> None:
+    plan = planned().services["all"]
+    (profile, risk, spend), usual = explain(plan, unpriced=["hot"]).rows, explain(plan).rows
+    assert profile == usual[0]
+    assert [(row.read_units, row.write_units, row.priced) for row in (risk, spend)] == [(0, 0, False)] * 2
+    partly = explain(plan, unpriced=["hot", "other"])
+    assert (partly.unpriced_stores, partly.keys) == (("hot",), explain(plan).keys)
+    assert partly.read_units == profile.read_units
+    assert (partly.streams[0].read_units, partly.streams[0].write_units) == (0, 0)
+    text = explain_text(partly)
+    assert "  read units  0.5, " in text
+    assert "  no price    store 'hot': Redis charges nothing for reads and writes" in text
+    entirely = explain(plan, unpriced=["", "hot"])
+    assert (entirely.is_priced, entirely.price_per_million_vectors_usd, entirely.bundles) == (False, 0, ())
+    text = explain_text(entirely)
+    assert "the main store, store 'hot': Redis charges" in text
+    assert "USD" not in text
+    assert "units per started" not in text
+
+
+def test_views_of_different_stores_are_no_bundle_to_be() -> None:
+    profile = FeatureView("profile", USER, EVENTS, [Attribute("age", Int64)])
+    risk = FeatureView("risk", USER, EVENTS, [Attribute("score", Int64)], store="hot")
+    beside = FeatureView("beside", USER, EVENTS, [Attribute("other", Int64)], store="hot")
+    views = {view.name: view for view in (profile, risk, beside)}
+    services = {"all": FeatureService("all", features=list(views.values()))}
+    plan = plan_workspace(Repo(Path(), "w", {}, {}, views, services, {}), PREFIXES)
+    (cost,) = explain(plan.services["all"]).bundles
+    assert sorted(cost.views) == ["beside", "risk"]
+    assert explain(plan.services["all"], unpriced=["hot"]).bundles == ()
+
+
+def test_a_bundle_that_is_charged_nothing_saves_keys_alone() -> None:
+    views = {
+        name: FeatureView(name, USER, EVENTS, [Attribute("age", Int64)], store="hot", bundle="items")
+        for name in ("one", "two")
+    }
+    services = {"all": FeatureService("all", features=list(views.values()))}
+    plan = plan_workspace(Repo(Path(), "w", {}, {}, views, services, {}), PREFIXES)
+    explanation = explain(plan.services["all"], unpriced=["hot"])
+    (cost,) = explanation.bundles
+    assert (explanation.keys, cost.keys, cost.priced) == (1, 1, False)
+    assert (cost.read_units, cost.apart_read_units, cost.refresh_units, cost.pays_from) == (0, 0, 0, None)
+    text = explain_text(explanation)
+    assert "bundle items saves keys alone: Redis charges nothing" in text
+    assert "never pays" not in text
+
+
 @pytest.mark.parametrize("name", ["", "a b", "a=b", 5, "x" * 121])
 def test_a_store_s_name_is_a_name(name: object) -> None:
     with pytest.raises(DefinitionError, match="store"):
