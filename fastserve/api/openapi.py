@@ -22,10 +22,14 @@ import orjson
 
 from fastserve.api.openapi_feast import feast_paths, feast_schemas
 from fastserve.api.openapi_schemas import (
+    ANY_SERVICE,
     INGEST_FIELDS,
     OPTIONS,
     RECORDS_TEXT,
+    RETRIED,
+    RETRY_AFTER,
     SCHEMAS,
+    THIS_SERVER,
     answer,
     both,
     either,
@@ -48,6 +52,7 @@ from fastserve.sdk.sources import PushSource
 V1 = "/api/v1/feature-service/"
 V2 = "/api/v2/workspaces/"
 SERVING_URL = "/"
+_PUSHES = "pushed records"
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 _JSON = "application/json"
 MSGPACK = "application/msgpack"
@@ -159,7 +164,7 @@ def _generic_paths(services: Sequence[_Service], about: About) -> Document:
             "post": _operation(
                 "getFeatures",
                 "One vector",
-                "vectors",
+                ANY_SERVICE,
                 ref("VectorAnswer"),
                 ref("VectorRequest"),
                 vectors,
@@ -170,7 +175,7 @@ def _generic_paths(services: Sequence[_Service], about: About) -> Document:
             "post": _operation(
                 "getFeaturesBatch",
                 f"Up to {about.max_batch_rows:,} vectors of one service",
-                "vectors",
+                ANY_SERVICE,
                 ref("BatchAnswer"),
                 ref("BatchRequest"),
                 batches,
@@ -181,7 +186,7 @@ def _generic_paths(services: Sequence[_Service], about: About) -> Document:
             "post": _operation(
                 "getMetadata",
                 "What a service takes and gives",
-                "vectors",
+                ANY_SERVICE,
                 ref("ServiceMetadata"),
                 ref("MetadataRequest"),
                 names,
@@ -240,18 +245,21 @@ def _ingest_path(plan: WorkspacePlan, about: About) -> Document:
         for source in sources
     }
     operation = _operation(
-        "ingest", "Push records", "ingest", ref("IngestAnswer"), ref("IngestRequest"), pushed
+        "ingest", "Push records", _PUSHES, ref("IngestAnswer"), ref("IngestRequest"), pushed
     )
     operation["parameters"] = [{"$ref": "#/components/parameters/IdempotencyKey"}]
-    operation["responses"]["400"] = _answered("Nothing was written.", ref("IngestRefusal"))
+    refusal = {"anyOf": [ref("IngestRefusal"), ref("Error")]}  # of what is no HTTP the common one
+    operation["responses"]["400"] = _answered("Nothing was written.", refusal)
     return {"post": operation}
 
 
 def _own_paths() -> Document:
     status = answer({"status": {"enum": ["alive", "ready"]}})
-    alive = _operation("healthz", "Whether the worker lives", "server", status)
-    ready = _operation("readyz", "Whether the server takes traffic", "server", status)
-    own = _operation("openapi", "This document", "server", {"type": "object", "additionalProperties": True})
+    alive = _operation("healthz", "Whether the worker lives", THIS_SERVER, status)
+    ready = _operation("readyz", "Whether the server takes traffic", THIS_SERVER, status)
+    own = _operation(
+        "openapi", "This document", THIS_SERVER, {"type": "object", "additionalProperties": True}
+    )
     for each in (alive, ready):
         each["security"] = []
         each["responses"] = {code: each["responses"][code] for code in ("200", "default")}
@@ -459,9 +467,9 @@ _DESCRIPTION = (
     "where both come, camelCase counts. int64 is written as text. GET paths take HEAD, too."
 )
 _TAGS: list[Document] = [
-    {"name": "vectors", "description": "Any service, named in the body"},
-    {"name": "ingest", "description": "Pushed records"},
-    {"name": "server", "description": "The server itself"},
+    {"name": ANY_SERVICE, "description": "Vectors of the service that the body names"},
+    {"name": _PUSHES, "description": "Records for the views of a source"},
+    {"name": THIS_SERVER, "description": "How it is, and what it answers"},
 ]
 _SECURITY: Document = {
     "tectonKey": {
@@ -488,7 +496,6 @@ _PARAMETERS: Document = {
         "schema": {"type": "string", "maxLength": 256},
     },
 }
-_RETRY_AFTER = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
 _STATUSES = {
     "400": "Something in the request isn't as expected; the message names it.",
     "401": "No valid API key.",
@@ -502,7 +509,7 @@ _STATUSES = {
     "504": "The timeout passed.",
 }
 _REFUSALS: Document = {
-    f"Refused{status}": _answered(text, ref("Error")) | ({"headers": _RETRY_AFTER} if status == "429" else {})
+    f"Refused{status}": _answered(text, ref("Error")) | (RETRY_AFTER if status in RETRIED else {})
     for status, text in _STATUSES.items()
 } | {"Refused": _answered("Refused, as HTTP's own statuses say.", ref("Error"))}
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fastserve.api.openapi_schemas import answer, tolerant
+from fastserve.api.openapi_schemas import ANY_SERVICE, RETRIED, RETRY_AFTER, THIS_SERVER, answer, tolerant
 from fastserve.api.openapi_types import Schema, example, ref
 from fastserve.plan.feast import NO_ENTITY_KEYS, FeastPlan, FeastViewPlan
 from fastserve.sdk.types import Int64
@@ -84,10 +84,12 @@ def feast_paths(plan: FeastPlan | None, post: Mapping[str, Any], time: str) -> d
     if plan is None:
         return {}
     refused = {"description": "Refused, as Feast's SDK reads it.", **_content(ref("FeastRefusal"))}
+    # What isn't about features, framing or too much at once, is refused as on every other path.
+    either = {**refused, **_content({"anyOf": [ref("FeastRefusal"), ref("Error")]})}
     operation = {
         "operationId": "getOnlineFeatures",
         "summary": "Features in columns, as of Feast's feature server",
-        "tags": ["vectors"],
+        "tags": [ANY_SERVICE],
         "parameters": [{"$ref": "#/components/parameters/RequestTimeout"}],
         "requestBody": {
             "required": True,
@@ -104,7 +106,9 @@ def feast_paths(plan: FeastPlan | None, post: Mapping[str, Any], time: str) -> d
         "responses": {
             "200": {"description": "The answer.", **_content(ref("FeastAnswer"))},
             **post,
-            **dict.fromkeys(("400", "404", "429", "500", "503", "504"), refused),
+            **dict.fromkeys(("404", "504"), refused),
+            **dict.fromkeys(("400", "500"), either),
+            **{status: {**either, **RETRY_AFTER} for status in RETRIED},
             "422": {
                 "description": "A field lacks, or has another type.",
                 **_content(ref("FeastMalformed")),
@@ -114,7 +118,7 @@ def feast_paths(plan: FeastPlan | None, post: Mapping[str, Any], time: str) -> d
     health = {
         "operationId": "health",
         "summary": "Whether the server takes traffic, by the status alone",
-        "tags": ["server"],
+        "tags": [THIS_SERVER],
         "security": [],
         "responses": {"200": {"description": "It does."}, "503": {"description": "It doesn't."}},
     }

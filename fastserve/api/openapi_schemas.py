@@ -27,6 +27,13 @@ METADATA_OPTIONS = {
     "includeFeatureTags": "tags of each feature",
     "includeSloInfo": "what the request took",
 }
+ANY_SERVICE, THIS_SERVER = "any service", "this server"
+"""Tags of operations that belong to no service; names of services have no space."""
+RETRIED = ("429", "503")
+RETRY_AFTER: dict[str, Any] = {
+    "headers": {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "string"}}}
+}
+"""What responses of these statuses have beside their schema."""
 _CAPITAL = re.compile(r"[A-Z]")
 
 

@@ -31,7 +31,7 @@ from fastserve.sdk.types import (
 )
 from tests.support.api_plan import TIME, api_plan, faults
 from tests.support.feast_golden import feast_plan, golden
-from tests.support.plans import workspace_plan
+from tests.support.plans import attribute_view, workspace_plan
 
 ABOUT = About(version="1.2.3", needs_key=False, max_batch_rows=1000, example_time=TIME)
 V1 = "/api/v1/feature-service/"
@@ -269,3 +269,20 @@ def test_a_workspace_without_services_is_described_too() -> None:
 
 def test_there_is_no_word_of_feast_elsewhere(document: Document) -> None:
     assert "Feast" not in orjson.dumps(document).decode()
+
+
+def test_a_service_named_like_a_part_of_the_api_has_a_tag_of_its_own() -> None:
+    names = ["vectors", "ingest", "server", "metadata"]
+    made = openapi_document(workspace_plan({name: [attribute_view(name)] for name in names}), ABOUT)
+    validate(made)
+    tags = [tag["name"] for tag in made["tags"]]
+    assert len(set(tags)) == len(tags)
+    used = {tag for path in made["paths"].values() for each in path.values() for tag in each["tags"]}
+    assert used == set(tags)
+
+
+def test_whoever_is_to_come_back_is_told_when(document: Document) -> None:
+    responses = document["components"]["responses"]
+    assert {name for name, each in responses.items() if "headers" in each} == {"Refused429", "Refused503"}
+    feast = openapi_document(feast_plan(), ABOUT)["paths"]["/get-online-features"]["post"]["responses"]
+    assert {status for status, each in feast.items() if "headers" in each} == {"429", "503"}

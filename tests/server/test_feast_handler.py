@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from fastserve.api.feast import FeastFault
 from fastserve.api.feast_columns import _times
+from fastserve.api.openapi import About, openapi_document
 from fastserve.errors import StoreError
 from fastserve.server.application import ApplicationLimits, FeatureApplication
 from fastserve.server.exchange import Exchange
@@ -26,7 +27,8 @@ from fastserve.serving.transport import BASE64_ROWS
 from fastserve.wire.http1 import RequestHead
 from tests.server.application_world import Answer, Connection, Readiness
 from tests.server.test_slow_log import Told
-from tests.support.feast_golden import CLOCK_NS, ItemStore, exchange, feast_plan, golden
+from tests.support.api_plan import faults
+from tests.support.feast_golden import CLOCK, CLOCK_NS, ItemStore, exchange, feast_plan, golden
 
 TRIPS = "driver_stats:trips"
 SAME = [
@@ -462,3 +464,44 @@ def test_whatever_comes_is_answered_and_never_a_fault_of_the_servers(body: Any) 
     assert world.answer(body).status in {200, 400, 404, 422}
     assert not world.engine.in_flight
     assert world.admission.limit == World().admission.limit
+
+
+@pytest.mark.parametrize("status", [200, 400, 404, 422, 429, 500, 503, 504])
+def test_every_answer_is_as_the_document_says(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = feast_plan()
+    document = openapi_document(plan, About("1", False, 1000, CLOCK))
+    response = document["paths"][PATH]["post"]["responses"][str(status)]
+    schema = response["content"]["application/json"]["schema"]
+    answers = answers_of(status, monkeypatch)
+    assert answers
+    for answer in answers:
+        assert answer.status == status
+        assert faults(document, schema, answer.json) == []
+
+
+def answers_of(status: int, monkeypatch: pytest.MonkeyPatch) -> list[Answer]:
+    """Return answers with a status, one for each form that such have."""
+    good = {"features": [TRIPS], "entities": {"driver_id": [1]}}
+    if status in {200, 400, 404, 422}:
+        recorded = [world_answer(each["request"]) for each in golden("exchanges.json")]
+        return [answer for answer in recorded if answer.status == status]
+    if status == 504:
+        world = World()
+        connection = world.send(good)
+        world.turn()
+        world.now_s += 2.5
+        world.engine.expire(world.now_s)
+        return connection.answers
+    if status == 500:
+        world = World()
+        monkeypatch.setattr(world.feast, "submit", lambda _: 1 / 0)
+        return [world.answer(good)]
+    failing = World()
+    failing.store.failing["rides.driver_stats"] = StoreError("no", throttled=status == 429)
+    shedding = World()
+    shedding.admission.hold(10**9)
+    return [failing.answer(good), *[each for each in shedding.send(good).answers if each.status == status]]
+
+
+def world_answer(body: Any) -> Answer:
+    return World().answer(body)
