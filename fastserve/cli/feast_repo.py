@@ -9,14 +9,21 @@ Invariants
 
 from __future__ import annotations
 
-import json
 import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import Final
 
+from fastserve.cli.python_text import (
+    WIDTH,
+    call_text,
+    described_by,
+    duration_text,
+    listed,
+    mapping,
+    quoted,
+)
 from fastserve.sdk.checks import FREE_NAME, IDENTIFIER, NAME_CHARS_MAX
 from fastserve.wire.feast_registry import (
     DUMMY_ENTITY,
@@ -58,7 +65,6 @@ _USED_NAMES: Final = (
     *("Array", "Attribute", "Entity", "ExternalSource", "FeastFormat", "FeatureService", "FeatureView"),
     *("Bool", "Field", "Float32", "Float64", "Int64", "String", "Timestamp", "feast", "timedelta"),
 )
-WIDTH: Final = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,17 +177,17 @@ class _Writer:
         variable = self._variable(name)
         self._views[view.name] = (variable, view)
         self._blocks.append(
-            _call(
+            call_text(
                 f"{variable} = FeatureView",
                 [
-                    _text(name),
-                    f"entities={_listed(entities)}",
+                    quoted(name),
+                    f"entities={listed(entities)}",
                     "source=feast",
                     f"features=[\n{self._attributes(view, names)}    ]",
-                    *([f"ttl={_duration(view.ttl_ns)}"] if view.ttl_ns else []),
-                    f"table={_text(self._tables.name(view))}",
+                    *([f"ttl={duration_text(view.ttl_ns)}"] if view.ttl_ns else []),
+                    f"table={quoted(self._tables.name(view))}",
                     f"row_format={self._format(view, name, keys, names)}",
-                    *_described(view.description, view.tags, view.owner),
+                    *described_by(view.description, view.tags, view.owner),
                 ],
             )
         )
@@ -216,8 +222,8 @@ class _Writer:
         own = self._name(own, self._entity_names, free=True)
         variable = self._entity_variables[name, plain] = self._variable(_identifier(own))
         self._imports.add(key.dtype)
-        join_key = f"Field({_text(key.name)}, {key.dtype})"
-        self._blocks.append(f"{variable} = Entity({_text(own)}, join_keys={join_key})")
+        join_key = f"Field({quoted(key.name)}, {key.dtype})"
+        self._blocks.append(f"{variable} = Entity({quoted(own)}, join_keys={join_key})")
         return variable
 
     def _attributes(self, view: FeastView, names: Mapping[str, str]) -> str:
@@ -225,8 +231,8 @@ class _Writer:
         lines = []
         for feature in view.features:
             dtype = self._dtype(feature.value_type)
-            more = "".join(f", {part}" for part in _described(feature.description, feature.tags))
-            lines.append(f"        Attribute({_text(names[feature.name])}, {dtype}{more}),\n")
+            more = "".join(f", {part}" for part in described_by(feature.description, feature.tags))
+            lines.append(f"        Attribute({quoted(names[feature.name])}, {dtype}{more}),\n")
         return "".join(lines)
 
     def _dtype(self, feast_type: str) -> str:
@@ -244,10 +250,10 @@ class _Writer:
         types = {key.name: key.feast_type for _, key in keys if key.feast_type not in PLAIN_KEY_TYPES}
         renamed = {own: feast for feast, own in names.items() if own != feast}
         arguments = [
-            *([f"view={_text(view.name)}"] if name != view.name else []),
+            *([f"view={quoted(view.name)}"] if name != view.name else []),
             f"key_version={self._tables.key_version}",
-            *([f"key_types={_mapping(types)}"] if types else []),
-            *([f"names={_mapping(renamed)}"] if renamed else []),
+            *([f"key_types={mapping(types)}"] if types else []),
+            *([f"names={mapping(renamed)}"] if renamed else []),
         ]
         return f"FeastFormat({', '.join(arguments)})"
 
@@ -277,15 +283,15 @@ class _Writer:
             if not all(_is_identifier(to) for to in mapped.values()):
                 raise _Unfit(f"its view {name!r} has a join key that isn't a name of letters, digits and _")
             if mapped:
-                parts[-1] += f".with_join_key_map({_mapping(mapped)})"
+                parts[-1] += f".with_join_key_map({mapping(mapped)})"
         if not parts:
             raise _Unfit("it has no features")
         self._imports.add("FeatureService")
-        features = f"features={_listed(parts)}"
+        features = f"features={listed(parts)}"
         if len(features) > WIDTH - 10:
             features = "features=[\n" + "".join(f"        {part},\n" for part in parts) + "    ]"
-        described = _described(service.description, service.tags, service.owner)
-        self._blocks.append(_call("FeatureService", [_text(service.name), features, *described]))
+        described = described_by(service.description, service.tags, service.owner)
+        self._blocks.append(call_text("FeatureService", [quoted(service.name), features, *described]))
 
     def _projection(self, variable: str, view: FeastView, features: Sequence[str], alias: str) -> str:
         keys = {key.name for _, key in self._keys(view)}
@@ -297,11 +303,11 @@ class _Writer:
         if tuple(features) != tuple(feature.name for feature in view.features):
             if not features:
                 raise _Unfit(f"it reads no feature of view {view.name!r}")
-            text += f"[{_listed([_text(names[feature]) for feature in features])}]"
+            text += f"[{listed([quoted(names[feature]) for feature in features])}]"
         if alias and alias != view.name:
             if not _is_identifier(alias):
                 raise _Unfit(f"the name {alias!r} isn't one of letters, digits and _")
-            text += f".with_name({_text(alias)})"
+            text += f".with_name({quoted(alias)})"
         return text
 
     # --- names -------------------------------------------------------------------------------------------
@@ -343,42 +349,3 @@ def _identifier(name: str) -> str:
     """Return a name of letters, digits and _ that looks like another one."""
     found = re.sub(r"[^A-Za-z0-9_]", "_", name)[: NAME_CHARS_MAX - 10]
     return found if found[:1].isalpha() or found[:1] == "_" else f"_{found}"
-
-
-# --- Python text -----------------------------------------------------------------------------------------
-
-
-def _text(value: str) -> str:
-    return json.dumps(value)
-
-
-def _mapping(values: Mapping[str, str]) -> str:
-    return "{" + ", ".join(f"{_text(key)}: {_text(value)}" for key, value in values.items()) + "}"
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return f"[{', '.join(parts)}]"
-
-
-def _described(description: str, tags: Mapping[str, str], owner: str = "") -> list[str]:
-    return [
-        *([f"description={_text(description)}"] if description else []),
-        *([f"tags={_mapping(tags)}"] if tags else []),
-        *([f"owner={_text(owner)}"] if owner else []),
-    ]
-
-
-def _call(called: str, arguments: Sequence[str]) -> str:
-    short = f"{called}({', '.join(arguments)})"
-    if len(short) <= WIDTH and "\n" not in short:
-        return short
-    return f"{called}(\n" + "".join(f"    {argument},\n" for argument in arguments) + ")"
-
-
-def _duration(nanoseconds: int) -> str:
-    duration = timedelta(microseconds=max(1, nanoseconds // 1000))
-    for unit, length in (("days", 86_400), ("hours", 3_600), ("minutes", 60), ("seconds", 1)):
-        count, rest = divmod(duration, timedelta(seconds=length))
-        if count and not rest:
-            return f"timedelta({unit}={count})"
-    return f"timedelta(microseconds={duration // timedelta(microseconds=1)})"
