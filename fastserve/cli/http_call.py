@@ -43,6 +43,8 @@ def call(
         raise CallError(f"no server at {url}; {hint}") from None
     except (OSError, HTTPException) as error:
         raise CallError(f"no answer from {url}: {str(error) or type(error).__name__}") from None
+    except ValueError:  # whose message may hold the key
+        raise CallError(f"expected a host and an API key that HTTP can carry, got others for {url}") from None
     finally:
         connection.close()
     if response.status != 200:

@@ -30,6 +30,7 @@ CONFIG_FILE = "feature_store.yaml"
 DEFINITIONS_FILE = "features.py"
 SETTINGS_FILE = "fastserve.toml"
 DEFAULT_KEY_VERSION = 3
+DEFAULT_NAME_TEMPLATE = "{project}.{table_name}"
 VERSION_WARNING = (
     f"{CONFIG_FILE} names no entity_key_serialization_version: taken to be {DEFAULT_KEY_VERSION}, as by "
     "Feast today; if rows aren't found, an older Feast wrote them with another"
@@ -96,9 +97,14 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
     _check(output)
     for line in (*config.warnings, *(f"left out: {line}" for line in repo.left_out)):
         print(f"fastserve: warning: {line}", file=sys.stderr)
-    print(f"Wrote {repo.views} views and {repo.services} services of project {project} into {output}/.")
+    views, services = _counted(repo.views, "view"), _counted(repo.services, "service")
+    print(f"Wrote {views} and {services} of project {project} into {output}/.")
     print(f"Serve them: cd {output} && fastserve serve")
     return 0
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def read_config(path: Path, environ: Mapping[str, str]) -> FeastConfig:
@@ -120,22 +126,33 @@ def read_config(path: Path, environ: Mapping[str, str]) -> FeastConfig:
     registry = document.get("registry")
     options = registry if isinstance(registry, dict) else {"path": registry}
     version = document.get("entity_key_serialization_version")
-    if version not in {None, 1, 2, 3}:
+    if version is not None and (type(version) is not int or not 1 <= version <= 3):
         raise DefinitionError(
             f"{path}: entity_key_serialization_version: expected 1, 2 or 3, got {shown(version)}"
         )
-    template = online.get("table_name_template") or "{project}.{table_name}"
     return FeastConfig(
         FeastTables(
             project,
             DEFAULT_KEY_VERSION if version is None else version,
-            template,
+            _name_template(path, online),
             versioned=options.get("enable_online_feature_view_versioning") is True,
         ),
         _registry_name(path, options),
         _store_url(path, online),
         () if version is not None else (VERSION_WARNING,),
     )
+
+
+def _name_template(path: Path, online: Mapping[str, Any]) -> str:
+    template = online.get("table_name_template") or DEFAULT_NAME_TEMPLATE
+    try:
+        str.format(template, project="", table_name="")
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        raise DefinitionError(
+            f"{path}: online_store.table_name_template: expected a text like {DEFAULT_NAME_TEMPLATE}, "
+            f"got {shown(template)}"
+        ) from None
+    return str(template)
 
 
 def _yaml(path: Path, environ: Mapping[str, str]) -> dict[str, Any]:

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from fastserve.errors import DefinitionError, shown
+
 PREFIX = "fastserve-"
 MAKING = ".fastserve-"
 LOCK = "lock"
@@ -30,11 +32,17 @@ def scratch_folder(parent: str | Path | None = None) -> Iterator[Path]:
     """Give a new folder in ``parent``, None being the system's for temporary files; remove those left behind.
 
     Raises:
-        OSError: no folder can be made there.
+        DefinitionError: no folder can be made there.
     """
-    place = Path(tempfile.gettempdir() if parent is None else parent)
-    _sweep(place)
-    made = Path(tempfile.mkdtemp(prefix=MAKING, dir=place))
+    try:
+        place = Path(tempfile.gettempdir() if parent is None else parent)
+        _sweep(place)
+        made = Path(tempfile.mkdtemp(prefix=MAKING, dir=place))
+    except OSError as error:
+        where = "TMPDIR" if parent is None else shown(str(parent))
+        raise DefinitionError(
+            f"temporary files: expected a folder to write in ({where}), got: {error.strerror or error}"
+        ) from None
     folder = place / (PREFIX + made.name.removeprefix(MAKING))
     try:
         with (made / LOCK).open("wb") as lock:

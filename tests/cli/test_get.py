@@ -172,6 +172,17 @@ def test_what_is_no_url_is_refused(run: Run, url: str) -> None:
     assert f"URL: expected http://HOST:PORT or https://HOST, got {url!r}" in ran.err
 
 
+@pytest.mark.parametrize(
+    "url, key",
+    [("http://a..b", "k"), ("http://127.0.0.1:1", "s3cr\u20act"), ("http://127.0.0.1:1", "s3cret\n")],
+)
+def test_what_http_cannot_carry_is_told_without_the_key(run: Run, url: str, key: str) -> None:
+    ran = run("get", "svc", "--url", url, "--api-key", key)
+    assert ran.code == 1
+    expected = f"expected a host and an API key that HTTP can carry, got others for {url}"
+    assert ran.err == f"fastserve: error: {expected}\n"
+
+
 def test_types_read_as_in_definitions() -> None:
     dtype = Struct([Field("a", Array(Int64)), Field("b", Map(String, Float64))])
     assert type_text(dtype.to_api()) == str(dtype)

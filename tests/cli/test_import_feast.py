@@ -163,6 +163,18 @@ def test_keys_are_of_feasts_newest_version_where_none_is_named(tmp_path: Path) -
             PLAIN + "entity_key_serialization_version: 4",
             "entity_key_serialization_version: expected 1, 2 or 3, got 4",
         ),
+        (
+            PLAIN + "entity_key_serialization_version: [3]",
+            "entity_key_serialization_version: expected 1, 2 or 3, got [3]",
+        ),
+        (
+            PLAIN.replace("region:", 'table_name_template: "{project}.{table}", region:'),
+            "table_name_template: expected a text like {project}.{table_name}, got '{project}.{table}'",
+        ),
+        (
+            PLAIN.replace("region:", "table_name_template: [1], region:"),
+            "table_name_template: expected a text like {project}.{table_name}, got [1]",
+        ),
     ],
 )
 def test_a_configuration_that_cannot_be_used_says_why(tmp_path: Path, text: str, message: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fastserve.errors import DefinitionError
 from fastserve.ingest.scratch import LOCK, PREFIX, scratch_folder
 
 OWNER = """
@@ -72,5 +73,6 @@ def test_folders_of_others_are_let_be(tmp_path: Path) -> None:
 
 
 def test_a_place_that_is_none_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), scratch_folder(tmp_path / "nowhere"):
+    wrong = "temporary files: expected a folder to write in .*, got: No such file or directory"
+    with pytest.raises(DefinitionError, match=wrong), scratch_folder(tmp_path / "nowhere"):
         pass
