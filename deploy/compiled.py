@@ -121,8 +121,13 @@ class CompiledHook(BuildHookInterface[Any]):
             return
         folder = Path(tempfile.mkdtemp(prefix="fastserve-compiled-"))
         self._folder = folder
-        copy_package(folder)
-        for library in compile_in(folder, OPT_LEVEL):
+        try:
+            copy_package(folder)
+            libraries = compile_in(folder, OPT_LEVEL)
+        except BaseException:  # then nobody calls `finalize`
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        for library in libraries:
             build_data["force_include"][str(folder / library)] = library.as_posix()
         build_data["pure_python"] = False
         build_data["infer_tag"] = True

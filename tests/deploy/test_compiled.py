@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,21 @@ def test_an_editable_installation_is_pure_whatever_is_asked(monkeypatch: pytest.
     data: dict[str, Any] = {"force_include": {}, "pure_python": True}
     hook().initialize("editable", data)
     assert data["pure_python"]
+
+
+def test_a_compiler_that_refuses_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(folder: Path, opt_level: str) -> list[Path]:
+        assert (folder / "fastserve").is_dir()
+        raise OSError("no compiler")
+
+    monkeypatch.setenv("FASTSERVE_COMPILED", "1")
+    monkeypatch.setattr(script, "compile_in", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(OSError, match="no compiler"):
+        hook().initialize("standard", {"force_include": {}})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_compiled_wheel_holds_the_libraries_and_isn_t_pure(monkeypatch: pytest.MonkeyPatch) -> None:
