@@ -81,6 +81,7 @@ class ServiceLoad:
 
     ``table_units`` are the tables that it reads, each with the read units that it takes there. Stores that
     charge nothing have none: ``priced`` is whether any other is read, ``unpriced`` whether such a one is.
+    ``reads_consistently`` is whether any read is a consistent one, as of tables that are pushed to.
     """
 
     service: str
@@ -96,6 +97,7 @@ class ServiceLoad:
     table_units: tuple[tuple[str, float], ...]
     priced: bool = True
     unpriced: bool = False
+    reads_consistently: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +245,7 @@ def service_load(explanation: Explanation, qps: float, measured: Measured | None
         ),
         priced=explanation.is_priced,
         unpriced=bool(explanation.unpriced_stores),
+        reads_consistently=explanation.reads_consistently,
     )
 
 

@@ -82,10 +82,12 @@ def _store(found: Capacity) -> str:
     }
     if found.is_priced:
         none = "; of Redis none" if any(load.unpriced for load in found.loads) else ""
+        is_consistent = any(load.reads_consistently for load in found.loads)
+        how = "consistent where a table is pushed to" if is_consistent else "eventually consistent"
         table, units = found.busiest_table
         over = ": raise its quota" if units > TABLE_QUOTA_UNITS_PER_S else ""
         lines |= {
-            "read units": f"{found.read_units_per_s:,.0f} per second, eventually consistent{none}",
+            "read units": f"{found.read_units_per_s:,.0f} per second, {how}{none}",
             "busiest table": f"{table}: {units:,.0f} per second (default quota "
             f"{TABLE_QUOTA_UNITS_PER_S:,}{over})",
             "on demand": f"{found.on_demand_usd_per_month:,.0f} USD per month of 730 hours",

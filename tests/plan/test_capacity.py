@@ -107,7 +107,9 @@ def test_the_busiest_table_is_that_of_all_services_together() -> None:
 def test_a_stream_s_table_may_be_the_busiest() -> None:
     plan = streamed_plan()
     load = service_load(explain(plan), 10)
-    assert capacity([load], 1.0, Assumptions()).busiest_table == ("w.spend.stream", 20)
+    found = capacity([load], 1.0, Assumptions())
+    assert found.busiest_table == ("w.spend.stream", 20)
+    assert "25 per second, consistent where a table is pushed to" in capacity_text(found)
 
 
 def test_what_is_charged_nothing_has_no_price_and_what_is_charged_stays() -> None:
@@ -116,7 +118,7 @@ def test_what_is_charged_nothing_has_no_price_and_what_is_charged_stays() -> Non
     assert "USD" not in text
     assert "read units  " not in text.partition("Store")[2]
     both = capacity_text(capacity([nothing, service_load(explanation("fs_1x10"), 1)], 1.0, Assumptions()))
-    assert "per second, eventually consistent; of Redis none" in both
+    assert "per second, consistent where a table is pushed to; of Redis none" in both
     assert "USD per month" in both
 
 

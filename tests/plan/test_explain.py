@@ -10,6 +10,7 @@ from fastserve.plan.explain import Explanation, explain
 from fastserve.plan.explain_text import explain_text
 from fastserve.plan.explain_windows import WindowCost
 from fastserve.plan.service import WorkspacePlan, plan_workspace
+from fastserve.plan.stores import TablePrefixes
 from fastserve.sdk.repo import load_repo
 from fastserve.tiles.layout import HEADER_BYTES, WORD_BYTES
 
@@ -283,3 +284,18 @@ def test_views_that_are_cached_otherwise_are_no_bundle_to_be(tmp_path: Path) -> 
     (tmp_path / "features.py").write_text(cached)
     (cost,) = explain(plan_workspace(load_repo(tmp_path)).services["all"]).bundles
     assert len(cost.views) == 49
+
+
+def test_no_bundle_is_proposed_that_there_can_t_be(tmp_path: Path) -> None:
+    text = BUNDLED.replace("BUNDLE", "None").replace("FEATURES", "3").partition("payee =")[0]
+    (tmp_path / "features.py").write_text(
+        f"{text}"
+        "from datetime import timedelta\n"
+        'made = [fs.Attribute("f", fs.Float64)]\n'
+        'kept = fs.FeatureView("kept", user, source, made, cache_ttl=timedelta(minutes=5))\n'
+        'hot = fs.FeatureView("hot", user, source, made, store="hot")\n'
+        'one = fs.FeatureService("one", features=[views[0], views[1], kept, hot])\n'
+    )
+    plan = plan_workspace(load_repo(tmp_path), TablePrefixes("", {"hot": ""}))
+    (cost,) = explain(plan.services["one"]).bundles
+    assert cost.views == ("v00", "v01")
