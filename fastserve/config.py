@@ -144,7 +144,8 @@ class Settings:
     store: str = _setting(
         "local:.fastserve/store",
         any_text(),
-        "Online store: local:PATH, or dynamodb://REGION with the parameters endpoint and prefix.",
+        "Online store: local:PATH, dynamodb://REGION or redis://HOST:PORT, with the parameters that "
+        "`docs/stores.md` names.",
     )
     stores: Mapping[str, str] = _setting(
         MappingProxyType({}),

@@ -20,6 +20,7 @@ _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,119}"
 _STORE_NAME = re.compile(_NAME, re.ASCII)
 _NAMED_URL = re.compile(rf"({_NAME})=(\S+)", re.ASCII)
+_YEARS = range(1700, 2200)
 _T = TypeVar("_T")
 
 
@@ -87,7 +88,10 @@ def choice(*words: str) -> Kind:
 
 
 def instant() -> Kind:
-    """Return the kind of points in time; they have an offset, since a server's local zone is no intention."""
+    """Return the kind of points in time; they have an offset, since a server's local zone is no intention.
+
+    int64 has nanoseconds from 1677 to 2262; windows reach back from a request's time.
+    """
 
     def from_text(text: str) -> datetime:
         if _RFC3339.fullmatch(text) is None:  # ``fromisoformat`` would take week dates, and no offset
@@ -101,13 +105,19 @@ def instant() -> Kind:
         if time.tzinfo is None:
             raise ValueError
         try:
-            return time.astimezone(UTC)
+            moment = time.astimezone(UTC)
         except OverflowError:  # year 1 with an offset that leads before it
             raise ValueError from None
+        if moment.year not in _YEARS:
+            raise ValueError
+        return moment
 
     string = _string_of(from_text)
     return Kind(
-        "a time as in RFC 3339, such as 2013-12-30T12:00:00Z, to the microsecond", from_text, from_toml
+        f"a time as in RFC 3339 from {_YEARS.start} to {_YEARS.stop - 1}, such as 2013-12-30T12:00:00Z, "
+        "to the microsecond",
+        from_text,
+        from_toml,
     )
 
 

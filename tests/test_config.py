@@ -164,7 +164,8 @@ def test_the_variables_of_a_kubernetes_service_are_left_alone() -> None:
         ("2013-12-30T12:00:00Z", 1_388_404_800_000_000_000),
         ("2013-12-30t13:00:00.000001+01:00", 1_388_404_800_000_001_000),
         ("1969-12-31 23:59:59z", -1_000_000_000),
-        ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999_000),
+        ("2199-12-31T23:59:59.999999Z", 7_258_118_399_999_999_000),
+        ("1700-01-01T00:00:00Z", -8_520_336_000_000_000_000),
     ],
 )
 def test_the_clock_is_exact_and_in_utc(text: str, nanoseconds: int) -> None:
@@ -183,6 +184,9 @@ def test_the_clock_is_exact_and_in_utc(text: str, nanoseconds: int) -> None:
         "2013-02-30T12:00:00Z",
         "now",
         "0001-01-01T00:00:00+14:00",
+        "1699-12-31T23:59:59Z",
+        "2200-01-01T00:00:00Z",
+        "2199-12-31T23:59:59-01:00",
     ],
 )
 def test_a_clock_without_offset_or_off_the_calendar_is_refused(text: str) -> None:
@@ -192,7 +196,8 @@ def test_a_clock_without_offset_or_off_the_calendar_is_refused(text: str) -> Non
 def test_the_file_s_own_date_time_is_the_clock() -> None:
     settings = Settings.load({}, {}, "[server]\nclock = 2013-12-30T13:00:00+01:00\n")
     assert settings.clock == datetime(2013, 12, 30, 12, tzinfo=UTC)
-    assert "got datetime.datetime(2013" in refusal({}, {}, "[server]\nclock = 2013-12-30T13:00:00\n")
+    for text in ("2013-12-30T13:00:00", "9999-12-31T00:00:00Z"):
+        assert f"got datetime.datetime({text[:4]}" in refusal({}, {}, f"[server]\nclock = {text}\n")
 
 
 def test_a_flag_that_is_no_setting_is_our_own_mistake() -> None:

@@ -118,8 +118,8 @@ def test_a_setting_that_cannot_be_used_is_an_error_that_names_it(tmp_path: Path)
     repo = write_bank_repo(tmp_path)
     with starting_features(repo, f"local:{tmp_path}/store", "--clock", "yesterday") as server:
         assert said_at_the_end(server, 2) == (
-            "fastserve: error: clock (flag --clock): expected a time as in RFC 3339, such as "
-            "2013-12-30T12:00:00Z, to the microsecond, got 'yesterday'\n"
+            "fastserve: error: clock (flag --clock): expected a time as in RFC 3339 from 1700 to 2199, such "
+            "as 2013-12-30T12:00:00Z, to the microsecond, got 'yesterday'\n"
         )
 
 
