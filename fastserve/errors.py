@@ -15,7 +15,10 @@ ECHO_LIMIT = 64
 
 def shown(value: object) -> str:
     """Return ``repr(value)`` cut to `ECHO_LIMIT` characters, for use in a message."""
-    text = repr(_beginning(value, [ECHO_LIMIT + 1]))
+    try:
+        text = repr(_beginning(value, [ECHO_LIMIT + 1]))
+    except ValueError:  # an integer of more digits than Python writes
+        text = "too much to be shown"
     return text if len(text) <= ECHO_LIMIT else text[: ECHO_LIMIT - 1] + "…"
 
 

@@ -31,6 +31,10 @@ def test_a_value_is_shown_as_its_repr_up_to_a_limit(value: object, text: str) ->
     assert len(text) <= ECHO_LIMIT
 
 
+def test_an_integer_of_more_digits_than_python_writes_is_told_to_be_one() -> None:
+    assert shown(10**5000) == "too much to be shown"
+
+
 def test_what_is_nested_too_deeply_for_repr_is_shown_all_the_same() -> None:
     value: Any = 0
     for _ in range(5_000):

@@ -208,8 +208,20 @@ def _checked(field: Field, given: Any, count: int) -> list[Any]:
 
 
 def _objects_of_series(series: Any) -> list[Any]:
+    series = _in_line_order(series)
     nulls = series.isna()
     return [None if null else value for value, null in zip(series.tolist(), nulls.tolist(), strict=True)]
+
+
+def _in_line_order(series: Any) -> Any:
+    """Return a series in the order of the lines, where its index says which those are."""
+    index = getattr(series, "index", None)  # an array of pandas has none
+    if index is None or getattr(index, "inferred_type", None) != "integer":
+        return series
+    labels = index.to_numpy()
+    lines = np.arange(len(labels))
+    is_other_order = not np.array_equal(labels, lines) and np.array_equal(np.sort(labels), lines)
+    return series.sort_index() if is_other_order else series
 
 
 def _objects(given: Array) -> list[Any]:

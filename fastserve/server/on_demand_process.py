@@ -30,7 +30,7 @@ from typing import Any, Final, NoReturn
 
 from fastserve.errors import InvariantError
 from fastserve.sdk.on_demand import OnDemandFeatureView, RequestContext
-from fastserve.serving.on_demand_call import ViewCall, compile_call, text_of
+from fastserve.serving.on_demand_call import ViewCall, compile_call, kind_of, said, text_of
 
 FORK: Final = b"F"
 KILL: Final = b"K"
@@ -41,6 +41,8 @@ FRAME: Final = Struct("<I")
 REAP_EVERY_S: Final = 1.0
 ORPHAN_GRACE_S: Final = 2.0
 """So long after a call's time is over its helper ends itself, if nobody did."""
+TRACE_CHARS_MAX: Final = 16_384
+"""So much of the end of a traceback is sent to the worker, which has others to serve than who reads it."""
 
 Views = Mapping[str, OnDemandFeatureView[..., Any]]
 
@@ -167,9 +169,12 @@ def answer_to(view_call: ViewCall, call: Call) -> Answer:
             values = view_call.batch_caller(moment)(call.lines, call.sources)
     except BaseException as error:  # noqa: BLE001 - the author's, whatever it is
         took_ns = perf_counter_ns() - start_ns
-        trace = "".join(traceback.format_exception(error))
-        return None, (type(error).__name__, text_of(error), trace), took_ns
+        return None, (kind_of(error), text_of(error), _trace_of(error)), took_ns
     return values, None, perf_counter_ns() - start_ns
+
+
+def _trace_of(error: BaseException) -> str:
+    return said(lambda: "".join(traceback.format_exception(error))[-TRACE_CHARS_MAX:], "no traceback")
 
 
 def send(connection: socket.socket, message: Any) -> None:

@@ -19,8 +19,9 @@ from fastserve.sdk.on_demand_columns import checked_columns, frame
 from fastserve.sdk.types import Field
 from fastserve.sdk.values import output_checker
 
+KIND_CHARS_MAX = 64
 TEXT_CHARS_MAX = 500
-"""So much of an exception's text is told to the caller."""
+"""So much of an exception's text, and of its class's name, is told to the caller."""
 
 Line = list[Any]
 View = OnDemandFeatureView[..., Any]
@@ -116,15 +117,25 @@ def refusal(view: str, kind: str, text: str) -> RequestError:
 
 def refusal_of(view: str, error: BaseException) -> RequestError:
     """Return what the caller is told of this exception."""
-    return refusal(view, type(error).__name__, text_of(error))
+    return refusal(view, kind_of(error), text_of(error))
+
+
+def kind_of(error: BaseException) -> str:
+    """Return the name of an exception's class, as much of it as is told."""
+    return said(lambda: type(error).__name__[:KIND_CHARS_MAX], "Exception")
 
 
 def text_of(error: BaseException) -> str:
-    """Return an exception's text; its class is the author's, and so may fail itself."""
+    """Return an exception's text, as much of it as is told."""
+    return said(lambda: str(error)[:TEXT_CHARS_MAX], "no text")
+
+
+def said(text: Callable[[], str], otherwise: str) -> str:
+    """Return what an exception says of itself; its class is the author's, and so may fail itself."""
     try:
-        return str(error)
+        return str.__str__(text())  # not of a class of the author's
     except BaseException:  # noqa: BLE001 - the author's code
-        return "no text"
+        return otherwise
 
 
 def over_time(view: str, limit_s: float, took_s: float | None = None) -> RequestError:

@@ -68,7 +68,10 @@ def _picker(positions: Sequence[int], width: int) -> Pick | None:
     return itemgetter(*positions)
 
 
-def _copiers(fields: Sequence[Field]) -> list[tuple[str, Callable[[Any], Any]]]:
+Copiers = Sequence[tuple[str, Callable[[Any], Any]]]
+
+
+def _copiers(fields: Sequence[Field]) -> Copiers:
     found = [(field.name, copier(field.dtype)) for field in fields]
     return [(name, copy) for name, copy in found if copy is not None]
 
@@ -80,7 +83,7 @@ def _dicts(names: tuple[str, ...], lines: Sequence[Sequence[Any]], pick: Pick | 
     return [dict(zip(names, pick(line))) if line else {} for line in lines]  # noqa: B905
 
 
-def _copy_members(rows: Sequence[Row], copiers: Sequence[tuple[str, Callable[[Any], Any]]]) -> None:
+def _copy_members(rows: Sequence[Row], copiers: Copiers) -> None:
     for row in rows:
         if row:
             for name, copy in copiers:
@@ -94,7 +97,7 @@ class RequestValues:
         self._fields = binding.fields
         self._names = tuple(field.name for field in binding.fields)
         self._pick = _picker(binding.positions, len(plan.context_fields))
-        # A list that only one function sees is its own: it was parsed for this request.
+        # A list that only one call sees is its own: it was parsed for this request.
         users = [
             position
             for view in plan.on_demand
@@ -103,18 +106,22 @@ class RequestValues:
             for position in source.positions
         ]
         shared = [f for f, at in zip(binding.fields, binding.positions, strict=True) if users.count(at) > 1]
-        self._copiers = _copiers(shared)
+        self._shared = _copiers(shared)
+        self._all = _copiers(binding.fields)
 
     def rows(self, batch: Batch) -> list[Row]:
         """As `Source.rows`."""
+        return self._rows(batch, self._shared)
+
+    def _rows(self, batch: Batch, copiers: Copiers) -> list[Row]:
         rows = _dicts(self._names, batch.contexts, self._pick)
-        if self._copiers:
-            _copy_members(rows, self._copiers)
+        if copiers:
+            _copy_members(rows, copiers)
         return rows
 
     def arrays(self, batch: Batch, lines: Sequence[int] | None) -> Arrays:
-        """As `Source.arrays`."""
-        return _arrays_of(self._fields, self.rows(batch), lines)
+        """As `Source.arrays`; a call that raised may have changed what it got, and is repeated."""
+        return _arrays_of(self._fields, self._rows(batch, self._all), lines)
 
 
 class ComputedValues:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -45,6 +46,20 @@ def test_each_line_comes_back_as_it_went_in(batch: list[dict[str, Any]], framed:
     values = checked_columns(FIELDS, result, len(batch))
     names = [field.name for field in FIELDS]
     assert [dict(zip(names, line, strict=True)) for line in zip(*values, strict=True)] == batch
+
+
+def test_lines_that_pandas_has_sorted_come_back_to_their_requests() -> None:
+    field = Field("x", Float64)
+    given = frame([field], input_columns([field], [{"x": value} for value in (3.0, None, 1.0, 2.0)]))
+    expected = [[3.0, None, 1.0, 2.0]]
+    for result in (
+        given.sort_values("x"),
+        {"x": given["x"].sort_values(ascending=False)},
+        pd.concat([given[given["x"] > 1], given[~(given["x"] > 1)]]),
+    ):
+        assert checked_columns([field], result, 4) == expected
+    for index in (list("dabc"), [3, 0, 1, 7], [0, 0, 1, 2], [0.5, 1, 2, 3]):  # of other lines than those
+        assert checked_columns([field], given.set_axis(index), 4) == expected
 
 
 def test_columns_have_one_type_whether_there_are_nulls_or_not() -> None:

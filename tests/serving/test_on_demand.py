@@ -357,6 +357,28 @@ class OddError(Exception):
         raise RuntimeError("no text for you")
 
 
+class OddText(str):
+    __slots__ = ()
+
+    def __getitem__(self, index: Any) -> str:
+        raise KeyboardInterrupt
+
+
+class TextOfItsOwnError(Exception):
+    def __str__(self) -> str:
+        return OddText("hidden")
+
+
+class Nameless(type):
+    @property
+    def __name__(cls) -> str:  # type: ignore[override]
+        raise RuntimeError("no name for you")
+
+
+class NamelessError(Exception, metaclass=Nameless):
+    pass
+
+
 def raising(mode: str, error: BaseException) -> Callable[..., Any]:
     def one(source: dict[str, Any]) -> dict[str, Any]:
         if source["amount"] == 13:
@@ -377,11 +399,17 @@ def raising(mode: str, error: BaseException) -> Callable[..., Any]:
         (ValueError("no such amount"), "ValueError: no such amount"),
         (KeyError("amount"), "KeyError: 'amount'"),
         (OddError(), "OddError: no text"),
+        (TextOfItsOwnError(), "TextOfItsOwnError: no text"),
+        (NamelessError("x"), "Exception: x"),
+        (type("N" * 9_999, (Exception,), {})("x"), "N" * 64 + ": x"),
         (SystemExit(3), "SystemExit: 3"),
         (KeyboardInterrupt(), "KeyboardInterrupt: "),
         (ValueError("x" * 9_999), "ValueError: " + "x" * 500),
     ],
-    ids=["ValueError", "KeyError", "no text", "SystemExit", "KeyboardInterrupt", "long"],
+    ids=[
+        *("ValueError", "KeyError", "no text", "odd text", "no name", "long name"),
+        *("SystemExit", "KeyboardInterrupt", "long"),
+    ],
 )
 @pytest.mark.parametrize("mode", MODES)
 def test_a_raising_request_fails_alone_among_many(mode: Any, error: BaseException, text: str) -> None:
@@ -393,6 +421,25 @@ def test_a_raising_request_fails_alone_among_many(mode: Any, error: BaseExceptio
         assert asker.vectors == [expected]
     assert world.complaints == [("odd", error)]
     assert world.times.stats()["odd"].failures == 1
+
+
+@pytest.mark.parametrize("mode", ["numpy", "pandas"])
+def test_a_call_that_is_repeated_gets_its_inputs_as_they_came(mode: Any) -> None:
+    def lengthening(source: Any) -> Any:
+        for tags in source["tags"]:
+            tags.append("more")
+        if "bad" in [tags[0] for tags in source["tags"]]:
+            raise ValueError("bad")
+        return {"x": [len(tags) for tags in source["tags"]]}
+
+    world = OnDemandWorld([made(lengthening, [request], {"x": Int64}, mode=mode, name="longer")])
+    askers = [
+        world.ask(contexts=[{**CONTEXT, "tags": tags}])
+        for tags in (["a"], ["a", "b"], ["bad"], ["a"], ["a", "b", "c"])
+    ]
+    world.turn()
+    bad = "400 ValueError: bad (when evaluating UDF longer)"
+    assert [asker.vectors[0] for asker in askers] == [["2"], ["3"], bad, ["2"], ["4"]]
 
 
 @pytest.mark.parametrize("mode", ["python", "numpy"])
