@@ -3,7 +3,8 @@
 Whoever logs doesn't know. What callers send may stand in a message; this is where it is made harmless.
 
 Invariants
-1. A JSON line is one object and one line, whatever was logged, and of at most about `MAX_LINE_CHARACTERS`.
+1. A JSON line is one object and one line, whatever was logged, and of at most about `MAX_LINE_CHARACTERS`;
+   text is of as many.
 2. What looks like a secret (authorization, keys, tokens, passwords) is written as `***` in both formats.
 """
 
@@ -14,12 +15,16 @@ import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import TracebackType
 
 import orjson
 
+_ExceptionInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
 MAX_MESSAGE_CHARACTERS = 4096
 MAX_TRACEBACK_CHARACTERS = 16_384
 MAX_LINE_CHARACTERS = 2 * (MAX_MESSAGE_CHARACTERS + MAX_TRACEBACK_CHARACTERS)
+MAX_TEXT_CHARACTERS = MAX_MESSAGE_CHARACTERS + MAX_TRACEBACK_CHARACTERS
+"""Of a message, and of a traceback, in the text format: to look for secrets in megabytes blocks a worker."""
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(process)d %(name)s: %(message)s"
 _ASSIGNED = r"((?:['\"]?\s*[:=]\s*(?:b(?=['\"]))?['\"]?))"
 _SECRETS = (
@@ -41,7 +46,7 @@ def redacted(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """The ordinary format, without secrets."""
+    """The ordinary format, without secrets and what is longer than anybody reads."""
 
     def __init__(self) -> None:
         super().__init__(TEXT_FORMAT)
@@ -49,6 +54,17 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's lines."""
         return redacted(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - its base's name
+        """Return the record's first part, which may be a traceback of another process."""
+        if len(record.message) > MAX_TEXT_CHARACTERS:
+            record.message = f"{record.message[: MAX_TEXT_CHARACTERS - 1]}…"
+        return super().formatMessage(record)
+
+    def formatException(self, ei: _ExceptionInfo) -> str:  # noqa: N802 - its base's name
+        """Return the end of a traceback, which says what went wrong."""
+        text = super().formatException(ei)
+        return text if len(text) <= MAX_TEXT_CHARACTERS else f"…{text[1 - MAX_TEXT_CHARACTERS :]}"
 
 
 class JsonFormatter(logging.Formatter):

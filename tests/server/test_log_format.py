@@ -11,6 +11,7 @@ import pytest
 from fastserve.server.log_format import (
     MAX_LINE_CHARACTERS,
     MAX_MESSAGE_CHARACTERS,
+    MAX_TEXT_CHARACTERS,
     JsonFormatter,
     TextFormatter,
     redacted,
@@ -59,6 +60,17 @@ def test_a_line_has_an_end() -> None:
     assert len(read["message"]) == MAX_MESSAGE_CHARACTERS
     assert read["error"] == "ValueError"
     assert read["traceback"].startswith("…")
+
+
+def test_megabytes_are_cut_in_the_text_too_before_secrets_are_looked_for() -> None:
+    try:
+        raise ValueError("x" * 30_000_000)
+    except ValueError:
+        made = record("y" * 30_000_000)
+        made.exc_info = sys.exc_info()
+    text = TextFormatter().format(made)
+    assert len(text) < 2 * MAX_TEXT_CHARACTERS + 100
+    assert "yyy…\n…xxx" in text
 
 
 @pytest.mark.parametrize(
