@@ -24,7 +24,8 @@ from fastserve.store.interface import MAX_TABLE_NAME_LENGTH, OnlineStore
 FORMS = "local:PATH, dynamodb://REGION or redis://HOST:PORT"
 LOCAL_PARAMETERS = ("sync",)
 DYNAMODB_PARAMETERS = ("endpoint", "prefix", "connections", "consistent_reads")
-REDIS_PARAMETERS = ("prefix", "eviction")
+REDIS_PARAMETERS = ("prefix", "eviction", "credentials")
+REDIS_CREDENTIALS = "REDIS"
 REDIS_PORT = 6379
 MAX_PORT = 65_535
 MAX_REDIS_DATABASE = 2**31 - 1
@@ -67,11 +68,11 @@ class DynamoDBSettings:
 
 @dataclass(frozen=True, slots=True)
 class RedisSettings:
-    """``redis://HOST:PORT/DATABASE?prefix=TEXT&eviction=refuse|allow``; ``rediss`` is the same over TLS.
+    """``redis://HOST:PORT/DATABASE?prefix=TEXT&eviction=refuse|allow&credentials=NAME``; ``rediss`` is TLS.
 
     With ``+cluster`` after the scheme it is a cluster, and several ``HOST:PORT`` may stand there, by commas:
     the first that answers says what the others are. ``allow_eviction`` false refuses a server that drops rows
-    when its memory is full.
+    when its memory is full. ``credentials`` is what the variables with user and password begin with.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -80,6 +81,7 @@ class RedisSettings:
     tls: bool = False
     cluster: bool = False
     allow_eviction: bool = False
+    credentials: str = REDIS_CREDENTIALS
 
 
 StoreSettings: TypeAlias = LocalSettings | DynamoDBSettings | RedisSettings
@@ -195,6 +197,12 @@ def _parse_redis(target: str, query: str, *, tls: bool, cluster: bool) -> RedisS
     eviction = parameters.get("eviction", "refuse")
     if eviction not in {"refuse", "allow"}:
         raise DefinitionError(f"store URL: eviction: expected refuse or allow, got {shown(eviction)}")
+    credentials = parameters.get("credentials", REDIS_CREDENTIALS)
+    if not re.fullmatch(r"[A-Z][A-Z0-9_]{0,60}", credentials):
+        raise DefinitionError(
+            "store URL: credentials: expected what variables of the environment begin with, as HOT for "
+            "HOT_PASSWORD, got something else"  # which may be a password
+        )
     return RedisSettings(
         tuple(_address(host) for host in hosts.split(",")),
         database=int(path or 0),
@@ -202,6 +210,7 @@ def _parse_redis(target: str, query: str, *, tls: bool, cluster: bool) -> RedisS
         tls=tls,
         cluster=cluster,
         allow_eviction=eviction == "allow",
+        credentials=credentials,
     )
 
 

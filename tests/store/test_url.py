@@ -50,6 +50,7 @@ from fastserve.store.url import (
             "redis+cluster://a:1,b,[::1]:3?prefix=p",
             RedisSettings((("a", 1), ("b", 6379), ("::1", 3)), prefix="p", cluster=True),
         ),
+        ("redis://a?credentials=HOT_2", RedisSettings((("a", 6379),), credentials="HOT_2")),
         ("rediss+cluster://a", RedisSettings((("a", 6379),), tls=True, cluster=True)),
     ],
 )
@@ -164,7 +165,14 @@ def test_a_url_says_what_to_open(url: str, expected: StoreSettings) -> None:
         ("redis://h:x", "expected HOST:PORT, got 'h:x'"),
         ("redis+cluster://a,,b", "expected HOST:PORT, got ''"),
         ("redis://h?eviction=maybe", "eviction: expected refuse or allow, got 'maybe'"),
-        ("redis://h?password=x", "expected parameters out of prefix, eviction, got 'password'"),
+        ("redis://h?password=x", "expected parameters out of prefix, eviction, credentials, got 'password'"),
+        (
+            "redis://h?credentials=hunter2",
+            (
+                "credentials: expected what variables of the environment begin with, as HOT for "
+                "HOT_PASSWORD, got something else"
+            ),
+        ),
     ],
 )
 def test_a_url_that_cannot_be_used_says_what_was_expected(url: str, message: str) -> None:

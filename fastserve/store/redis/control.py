@@ -25,10 +25,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.credentials import CredentialProvider
 
-from fastserve.errors import StoreError
+from fastserve.errors import DefinitionError, StoreError
 from fastserve.store.redis.failures import Failure, Kind, classify
 from fastserve.store.redis.nodes import Address
-from fastserve.store.url import RedisSettings
+from fastserve.store.url import REDIS_CREDENTIALS, RedisSettings
 
 Command: TypeAlias = Sequence[bytes | str | int]
 
@@ -54,7 +54,18 @@ _PASSING = (
 
 
 class EnvironmentCredentials(CredentialProvider):
-    """User and password out of REDIS_USERNAME, and REDIS_PASSWORD or the file REDIS_PASSWORD_FILE."""
+    """User and password out of REDIS_USERNAME, and REDIS_PASSWORD or the file REDIS_PASSWORD_FILE.
+
+    ``name`` stands for REDIS in them where a store has its own.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a password."""
+        return bool(self._variable("PASSWORD") or self._variable("PASSWORD_FILE"))
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
         """Return them as AUTH takes them.
@@ -62,19 +73,29 @@ class EnvironmentCredentials(CredentialProvider):
         Raises:
             OSError: the file can't be read.
         """
-        user, password = os.environ.get("REDIS_USERNAME"), _password()
+        user, file = self._variable("USERNAME"), self._variable("PASSWORD_FILE")
+        password = Path(file).read_text(encoding="utf-8").strip() if file else self._variable("PASSWORD")
         return (user, password) if user else (password,)
 
-
-def credentials() -> EnvironmentCredentials | None:
-    """Return where credentials come from, None where there are none."""
-    known = os.environ.get("REDIS_PASSWORD") or os.environ.get("REDIS_PASSWORD_FILE")
-    return EnvironmentCredentials() if known else None
+    def _variable(self, end: str) -> str:
+        return os.environ.get(f"{self._name}_{end}", "")
 
 
-def _password() -> str:
-    file = os.environ.get("REDIS_PASSWORD_FILE")
-    return Path(file).read_text(encoding="utf-8").strip() if file else os.environ["REDIS_PASSWORD"]
+def credentials(name: str = REDIS_CREDENTIALS) -> EnvironmentCredentials | None:
+    """Return where credentials come from, None where there are none and none were named.
+
+    Raises:
+        DefinitionError: the store's own aren't there.
+    """
+    found = EnvironmentCredentials(name)
+    if found.is_known:
+        return found
+    if name != REDIS_CREDENTIALS:
+        raise DefinitionError(
+            f"store URL: credentials: expected {name}_PASSWORD or {name}_PASSWORD_FILE in the environment, "
+            "got neither"
+        )
+    return None
 
 
 class Control:
@@ -221,7 +242,7 @@ def _failure(error: Exception) -> Failure:
 
 def _client(settings: RedisSettings) -> Any:
     common: dict[str, Any] = {
-        "credential_provider": credentials(),
+        "credential_provider": credentials(settings.credentials),
         "protocol": 2,  # what the hot side speaks too: one set of replies
         "socket_timeout": CALL_TIMEOUT_S,
         "socket_connect_timeout": CONNECT_TIMEOUT_S,

@@ -69,12 +69,13 @@ async def open_redis(
     certificates, or from those that ``SSL_CERT_FILE`` names.
 
     Raises:
+        DefinitionError: the URL names credentials that aren't there.
         StoreError: no server answers, it refuses us, or it drops rows when its memory is full.
     """
     if settings.tls and tls is None:
         tls = ssl.create_default_context()
     control = Control(settings)
-    links = LinkSettings(_greeting(settings.database), tls if settings.tls else None, call_timeout_s)
+    links = LinkSettings(_greeting(settings), tls if settings.tls else None, call_timeout_s)
     nodes = Nodes(settings.addresses, links, control.slots if settings.cluster else None)
     try:
         await nodes.greet()
@@ -87,8 +88,8 @@ async def open_redis(
     return RedisStore(settings, control, nodes)
 
 
-def _greeting(database: int) -> Any:
-    source = credentials()
+def _greeting(settings: RedisSettings) -> Any:
+    source, database = credentials(settings.credentials), settings.database
 
     def commands() -> list[tuple[bytes, ...]]:
         """Return what a connection begins with; PING tells a server that wants a password, or still loads."""

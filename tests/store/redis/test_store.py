@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from fastserve.errors import StoreError
+from fastserve.errors import DefinitionError, StoreError
 from fastserve.plan.reads import ReadGroup
 from fastserve.store.interface import OnlineStore, TableSpec, VersionedRow
 from fastserve.store.url import open_store
@@ -61,6 +61,18 @@ def test_credentials_come_from_the_environment(
             monkeypatch.setenv("REDIS_PASSWORD_FILE", str(tmp_path / "password"))
         else:
             monkeypatch.setenv("REDIS_PASSWORD", "hunter2")
+        told(url, write_and_read)
+
+
+def test_each_server_may_have_credentials_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_PASSWORD", "of-the-other")
+    with redis_started(tmp_path, ("--requirepass", "hunter2")) as server:
+        url = f"redis://127.0.0.1:{server.port}?credentials=HOT_1"
+        with pytest.raises(
+            DefinitionError, match="credentials: expected HOT_1_PASSWORD or HOT_1_PASSWORD_FILE in the env"
+        ):
+            told(url, write_and_read)
+        monkeypatch.setenv("HOT_1_PASSWORD", "hunter2")
         told(url, write_and_read)
 
 
