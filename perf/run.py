@@ -89,7 +89,7 @@ def measure_services(services: Sequence[str], options: RunOptions) -> list[Repor
     with standin_client.running() as stand_in, contextlib.ExitStack() as stack:
         contenders = list(_start(services, options, stand_in, stack))
         stand_in.control(latency_ms=options.latency_ms)
-        rounds = _load_in_turns(contenders, options, stand_in)
+        rounds = load_in_turns(contenders, options, stand_in)
     return [_report(service, rounds) for service in services]
 
 
@@ -101,8 +101,8 @@ def measure_floors_alone(service: str, options: RunOptions) -> Report:
     """
     with standin_client.running() as stand_in, contextlib.ExitStack() as stack:
         prepare_service(stand_in, service)
-        contenders = list(_start_floors(service, stand_in, stack))
-        rounds = _load_in_turns(contenders, options, stand_in)
+        contenders = list(start_floors(service, stand_in, stack))
+        rounds = load_in_turns(contenders, options, stand_in)
     return {"name": service, "floor": _floor_figures(service, rounds)}
 
 
@@ -116,7 +116,7 @@ def _start(
         running = server.running(SHAPES[service].repo_path, stand_in.store_url())
         yield Contender(FASTSERVE, service, *stack.enter_context(running))
         if options.with_floor:
-            yield from _start_floors(service, stand_in, stack)
+            yield from start_floors(service, stand_in, stack)
     for service in bare_services:
         arguments = bare_arguments(service, stand_in.port)
         running = module_process("perf.bare", arguments)
@@ -125,7 +125,7 @@ def _start(
         yield Contender(FEAST, feast.SERVICE, *stack.enter_context(feast.running()))
 
 
-def _start_floors(service: str, stand_in: StandInAddress, stack: contextlib.ExitStack) -> Iterator[Contender]:
+def start_floors(service: str, stand_in: StandInAddress, stack: contextlib.ExitStack) -> Iterator[Contender]:
     """Start the least for the same bytes: towards the client alone, and with the store's."""
     size = ["--answer-bytes", str(answer_bytes(service))]
     store = ["--store-port", str(stand_in.port), "--tables", _tables(service)]
@@ -151,7 +151,7 @@ def _tables(service: str) -> str:
     return ",".join(place.view.table for place in service_plan(service).places)
 
 
-def _load_in_turns(contenders: Sequence[Contender], options: RunOptions, stand_in: StandInAddress) -> Rounds:
+def load_in_turns(contenders: Sequence[Contender], options: RunOptions, stand_in: StandInAddress) -> Rounds:
     """Load each in every round; every other round goes backwards, so that nothing is always first."""
     rounds: Rounds = {(contender.kind, contender.service): [] for contender in contenders}
     for number in range(options.rounds):
@@ -184,16 +184,16 @@ def _stream_of(contender: Contender, options: RunOptions) -> Stream:
     }
     if contender.kind == FEAST:
         return feast.request_stream(**load)
-    if contender.kind not in {FASTSERVE, BARE}:
+    if contender.kind in {FLOOR, CLIENT_FLOOR}:
         load["verify"] = None
     return request_stream(contender.service, **load)
 
 
 def _report(service: str, rounds: Rounds) -> Report:
     bare_service = SHAPES[service].bare_service
-    report = _figures(service, rounds[FASTSERVE, service])
+    report = service_figures(service, rounds[FASTSERVE, service])
     if (BARE, bare_service) in rounds:
-        report["bare"] = _figures(bare_service, rounds[BARE, bare_service])
+        report["bare"] = service_figures(bare_service, rounds[BARE, bare_service])
     if (FLOOR, service) in rounds:
         report["floor"] = _floor_figures(service, rounds)
     if (FEAST, service) in rounds:
@@ -203,7 +203,7 @@ def _report(service: str, rounds: Rounds) -> Report:
 
 def _feast_figures(ours: Report, rounds: Sequence[Report]) -> Report:
     """Give Feast's figures with the ratio to ours: of the medians, and of each round by itself."""
-    found = _figures("feast", rounds)
+    found = service_figures("feast", rounds)
     pairs = zip(found["rounds_cpu_us"], ours["rounds_cpu_us"], strict=True)
     return {
         **found,
@@ -243,7 +243,7 @@ def _stream(report: Report) -> Report:
     return found
 
 
-def _figures(service: str, rounds: Sequence[Report]) -> Report:
+def service_figures(service: str, rounds: Sequence[Report]) -> Report:
     """Give the median round's figures under the names that results are kept by."""
     report = _median_round(rounds)
     stream = _stream(report)
