@@ -1,4 +1,4 @@
-"""`python -m perf.trees SERVICE… --tree DIR --tree [PYTHON:]DIR`: checkouts, builds, interpreters side by side.
+"""`python -m perf.trees SERVICE… --tree [PYTHON:]DIR …`: checkouts, builds, interpreters side by side.
 
 One server runs from each tree, which is a checkout (a worktree of an older commit) or a compiled build of one
 (`make compiled`), under this interpreter or one of its own. All read the same rows from one stand-in, take
