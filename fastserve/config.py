@@ -475,4 +475,7 @@ def _read_toml(setting: Setting, value: object, toml_path: str) -> object:
 
 
 def _refused(setting: Setting, value: object, source: str) -> DefinitionError:
-    return DefinitionError(f"{setting.name} ({source}): expected {setting.kind.expected}, got {shown(value)}")
+    came = shown(value)
+    if setting.name == STORES and "@" in str(value):
+        came = "what has an @ in it, before which may stand a password, and isn't repeated"
+    return DefinitionError(f"{setting.name} ({source}): expected {setting.kind.expected}, got {came}")

@@ -56,6 +56,15 @@ def test_a_store_without_a_usable_name_or_a_url_is_refused(text: str) -> None:
     assert "[server]: unknown key 'stores'" in refusal({}, {}, '[server]\nstores = "hot=a"\n')
 
 
+def test_a_store_s_url_with_a_password_is_not_repeated() -> None:
+    for said in (
+        refusal({}, {"FASTSERVE_STORES": "hot = redis://:secret@host"}),
+        refusal({}, {}, '[stores]\n"a-b" = "redis://:secret@host"\n'),
+    ):
+        assert said.endswith("and isn't repeated")
+        assert "secret" not in said
+
+
 @pytest.mark.parametrize(
     "setting", [one for one in SETTINGS if one.name != STORES], ids=lambda setting: setting.name
 )
