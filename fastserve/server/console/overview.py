@@ -179,8 +179,8 @@ def _services(plan: WorkspacePlan, explanations: Mapping[str, Explanation]) -> H
                 chips(field.name for field in service.join_keys),
                 len(service.outputs),
                 cost.keys,
-                f"{cost.read_units:g}",
-                price_text(cost.price_per_million_vectors_usd),
+                f"{cost.read_units:g}" if cost.is_priced else "–",
+                price_text(cost.price_per_million_vectors_usd) if cost.is_priced else "–",
                 tag("span", "–", data_service=name, data_figure="rate"),
                 tag("span", "–", data_service=name, data_figure="p99"),
             ]

@@ -31,6 +31,7 @@ from fastserve.server.console.trial import PATH as TRY
 from fastserve.server.console.trial import Policy, Trial, is_loopback, policy_of
 from fastserve.server.console.view_page import on_demand_page, view_page
 from fastserve.server.exchange import Application, Exchange, Headers
+from fastserve.store.addresses import addresses
 
 SERVICES = "/console/services/"
 VIEWS = "/console/views/"
@@ -78,7 +79,8 @@ def console_pages(plan: WorkspacePlan, settings: Settings, version: str, example
     digest = hashlib.sha256(b"".join(files.values())).hexdigest()[:12]
     frame = Frame(plan.workspace, version, digest)
     policy = policy_of(settings)
-    costs = {name: explain(service) for name, service in plan.services.items()}
+    unpriced = addresses(settings.store, settings.stores, plan.homes).unpriced
+    costs = {name: explain(service, unpriced=unpriced) for name, service in plan.services.items()}
     return ConsolePages(
         digest,
         overview(frame, plan, costs),

@@ -2,25 +2,20 @@
 
 Invariants
 1. The page is a function of the plan, its explanation and the policy of asking.
-2. What stands in the form are names and types, never values.
 """
 
 from __future__ import annotations
 
-import json
-
-from fastserve.api.openapi_types import examples
 from fastserve.plan.explain import PRICE_OF, Explanation, ReadCost, RowCost
+from fastserve.plan.explain_streams import StreamCost
 from fastserve.plan.explain_windows import WindowCost
 from fastserve.plan.service import ServicePlan
 from fastserve.plan.sizes import ASSUMED_KEY_BYTES, ASSUMED_VARIABLE_BYTES
-from fastserve.sdk.types import Array, Field, Map, Struct
 from fastserve.server.console.html import Child, Html, join, tag
 from fastserve.server.console.layout import (
     Frame,
     Headings,
     chips,
-    code,
     coded,
     counted,
     facts,
@@ -35,7 +30,8 @@ from fastserve.server.console.layout import (
     tags_of,
     view_address,
 )
-from fastserve.server.console.trial import GET_FEATURES, Policy
+from fastserve.server.console.query_form import query_section
+from fastserve.server.console.trial import Policy
 
 UP = "../../"
 
@@ -53,7 +49,7 @@ def service_page(frame: Frame, plan: ServicePlan, cost: Explanation, policy: Pol
         _now(plan),
         facts({"Owner": service.owner, "Tags": tags_of(service.tags)}),
         _costs(cost),
-        _try(plan, policy, time),
+        query_section(plan, policy, time),
         _answer(plan, cost),
         section("reads", "Reads", _reads(cost), about="A read is one key, looked up in all of its tables."),
         section("rows", "Rows", _rows(cost), about=_ASSUMED) if cost.rows else None,
@@ -92,137 +88,21 @@ def _now(plan: ServicePlan) -> Html:
 
 def _costs(cost: Explanation) -> Html:
     calls = counted(cost.calls, "call")
-    told = figures(
-        [
-            ("Features", f"{len(cost.outputs):,}", "in a vector"),
-            ("Keys", f"{cost.keys:,}", f"in {counted(len(cost.reads), 'read')}, {calls}"),
-            ("Bytes", size_text(cost.item_bytes), "in the store's items"),
+    told = [
+        ("Features", f"{len(cost.outputs):,}", "in a vector"),
+        ("Keys", f"{cost.keys:,}", f"in {counted(len(cost.reads), 'read')}, {calls}"),
+        ("Bytes", size_text(cost.item_bytes), "in the store's items"),
+    ]
+    about = []
+    if cost.is_priced:
+        told += [
             ("Read units", f"{cost.read_units:g}", "a vector"),
             ("Price", price_text(cost.price_per_million_vectors_usd), "per million vectors, in reads"),
         ]
-    )
-    return join(
-        [
-            told,
-            tag(
-                "p",
-                f"Priced as {PRICE_OF}; a key without a row costs as much as a small one.",
-                class_="about",
-            ),
-        ]
-    )
-
-
-# --- asking -----------------------------------------------------------------------------------------------
-
-
-def _try(plan: ServicePlan, policy: Policy, time: str) -> Html:
-    if not policy.is_open:
-        return section(
-            "try", "Try a query", tag("p", policy.reason, class_="note"), _curl(plan, policy, time)
-        )
-    fields = [_field("key", field) for field in plan.join_keys]
-    fields += [_field("context", field) for field in plan.context_fields]
-    if policy.needs_key:
-        fields.append(_api_key())
-    form = tag(
-        "form",
-        tag("div", *fields, class_="fields"),
-        tag(
-            "div",
-            tag("button", "Ask", type="submit", class_="first"),
-            tag("button", "Copy as curl", type="button", data_copy=True),
-            tag("span", "", role="status", class_="told", data_told=True),
-            class_="buttons",
-        ),
-        class_="try",
-        autocomplete="off",
-        data_service=plan.name,
-        data_workspace=plan.workspace,
-        data_needs_key=policy.needs_key,
-    )
-    answered = tag("div", aria_live="polite", data_answer=True)
-    return section(
-        "try",
-        "Try a query",
-        tag("noscript", tag("p", "The form needs JavaScript; the command below doesn't.", class_="note")),
-        form,
-        _curl(plan, policy, time),
-        answered,
-    )
-
-
-def _field(kind: str, field: Field) -> Html:
-    identity = f"{kind}-{field.name}"
-    shared = {
-        "id": identity,
-        "data_kind": kind,
-        "data_name": field.name,
-        "data_type": str(field.dtype),
-        "spellcheck": "false",
-    }
-    nested = isinstance(field.dtype, (Array, Map, Struct))
-    entry = (
-        tag("textarea", rows=2, placeholder="JSON", **shared)
-        if nested
-        else tag("input", type="text", autocapitalize="none", **shared)
-    )
-    return tag(
-        "div",
-        tag("label", code(field.name), tag("span", str(field.dtype), class_="type"), for_=identity),
-        entry,
-        tag(
-            "label",
-            tag("input", type="checkbox", data_null=identity, aria_label=f"{field.name} is null"),
-            "null",
-            class_="null",
-        ),
-        class_="field",
-    )
-
-
-def _api_key() -> Html:
-    return tag(
-        "div",
-        tag("label", "API key", for_="api-key"),
-        tag("input", id="api-key", type="password", autocomplete="off", spellcheck="false"),
-        tag("span", "Sent with this query and kept nowhere.", class_="remark"),
-        class_="field wide",
-    )
-
-
-def _curl(plan: ServicePlan, policy: Policy, time: str) -> Html:
-    return tag(
-        "pre",
-        tag("code", curl_text(plan, policy, time), data_curl=True),
-        class_="curl",
-        tabindex=0,
-        aria_label="The query as a curl command",
-    )
-
-
-def curl_text(plan: ServicePlan, policy: Policy, time: str) -> str:
-    """Return a command that asks for a vector, with values of the right types."""
-    params: dict[str, object] = {
-        "workspaceName": plan.workspace,
-        "featureServiceName": plan.name,
-        "joinKeyMap": examples(plan.join_keys, time),
-    }
-    if plan.context_fields:
-        params["requestContextMap"] = examples(plan.context_fields, time)
-    lines = [f"curl -s {policy.serving_url}{GET_FEATURES}"]
-    if policy.needs_key:
-        lines.append('-H "Authorization: Tecton-key $FASTSERVE_API_KEY"')
-    body = json.dumps({"params": params}, ensure_ascii=False)
-    lines.append(f"-d {_quoted(body)}")
-    return " \\\n  ".join(lines)
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-# --- what it is made of -----------------------------------------------------------------------------------
+        about.append(f"Priced as {PRICE_OF}; a key without a row costs as much as a small one.")
+    if cost.unpriced_stores:
+        about.append("Redis charges nothing for reads and writes.")
+    return join([figures(told), tag("p", " ".join(about), class_="about")])
 
 
 def _answer(plan: ServicePlan, cost: Explanation) -> Html:
@@ -268,13 +148,17 @@ def _rows(cost: Explanation) -> Html:
             row.features,
             size_text(row.row_bytes),
             size_text(row.item_bytes),
-            f"{row.read_units:g}" if row.bundle is None else f"in {row.bundle}",
-            row.write_units,
+            _units(row) if row.bundle is None else f"in {row.bundle}",
+            row.write_units if row.priced else "–",
             _validity(row),
         ]
         for row in cost.rows
     ]
     return table("Rows", columns, rows)
+
+
+def _units(cost: RowCost | StreamCost) -> str:
+    return f"{cost.read_units:g}" if cost.priced else "–"
 
 
 def _validity(row: RowCost) -> str:
@@ -301,9 +185,9 @@ def _streams(cost: Explanation) -> Html:
             each.keys,
             size_text(each.item_bytes),
             size_text(each.full_item_bytes),
-            f"{each.read_units:g}",
-            f"{each.full_read_units:g}",
-            f"{each.write_units:,} to {each.full_write_units:,}",
+            _units(each),
+            f"{each.full_read_units:g}" if each.priced else "–",
+            f"{each.write_units:,} to {each.full_write_units:,}" if each.priced else "–",
         ]
         for each in cost.streams
     ]

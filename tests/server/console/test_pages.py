@@ -166,6 +166,17 @@ def test_every_link_leads_to_a_page(console: ConsoleWorld) -> None:
     assert len(found) == 1 + 4 + 5 + 1  # the overview, services, feature views, the on-demand view
 
 
+def test_what_lies_in_redis_has_no_price(console: ConsoleWorld) -> None:
+    redis = ConsoleWorld(api_plan(), Settings(admin_port=0, store="redis://127.0.0.1"))
+    priced, charged_nothing = (text_of(world, "/").count("$") for world in (console, redis))
+    assert charged_nothing < priced
+    assert "$" in text_of(console, PAGES[1])
+    assert "$" not in text_of(redis, PAGES[1])
+    shown = "".join(seen(text_of(redis, PAGES[1])).texts)
+    assert "Redis charges nothing for reads and writes." in shown
+    assert "Priced as" not in shown
+
+
 def test_a_workspace_without_services_has_a_page() -> None:
     page = text_of(ConsoleWorld(workspace_plan({})), "/")
     assert "<h2" in page
