@@ -144,6 +144,7 @@ class _Writer:
             f"on-demand view {name}: its code is for Feast; write it as an on-demand view of fastserve's"
             for name in self._registry.on_demand_views
         ]
+        repo.left_out += [f"label view {name}: labels aren't served" for name in self._registry.label_views]
         repo.text = self._head(origin) + "\n\n".join(self._blocks) + "\n"
         return repo
 

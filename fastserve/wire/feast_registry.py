@@ -2,7 +2,8 @@
 
 The schemas are those of `protos/feast/core/` of Feast 0.67: entities, feature views, stream feature views
 and feature services of one project. Sources, transformations, permissions and what was materialized when are
-passed over; of on-demand views only the names are read, for their code is pickled Python that needs Feast.
+passed over. Of on-demand views only the names are read, for their code is pickled Python that needs Feast;
+so are those of label views, which aren't served.
 
 Invariants
 1. Nothing is guessed: a value type that isn't known keeps its number as its name.
@@ -144,6 +145,7 @@ class FeastRegistry:
     on_demand_views: tuple[str, ...]
     projects: tuple[str, ...]
     """All projects that the file has definitions of."""
+    label_views: tuple[str, ...] = ()
 
 
 def read_registry(data: bytes, project: str) -> FeastRegistry:
@@ -157,11 +159,12 @@ def read_registry(data: bytes, project: str) -> FeastRegistry:
     services = _all(registry, 7, _service)
     entities = _all(registry, 1, _entity)
     on_demand = _all(registry, 8, _named)
+    labels = _all(registry, 19, _named)
     every = [
         *(view.project for view in views),
         *(service.project for service in services),
         *(of for of, _ in entities),
-        *(of for of, _ in on_demand),
+        *(of for of, _ in (*on_demand, *labels)),
     ]
     return FeastRegistry(
         tuple(entity for of, entity in entities if of == project),
@@ -169,6 +172,7 @@ def read_registry(data: bytes, project: str) -> FeastRegistry:
         tuple(service for service in services if service.project == project),
         tuple(name for of, name in on_demand if of == project),
         tuple(dict.fromkeys(every)),
+        tuple(name for of, name in labels if of == project),
     )
 
 

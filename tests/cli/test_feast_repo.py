@@ -66,6 +66,11 @@ def left_out(*views: FeastView, services: tuple[FeastService, ...] = ()) -> list
     return write_repo(registry(*views, services=services), TABLES, "x").left_out
 
 
+def test_label_views_are_left_out_by_name() -> None:
+    found = replace(registry(VIEW), label_views=("opinions",))
+    assert write_repo(found, TABLES, "x").left_out == ["label view opinions: labels aren't served"]
+
+
 @pytest.mark.parametrize(
     "ttl_ns,text",
     [

@@ -51,6 +51,15 @@ def test_entities_and_services_are_there() -> None:
     )
 
 
+def test_label_views_are_told_by_name() -> None:
+    # Those of two projects, as Feast 0.67 writes them.
+    labels = bytes.fromhex("9a01130a110a086f70696e696f6e73120572696465739a010c0a0a0a056f74686572120178")
+    found = read_registry(labels, "rides")
+
+    assert found.label_views == ("opinions",)
+    assert found.projects == ("rides", "x")
+
+
 def test_another_project_has_no_definitions_here() -> None:
     found = read_registry((FOLDER / "registry.db").read_bytes(), "elsewhere")
 
