@@ -74,7 +74,7 @@ def options_of(arguments: argparse.Namespace) -> SoakOptions:
 def run(arguments: argparse.Namespace) -> int:
     """Run, keep and say; give the exit status."""
     options = options_of(arguments)
-    with Progress("soak", options.seconds + 12) as bar:
+    with Progress("soak", options.seconds + options.last_calm_s + 4) as bar:
         report = soak(options, bar)
     document = {**report, **describe_environment()}
     keep(document, arguments.json, arguments.picture or arguments.json.with_suffix(".png"))

@@ -112,14 +112,21 @@ class Reloader:
     def __init__(self, server_pid: int, log: Path) -> None:
         self._server_pid = server_pid
         self._log = log
+        self._over = asyncio.Event()
         self.reloads = 0
         self.failed = 0
 
     async def run(self, every_s: float) -> None:
-        """Reload until cancelled."""
-        while True:
-            await asyncio.sleep(every_s)
+        """Reload until stopped; one that was begun is seen to its end."""
+        while not self._over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), every_s)
+                return
             await self.reload()
+
+    def stop(self) -> None:
+        """Begin no further one."""
+        self._over.set()
 
     async def reload(self) -> None:
         """Reload once; a worker that is killed while it starts makes it fail, and what served goes on.

@@ -15,6 +15,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from perf.load.client_connection import ClientConnection, connect
 from perf.soak.account import LATE, LOST, Account
 
@@ -70,7 +72,7 @@ class Lanes:
         self._due_s = 0.0
         self.is_stopped = False
         self.begun = 0
-        self.latencies_s: list[float] = []
+        self._latencies_s: list[float] = []
 
     async def start(self) -> None:
         """Open the connections and begin."""
@@ -100,6 +102,13 @@ class Lanes:
     def is_done(self) -> bool:
         """Whether as many requests as were asked for have been answered."""
         return self._left == 0 and not self._under_way
+
+    def latency_ms(self) -> dict[str, float]:
+        """Give quantiles of the time from sending to answer; nothing where nothing was answered."""
+        if not self._latencies_s:
+            return {}
+        found = np.quantile(np.array(self._latencies_s) * 1_000, (0.5, 0.99, 0.999, 1.0))
+        return dict(zip(("p50", "p99", "p99.9", "max"), np.round(found, 2).tolist(), strict=True))
 
     def _arrive(self) -> None:
         if self.is_stopped:
@@ -139,7 +148,7 @@ class Lanes:
 
     def on_answer(self, connection: ClientConnection, status: int, body: bytes | None) -> None:
         """Judge an answer, and go on."""
-        self.latencies_s.append((time.monotonic_ns() - connection.sent_ns) / 1e9)
+        self._latencies_s.append((time.monotonic_ns() - connection.sent_ns) / 1e9)
         ask, sent_s = self._under_way.pop(connection)
         done_s = time.time()
         kind, detail, reads = str(status), (body or b"")[:200].decode(errors="replace"), 0

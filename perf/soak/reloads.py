@@ -19,7 +19,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import orjson
 
 from perf.environment import describe_environment
@@ -117,11 +116,6 @@ async def _under_load(
         "failed": account.unexplained_count,
         "wrong": account.wrong_count,
         "shown": [*account.wrong, *account.unexplained],
-        "latency_ms": {stream.name: _quantiles_ms(stream.latencies_s) for stream in streams},
+        "latency_ms": {stream.name: stream.latency_ms() for stream in streams},
         "load_average_before": round(load_before, 2),
     }
-
-
-def _quantiles_ms(latencies_s: list[float]) -> dict[str, float]:
-    found = np.quantile(np.array(latencies_s) * 1_000, (0.5, 0.99, 0.999, 1.0))
-    return dict(zip(("p50", "p99", "p99.9", "max"), np.round(found, 2).tolist(), strict=True))

@@ -31,10 +31,11 @@ from perf.soak.vectors import NARROW, WIDE, Question, Service
 from perf.soak.watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from perf.progress import Progress
     from perf.soak.world import World
 
-_LAST_CALM_S = 8.0
 _FIRST_CALM_S = 1.0
 _FINAL_TRIES = 50
 _PHASE_EDGE_S = 0.05
@@ -48,6 +49,8 @@ class SoakOptions:
     faults: tuple[str, ...] = GROUPS
     phase_s: float = 3.0
     calm_s: float = 2.0
+    # After the last fault: a breaker asks every 5 s at most whether the store is back.
+    last_calm_s: float = 8.0
     kill_every_s: float | None = None
     reload_every_s: float | None = None
     workers: int = 2
@@ -119,16 +122,15 @@ class Soak:
         loop = asyncio.get_running_loop()
         writers = [loop.create_task(work) for work in self._writers()]
         always = [loop.create_task(self._sample()), loop.create_task(self._pauses.run())]
-        background = []
-        if options.kill_every_s:
-            background.append(loop.create_task(self._killer.run(options.kill_every_s)))
-        if options.reload_every_s:
-            background.append(loop.create_task(self._reloader.run(options.reload_every_s)))
+        killing = _begun(self._killer.run, options.kill_every_s)
+        reloading = _begun(self._reloader.run, options.reload_every_s)
         await self._calm(_FIRST_CALM_S)
-        await self._disturb(writers, [*always, *background])
-        for task in background:
+        await self._disturb(writers, [*always, *killing, *reloading])
+        for task in killing:
             task.cancel()
-        await self._calm(_LAST_CALM_S)
+        self._reloader.stop()
+        await asyncio.gather(*reloading)
+        await self._calm(options.last_calm_s)
         for stream in streams:
             await stream.stop()
         self._done.set()
@@ -286,7 +288,7 @@ class Soak:
             "phases": self._phases,
             "by_phase": account.by_phase(),
             "by_stream": account.by_stream(),
-            "latency_ms": {stream.name: _quantiles_ms(stream.latencies_s) for stream in streams},
+            "latency_ms": {stream.name: stream.latency_ms() for stream in streams},
             "workers": self._watch.report(),
             "samples": [asdict(each) for each in self._watch.samples.values()],
             # What ended meanwhile, such as killed workers, is left out.
@@ -295,11 +297,10 @@ class Soak:
         }
 
 
-def _quantiles_ms(latencies_s: list[float]) -> dict[str, float]:
-    if not latencies_s:
-        return {}
-    found = np.quantile(np.array(latencies_s) * 1_000, (0.5, 0.99, 0.999, 1.0))
-    return dict(zip(("p50", "p99", "p99.9", "max"), np.round(found, 2).tolist(), strict=True))
+def _begun(
+    work: Callable[[float], Coroutine[Any, Any, None]], every_s: float | None
+) -> list[asyncio.Task[None]]:
+    return [] if every_s is None else [asyncio.get_running_loop().create_task(work(every_s))]
 
 
 def _log_summary(log: str) -> dict[str, int]:
