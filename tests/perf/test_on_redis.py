@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from typing import Any
-
-import pytest
 
 from fastserve.store.url import open_store
 from perf.data import POOL_ROWS, encode_rows, service_plan
@@ -12,6 +9,7 @@ from perf.load import redis_server
 from perf.load.key_laws import entity_key
 from perf.load.tables import row_index
 from perf.on_redis import figures, fill
+from tests.support.redis_servers import require_redis
 
 
 def report(cost_us: float, p99: float) -> dict[str, Any]:
@@ -27,8 +25,7 @@ def test_the_figures_are_medians_of_the_rounds_and_sums_of_what_must_not_be() ->
 
 
 def test_redis_holds_the_rows_that_the_stand_in_would_answer() -> None:
-    if shutil.which("redis-server") is None:
-        pytest.skip("no redis-server; install Debian's package of that name")
+    require_redis()
     (view,) = {place.view.table: place.view for place in service_plan("fs_1x10").places}.values()
     keys = [entity_key(number) for number in range(20)]
 

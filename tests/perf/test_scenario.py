@@ -15,6 +15,7 @@ from perf.scenario.command import keep, summarize
 from perf.scenario.definition import BUNDLED, SCENARIO_1, SCENARIO_2, SCENARIOS
 from perf.scenario.figures import problems_of, scenario_figures
 from perf.scenario.measure import QUICK, ScenarioOptions, planned_s, run_scenario
+from tests.support.redis_servers import require_redis
 
 DAY_NS = 86_400_000_000_000
 SHORT = replace(QUICK, duration_s=0.4, saturation_s=0.3, warmup_s=0.1, alone_s=0.2, alone_warmup_s=0.1)
@@ -125,6 +126,7 @@ def test_a_failed_answer_is_told_with_its_load(document: dict[str, Any]) -> None
 def test_a_scenario_on_redis_has_right_values_and_says_what_redis_was_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    require_redis()
     options = replace(SHORT, mix_clients=4, open_connections=16, loads=(0.2,), entities=50)
     status, (promise,) = on_redis.run(SCENARIO_2, options, tmp_path / "redis.json")
     document = orjson.loads((tmp_path / "redis.json").read_bytes())

@@ -29,6 +29,7 @@ __all__ = [
     "redis_cluster_started",
     "redis_server",
     "redis_started",
+    "require_redis",
 ]
 
 MASTERS = 3
