@@ -22,7 +22,7 @@ from fastserve.config import Settings
 from fastserve.plan.service import plan_workspace
 from fastserve.sdk.repo import Repo
 from fastserve.sdk.types import DataType
-from fastserve.server import boot, watermarks
+from fastserve.server import boot, watermarks, worker_service
 from fastserve.server.exchange import Application, Exchange, Headers
 from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.options import ServerOptions
@@ -151,7 +151,7 @@ async def serving(repo: Repo, url: str) -> AsyncIterator[Served]:
     )
     # What is known of watermarks is what there was at the start, however long a test takes.
     with (
-        patch.object(boot, "_clock", lambda _fixed: lambda: clock[0]),
+        patch.object(worker_service, "_clock", lambda _fixed: lambda: clock[0]),
         patch.object(watermarks, "POLL_EVERY_S", FOREVER_S),
     ):
         await worker.start()

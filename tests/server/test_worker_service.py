@@ -11,11 +11,12 @@ import pytest
 
 from fastserve.config import Settings
 from fastserve.errors import StoreError
-from fastserve.server.boot import WorkerService, make_boot
+from fastserve.server.boot import make_boot
 from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.options import ServerOptions
 from fastserve.server.shared_memory import SharedMemory
 from fastserve.server.worker import WorkerContext, WorkerState
+from fastserve.server.worker_service import WorkerService
 from fastserve.store.addresses import StoreAddresses
 from tests.server.application_world import application_plan
 
