@@ -1,7 +1,7 @@
 """What is made before a worker has a loop: memory and pages of all workers, the nursery of each.
 
-What stores need of libraries is imported here, too, so that workers share it. Whatever has a connection, a file
-or a timer is made by `server.worker_service`.
+What stores need of libraries is imported here, too, so that workers share it. Whatever has a connection, a
+file or a timer is made by `server.worker_service`.
 
 Invariants
 1. `make_boot` is called before the fork: it opens nothing and starts no thread.
