@@ -131,7 +131,8 @@ def _or_null(convert: Convert | None, value: Any) -> Any:
     return value if value is None or convert is None else convert(value)
 
 
-def _float(value: float) -> Any:
+def json_float(value: Any) -> Any:
+    """Return a float, Python's or NumPy's, as the API's JSON has it: as text where it isn't finite."""
     return value if -INFINITY < value < INFINITY else _not_finite(value)
 
 
@@ -139,7 +140,7 @@ def _single(value: float) -> Any:
     return np.float32(value) if -INFINITY < value < INFINITY else _not_finite(value)
 
 
-def _not_finite(value: float) -> str:
+def _not_finite(value: Any) -> str:
     if value != value:  # noqa: PLR0124 - NaN isn't
         return "NaN"
     return "Infinity" if value > 0 else "-Infinity"
@@ -150,4 +151,4 @@ def time_text(value: Any) -> str:
     return format_time((value - EPOCH) // MICROSECOND * 1_000)
 
 
-_SCALARS: dict[DataType, Convert] = {Int64: str, Float64: _float, Float32: _single, Timestamp: time_text}
+_SCALARS: dict[DataType, Convert] = {Int64: str, Float64: json_float, Float32: _single, Timestamp: time_text}

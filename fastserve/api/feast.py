@@ -12,13 +12,13 @@ Invariants
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
+from fastserve.api.encode_on_demand import json_float
 from fastserve.errors import RequestError, shown
 from fastserve.plan.feast import FeastPlan, FeastSelection, FeastViewPlan
 from fastserve.serving.feast import NOT_FOUND, PRESENT, PartColumns
@@ -195,9 +195,7 @@ def _values(values: list[Any]) -> bytes:
 def _with_texts(value: Any) -> Any:
     """Return a value with texts for the floats that JSON has no number for, as protobuf's JSON has them."""
     if type(value) is float:
-        if math.isfinite(value):
-            return value
-        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return json_float(value)
     if type(value) is list:
         return [_with_texts(each) for each in value]
     if type(value) is dict:

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fastserve.api.encode_on_demand import json_float
 from fastserve.wire.msgpack import unpack
-
-INFINITY = float("inf")
 
 
 def answer_document(packed: bytes) -> Any:
@@ -34,15 +33,9 @@ def _in_json(value: Any) -> Any:
     if isinstance(value, int):
         return str(value)
     if isinstance(value, float | np.floating):
-        return value if -INFINITY < value < INFINITY else _not_finite(float(value))
+        return json_float(value)
     if isinstance(value, list):
         return [_in_json(item) for item in value]
     if isinstance(value, dict):
         return {key: _in_json(member) for key, member in value.items()}
     return value
-
-
-def _not_finite(value: float) -> str:
-    if value != value:  # noqa: PLR0124 - NaN isn't
-        return "NaN"
-    return "Infinity" if value > 0 else "-Infinity"

@@ -25,9 +25,9 @@ from fastserve.cli.python_text import (
     quoted,
 )
 from fastserve.sdk.checks import FREE_NAME, IDENTIFIER, NAME_CHARS_MAX
+from fastserve.wire.feast_key import DUMMY_JOIN_KEY
 from fastserve.wire.feast_registry import (
     DUMMY_ENTITY,
-    DUMMY_JOIN_KEY,
     FeastEntity,
     FeastRegistry,
     FeastService,

@@ -18,10 +18,10 @@ from fastserve.plan.reads import ReadGroup, TableUse
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.feast_format import FeastFormat
 from fastserve.sdk.service import FeatureService
-from fastserve.wire.feast_key import FeastKeyForm
+from fastserve.wire.feast_key import DUMMY_JOIN_KEY, FeastKeyForm
 
-NO_ENTITY_KEYS = ("__dummy_id",)
-"""The join keys of Feast's views without entities; every row has the empty string there."""
+NO_ENTITY_KEYS = (DUMMY_JOIN_KEY,)
+"""The join keys of Feast's views without entities."""
 
 
 @dataclass(frozen=True, slots=True)

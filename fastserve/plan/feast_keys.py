@@ -15,13 +15,13 @@ from typing import Any, Final
 
 from fastserve.plan.keys import EMPTY_TEXT, NULL_TEXT
 from fastserve.plan.reads import KeyAttributes
+from fastserve.tiles.windows import SECOND_NS
 from fastserve.wire.feast_key import FeastKeyForm, entity_id_of, int_limits
 
 FEAST_KEY: Final[KeyAttributes] = (("entity_id", "S"),)
 NO_ENTITY: Final = "-"
 """No entity id: those are hexadecimal."""
 
-SECOND_NS: Final = 1_000_000_000
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 
 

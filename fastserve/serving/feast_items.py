@@ -23,9 +23,9 @@ from fastserve.plan.views import ViewPlan
 from fastserve.sdk.types import Array, Bool, DataType, Float32, Float64, Int64, String, Timestamp
 from fastserve.tiles.rows import RowError
 from fastserve.tiles.times import format_time, parse_time_ns
+from fastserve.tiles.windows import SECOND_NS
 from fastserve.wire.feast_values import value_of, values_of_texts
 
-SECOND_NS = 1_000_000_000
 INT64_LIMIT = 2**63
 NO_TIME = "1970-01-01T00:00:00Z"
 """What Feast answers where there is no row, and for the columns of join keys."""

@@ -19,10 +19,10 @@ from typing import Any, Final
 
 from fastserve.wire.murmur3 import murmur3_128
 
-KEY_VERSIONS: Final = (1, 2, 3)
-KEY_TYPES: Final = ("STRING", "INT64", "INT32", "UNIX_TIMESTAMP", "BYTES")
-"""What Feast can make keys of; others it refuses when it writes."""
+DUMMY_JOIN_KEY: Final = "__dummy_id"
+"""The join key of views without entities: the empty string in every row."""
 
+# What Feast can make keys of; others it refuses when it writes.
 _CODES: Final = {"BYTES": 1, "STRING": 2, "INT32": 3, "INT64": 4, "UNIX_TIMESTAMP": 8}
 _UINT32: Final = Struct("<I")
 _HEADS: Final = Struct("<II")

@@ -16,12 +16,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
+from fastserve.tiles.windows import SECOND_NS
 from fastserve.wire.protobuf import ProtobufError, Value, fields, int64, number, payload, text
 
-SECOND_NS = 1_000_000_000
 DUMMY_ENTITY = "__dummy"
-"""The entity of views without entities; its join key has the empty string in every row."""
-DUMMY_JOIN_KEY = "__dummy_id"
+"""The entity of views without entities."""
 
 VALUE_TYPES: Mapping[int, str] = {
     0: "INVALID",

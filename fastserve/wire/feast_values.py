@@ -71,7 +71,7 @@ def values_of_texts(texts: Sequence[str]) -> list[Any]:
             if (doubles["tag"] == _DOUBLE_TAG).all():
                 found: list[Any] = doubles["value"].tolist()
                 return found
-    return [value_of(b64decode(text, validate=True)) for text in texts]
+    return [value_of(b64decode(each, validate=True)) for each in texts]
 
 
 def value_of(raw: bytes) -> Any:
