@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace, environ: Mapping[str, str]) -> int:
 
     from fastserve.ingest.lines import ingest_lines
     from fastserve.ingest.progress import make_progress
-    from fastserve.ingest.stream import IngestSettings, StreamWriter
+    from fastserve.ingest.stream import IngestSettings
+    from fastserve.ingest.stream_writer import StreamWriter
 
     settings = load_settings(arguments, environ)
     clock_ns = settings.clock_ns

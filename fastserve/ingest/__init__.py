@@ -8,13 +8,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fastserve.ingest.stream import BadRecordsError, IngestSettings, StreamWriter
+    from fastserve.ingest.stream import BadRecordsError, IngestSettings
+    from fastserve.ingest.stream_writer import StreamWriter
 
 __all__ = ["BadRecordsError", "IngestSettings", "StreamWriter"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for: commands that use another part of this package don't pay for it."""
+    if name == "StreamWriter":
+        from fastserve.ingest.stream_writer import StreamWriter
+
+        return StreamWriter
     if name in __all__:
         from fastserve.ingest import stream
 

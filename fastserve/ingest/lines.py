@@ -22,7 +22,8 @@ import orjson
 
 from fastserve.api.values import json_fault
 from fastserve.errors import FastserveError, StoreError, shown
-from fastserve.ingest.stream import BadRecordsError, StreamWriter
+from fastserve.ingest.stream import BadRecordsError
+from fastserve.ingest.stream_writer import StreamWriter
 
 LINGER_S = 0.05
 IN_FLIGHT = 8

@@ -8,7 +8,8 @@ from typing import Any
 
 from fastserve.ingest.apply import execute, plan_apply
 from fastserve.ingest.putting import destination, get_put
-from fastserve.ingest.stream import IngestSettings, StreamWriter
+from fastserve.ingest.stream import IngestSettings
+from fastserve.ingest.stream_writer import StreamWriter
 from fastserve.plan.keys import split_block_key
 from fastserve.plan.service import plan_workspace
 from fastserve.plan.views import ViewPlan

@@ -15,7 +15,7 @@ from fastserve.ingest.export import export
 from fastserve.ingest.materialize import MaterializeReport, materialize
 from fastserve.ingest.refresh import RefreshSettings, compact_by_hand, new_runner
 from fastserve.ingest.registry import Registry
-from fastserve.ingest.stream import StreamWriter
+from fastserve.ingest.stream_writer import StreamWriter
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import OnlineStore
 from fastserve.store.url import open_store

@@ -13,7 +13,7 @@ import pytest
 
 from fastserve.errors import RequestError, StoreError
 from fastserve.ingest.lines import LinesReport, ingest_lines
-from fastserve.ingest.stream import StreamWriter
+from fastserve.ingest.stream_writer import StreamWriter
 from tests.ingest.stream_world import StreamWorld, cents, record
 from tests.ingest.support import Workbench
 
