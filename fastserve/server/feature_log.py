@@ -24,11 +24,13 @@ from typing import NamedTuple
 import orjson
 
 from fastserve.api.unpack import answer_document
+from fastserve.errors import InvariantError
 from fastserve.server.exchange import Answering, Application, Exchange, Headers
+from fastserve.server.feast_handler import PATH as FEAST_PATH
 from fastserve.wire.accept import MSGPACK
 
 LOGGER = logging.getLogger("fastserve")
-ACTIONS = ("/get-features", "/get-features-batch")
+ACTIONS = ("/get-features", "/get-features-batch", FEAST_PATH)
 WRITE_EVERY_S = 1.0
 HELD_BYTES = 16 * 1024 * 1024
 FILE_BYTES = 64 * 1024 * 1024
@@ -138,12 +140,20 @@ class FeatureLog:
     # --- in a thread ------------------------------------------------------------------------------------
 
     def _write(self, kept: Sequence[Kept]) -> None:
+        lines = []
+        fault: Exception | None = None
+        for each in kept:
+            try:
+                lines.append(_line(each))
+            except (orjson.JSONDecodeError, orjson.JSONEncodeError, InvariantError) as error:
+                fault = error  # one caller's request is no other's: orjson reads deeper than it writes
+        if fault is not None:
+            LOGGER.warning("feature log: %d vectors left out: %s", len(kept) - len(lines), fault)
         try:
-            data = b"".join(map(_line, kept))
-            self._append(data)
-        except (OSError, orjson.JSONDecodeError) as error:
+            self._append(b"".join(lines))
+        except OSError as error:
             self._file = None
-            LOGGER.warning("feature log: %d vectors left out: %s", len(kept), error)
+            LOGGER.warning("feature log: %d vectors left out: %s", len(lines), error)
 
     def _append(self, data: bytes) -> None:
         if self._file is None:

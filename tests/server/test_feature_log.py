@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
+from fastserve.server import feast_handler
 from fastserve.server.exchange import Exchange
 from fastserve.server.feature_log import FeatureLog
 from fastserve.wire.accept import MSGPACK
@@ -69,6 +70,23 @@ def test_requests_for_features_are_kept_with_what_they_were_answered(tmp_path: P
     assert all(line["time_ns"] > 10**18 for line in lines)
     (file,) = folder.iterdir()
     assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_request_that_can_not_be_written_costs_no_other_its_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def work(log: FeatureLog) -> None:
+        ask(log, "/get-features")
+        ask(log, "/get-features", b"[" * 300 + b"]" * 300)  # orjson reads 1,024 levels and writes 254
+        ask(log, "/get-features")
+
+    assert len(written(tmp_path, work)) == 2
+    assert "feature log: 1 vectors left out: " in caplog.text
+
+
+def test_requests_on_feast_s_path_are_kept_as_well(tmp_path: Path) -> None:
+    (line,) = written(tmp_path, lambda log: void(ask(log, feast_handler.PATH)))
+    assert (line["path"], line["answer"]) == ("/get-online-features", {"result": [1.5]})
 
 
 def test_packed_answers_are_kept_as_the_json_that_they_stand_for(tmp_path: Path) -> None:
