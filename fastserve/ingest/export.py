@@ -41,7 +41,7 @@ from fastserve.ingest.materialize import (
 from fastserve.ingest.partition import PartitionResult
 from fastserve.ingest.putting import NotPut, destination
 from fastserve.plan import explain_bundles
-from fastserve.plan.explain_bundles import write_units
+from fastserve.plan.sizes import write_units
 from fastserve.plan.stores import TablePrefixes
 from fastserve.plan.views import ViewPlan
 from fastserve.sdk.repo import Repo

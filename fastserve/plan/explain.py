@@ -23,14 +23,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from fastserve.plan.explain_bundles import BundleCost, bundle_costs, write_units
-from fastserve.plan.explain_streams import (
-    CONSISTENT_UNITS_PER_STEP,
-    READ_UNIT_BYTES,
-    READ_UNITS_PER_STEP,
-    StreamCost,
-    stream_costs,
-)
+from fastserve.plan.explain_bundles import BundleCost, bundle_costs
+from fastserve.plan.explain_streams import StreamCost, stream_costs
 from fastserve.plan.explain_windows import WindowCost, duration_text, spec_text, window_costs
 from fastserve.plan.on_demand import OnDemandOutput, OnDemandPlan
 from fastserve.plan.reads import ReadGroup
@@ -40,7 +34,9 @@ from fastserve.plan.sizes import (
     ASSUMED_NUMBER_BYTES,
     ASSUMED_VARIABLE_BYTES,
     item_bytes,
+    read_units,
     row_bytes,
+    write_units,
 )
 from fastserve.sdk.calculation import Calculation
 from fastserve.sdk.durations import format_duration
@@ -295,7 +291,6 @@ def _row(plan: ServicePlan, place: Place, *, is_priced: bool) -> RowCost:
     bundle = next((bundle for bundle in plan.bundles if bundle.table == view.table), None)
     size = item_bytes(view) if bundle is None else row_bytes(view)
     pushed = plan.reads[place.read].group.pushed
-    units_per_step = CONSISTENT_UNITS_PER_STEP if pushed else READ_UNITS_PER_STEP
     row = RowCost(
         view=view.name,
         table=view.table,
@@ -305,7 +300,7 @@ def _row(plan: ServicePlan, place: Place, *, is_priced: bool) -> RowCost:
         row_bytes=view.layout.fixed_bytes if view.packed else 0,
         variable_values=len(view.layout.variable_columns),
         item_bytes=size,
-        read_units=-(-size // READ_UNIT_BYTES) * units_per_step if bundle is None else 0.0,
+        read_units=read_units(size, consistent=pushed) if bundle is None else 0.0,
         write_units=write_units(size if bundle is None else bundle.item_bytes),
         horizon=duration_text(view.schema.horizon_ns) if view.schema else None,
         ttl=None if view.ttl_ns is None else duration_text(view.ttl_ns),

@@ -18,10 +18,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from fastserve.plan.explain_streams import CONSISTENT_UNITS_PER_STEP, READ_UNIT_BYTES, READ_UNITS_PER_STEP
 from fastserve.plan.service import Place, ServicePlan
-from fastserve.plan.sizes import item_bytes, key_bytes, row_bytes
-from fastserve.plan.stream_costs import MAX_BLOCK_BYTES, UNIT_BYTES
+from fastserve.plan.sizes import item_bytes, key_bytes, read_units, row_bytes, write_units
+from fastserve.plan.stream_costs import MAX_BLOCK_BYTES
 from fastserve.plan.views import BUNDLED_MARK, ROW_ATTRIBUTE, ViewPlan
 
 MAX_BUNDLE_BYTES = MAX_BLOCK_BYTES
@@ -105,10 +104,10 @@ def _cost(
     size = key_bytes(first) + sum(row_bytes(view, BUNDLED_MARK + view.name) for view in views)
     reads = {plan.reads[place.read].keys for place in places}
     group = plan.reads[places[0].read].group
-    pushed = group.pushed if is_bundled else any(_is_pushed(place.view) for place in places)
-    units = len(reads) * _read_units(size, pushed)
+    pushed = group.pushed if is_bundled else any(place.view.is_pushed for place in places)
+    units = len(reads) * read_units(size, consistent=pushed)
     apart_sizes = {view.name: item_bytes_apart(view) for view in views}
-    apart_units = sum(_read_units(apart_sizes[p.view.name], _is_pushed(p.view)) for p in places)
+    apart_units = sum(read_units(apart_sizes[p.view.name], consistent=p.view.is_pushed) for p in places)
     refresh = len(views) * write_units(size)
     apart_refresh = sum(write_units(apart) for apart in apart_sizes.values())
     moved = size
@@ -140,19 +139,6 @@ def item_bytes_apart(view: ViewPlan) -> int:
     if view.attribute is None:
         return item_bytes(view)
     return key_bytes(view) + row_bytes(view, ROW_ATTRIBUTE)
-
-
-def _is_pushed(view: ViewPlan) -> bool:
-    return view.is_streamed and view.stream is None
-
-
-def _read_units(size: int, pushed: bool) -> float:
-    return -(-size // READ_UNIT_BYTES) * (CONSISTENT_UNITS_PER_STEP if pushed else READ_UNITS_PER_STEP)
-
-
-def write_units(size: int) -> int:
-    """Return what writing an item of that size takes."""
-    return -(-size // UNIT_BYTES)
 
 
 def _pays_from(more_written: int, less_read: float, read_price: float) -> float | None:

@@ -14,13 +14,9 @@ from dataclasses import dataclass, replace
 
 from fastserve.plan.explain_windows import duration_text
 from fastserve.plan.service import Place, ServicePlan
-from fastserve.plan.sizes import key_bytes, row_bytes
+from fastserve.plan.sizes import key_bytes, read_units, row_bytes
 from fastserve.plan.stream_costs import most_tiles, write_cost
 from fastserve.plan.streams import BLOCKS_READ
-
-READ_UNIT_BYTES = 4096
-READ_UNITS_PER_STEP = 0.5  # eventually consistent, which the hot path is content with
-CONSISTENT_UNITS_PER_STEP = 1.0  # of tables that are pushed to: the next read finds what was pushed
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +78,11 @@ def _stream_cost(place: Place, beside_bytes: int) -> StreamCost | None:
         block="" if view.stream is None else duration_text(view.stream.block_ns),
         keys=keys,
         item_bytes=first.item_bytes,
-        read_units=keys * _read_units(first.item_bytes),
+        read_units=keys * read_units(first.item_bytes, consistent=True),
         write_units=first.units,
         full_tiles=full.tiles,
         full_item_bytes=full.item_bytes,
-        full_read_units=keys * _read_units(full.item_bytes),
+        full_read_units=keys * read_units(full.item_bytes, consistent=True),
         full_write_units=full.units,
         fits=full.fits,
     )
-
-
-def _read_units(item_bytes: int) -> float:
-    return -(-item_bytes // READ_UNIT_BYTES) * CONSISTENT_UNITS_PER_STEP

@@ -217,7 +217,6 @@ def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableU
     for reference in (*service.references, *service.source_references):
         view = views[reference.view.name]
         keys = _positions(reference, service.join_keys)
-        pushed = view.is_streamed and view.stream is None
         uses.append(
             TableUse(
                 view.table,
@@ -225,7 +224,7 @@ def _uses(service: FeatureService, views: Mapping[str, ViewPlan]) -> list[TableU
                 view.key_attributes,
                 view.packed,
                 0,
-                pushed,
+                view.is_pushed,
                 view.cache,
                 view.feast,
                 view.store,

@@ -1,4 +1,4 @@
-"""How many bytes rows and items have, as DynamoDB counts them, by what their layouts say.
+"""How many bytes rows and items have by what their layouts say, and the units that DynamoDB charges for them.
 
 What no layout knows (how long a key's text is, or a string's) is an assumption.
 
@@ -18,6 +18,11 @@ from fastserve.tiles.layout import Storage
 ASSUMED_KEY_BYTES = 24
 ASSUMED_VARIABLE_BYTES = 24
 ASSUMED_NUMBER_BYTES = 10  # DynamoDB packs two digits into a byte and adds one; a float64 has up to 17 digits
+
+READ_UNIT_BYTES = 4096
+READ_UNITS_PER_STEP = 0.5  # eventually consistent, which the hot path is content with
+CONSISTENT_UNITS_PER_STEP = 1.0  # of tables that are pushed to: the next read finds what was pushed
+WRITE_UNIT_BYTES = 1024
 
 _VALUE_BYTES = {Storage.BOOL: 1, Storage.JSON: ASSUMED_VARIABLE_BYTES, Storage.TIME: ASSUMED_VARIABLE_BYTES}
 
@@ -47,3 +52,14 @@ def row_bytes(view: ViewPlan, attribute: str | None = None) -> int:
     values = sum(_VALUE_BYTES.get(column.storage, ASSUMED_NUMBER_BYTES) for column in view.layout.columns)
     timestamp = ASSUMED_VARIABLE_BYTES if view.timestamp_attribute is not None else 0
     return sum(len(name.encode()) for name in names) + values + timestamp
+
+
+def read_units(size_bytes: int, *, consistent: bool) -> float:
+    """Return what reading an item takes."""
+    steps = -(-size_bytes // READ_UNIT_BYTES)
+    return steps * (CONSISTENT_UNITS_PER_STEP if consistent else READ_UNITS_PER_STEP)
+
+
+def write_units(size_bytes: int) -> int:
+    """Return what writing an item takes."""
+    return -(-size_bytes // WRITE_UNIT_BYTES)

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fastserve.plan.sizes import write_units
 from fastserve.plan.views import ViewPlan
 from fastserve.tiles.blocks import HEADER_BYTES, block_schema
 from fastserve.tiles.layout import FIXED_MULTIPLE_BYTES, WORD_BYTES
 
-UNIT_BYTES = 1024
 ID_BYTES = 12
 """Of one request, for ten minutes."""
 ITEM_BYTES = 40
@@ -66,9 +66,9 @@ def write_cost(
         return None
     if view.schema is None:
         size = view.layout.fixed_bytes + key_bytes + ITEM_BYTES + beside_bytes
-        return WriteCost(0, size, _units(size))
+        return WriteCost(0, size, write_units(size))
     size = block_bytes(view, tiles, wide_bytes) + key_bytes + ITEM_BYTES + requests * ID_BYTES
-    return WriteCost(tiles, size, _units(size))
+    return WriteCost(tiles, size, write_units(size))
 
 
 def most_tiles(view: ViewPlan) -> int:
@@ -103,10 +103,6 @@ def block_bytes(view: ViewPlan, tiles: int, wide_bytes: int = 0) -> int:
     ends = 4 * len(schema.wide)
     size = HEADER_BYTES + tiles * ((1 + schema.words) * WORD_BYTES + ends + wide_bytes)
     return -(-size // FIXED_MULTIPLE_BYTES) * FIXED_MULTIPLE_BYTES
-
-
-def _units(size: int) -> int:
-    return -(-size // UNIT_BYTES)
 
 
 def _unit_text(units: int) -> str:

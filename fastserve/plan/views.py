@@ -90,6 +90,11 @@ class ViewPlan:
         return isinstance(self.view.source, PushSource)
 
     @property
+    def is_pushed(self) -> bool:
+        """Whether events are written to the view's rows themselves; those of aggregates go to blocks."""
+        return self.is_streamed and self.stream is None
+
+    @property
     def name(self) -> str:
         """The view's name."""
         return self.view.name
