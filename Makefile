@@ -119,8 +119,10 @@ compiled: $(VENV)/.installed-dev  ## Make the compiled build in build/compiled, 
 
 # What a compiled module could do otherwise than its source: every kind of request, value and failure on its way.
 COMPILED_TESTS := tests/compiled/both_builds.py tests/server/test_golden_requests.py tests/server/test_fuzzed_requests.py \
+	tests/server/test_feast_handler.py tests/server/test_streamed_application.py tests/server/test_cached_rows.py \
+	tests/server/test_tracing.py tests/server/test_slow_log.py tests/server/console/test_trial.py \
 	tests/api/test_metadata.py tests/api/test_encode.py tests/api/test_encode_on_demand.py \
-	tests/serving/test_vectors.py tests/serving/test_coalescer.py tests/differential/test_services.py \
+	tests/serving/test_vectors.py tests/serving/test_coalescer.py tests/serving/test_stores.py tests/differential/test_services.py \
 	tests/integration/test_serving.py tests/integration/test_on_demand.py tests/store/dynamodb/test_reader.py
 test-compiled: compiled  ## Run the tests that concern the compiled build on it (PYTEST_ARGS="..." for more)
 	cd $(COMPILED) && $(CURDIR)/$(BIN)/python -m pytest -n auto --dist loadfile $(COMPILED_TESTS) $(PYTEST_ARGS)
