@@ -142,31 +142,7 @@ class WorkerService:
             connections=self._settings.store_connections,
             hedge_floor_s=self._settings.hedge_floor_ms / 1000,
         )
-        layouts = await _known_layouts(self._store, self._plan)
-        shapes: dict[str, dict[int, BlockShape]] = {}
-        engine = Engine(
-            self._plan,
-            row_transports(where),
-            schedule=_scheduler(loop, self._settings.linger_us / 1e6),
-            clock_ns=_clock(self._settings.clock_ns),
-            old_layouts=layouts,
-            transcode_item=item_row,
-            surroundings=self._surroundings(loop),
-            old_shapes=shapes,
-        )
-        registry = Registry(self._store, self._plan.workspace)
-        self._watermarks = WatermarkPoll(registry, self._plan, engine.watermarks, shapes)
-        await self._watermarks.start()
-        kept_bytes = self._settings.row_cache_bytes
-        self._cache = RowCache(kept_bytes) if kept_bytes else None
-        main: MakeReader = main_of(self._store).reader
-        named: dict[str, MakeReader] = {}
-        if isinstance(self._store, MixedStore):
-            named |= self._store.named_readers
-        if self._settings.trace_endpoint is not None:
-            main = traced_reader(main)
-            named = {name: traced_reader(reader, name) for name, reader in named.items()}
-        engine.attach(main, self._cache, named)
+        engine = await self._made_engine(loop, where, self._store)
         self._engine = engine
         limits = ApplicationLimits(self._settings.server_timeout_ms / 1000, self._settings.max_batch_rows)
         admission = self._admission(loop, engine)
@@ -198,6 +174,37 @@ class WorkerService:
         if self._probe is not None:
             self._probe.start()
 
+    async def _made_engine(
+        self, loop: asyncio.AbstractEventLoop, where: StoreAddresses, store: OnlineStore
+    ) -> Engine:
+        """Return the engine, connected to the hot sides of its stores."""
+        layouts = await _known_layouts(store, self._plan)
+        shapes: dict[str, dict[int, BlockShape]] = {}
+        engine = Engine(
+            self._plan,
+            row_transports(where),
+            schedule=_scheduler(loop, self._settings.linger_us / 1e6),
+            clock_ns=_clock(self._settings.clock_ns),
+            old_layouts=layouts,
+            transcode_item=item_row,
+            surroundings=self._surroundings(loop),
+            old_shapes=shapes,
+        )
+        registry = Registry(store, self._plan.workspace)
+        self._watermarks = WatermarkPoll(registry, self._plan, engine.watermarks, shapes)
+        await self._watermarks.start()
+        kept_bytes = self._settings.row_cache_bytes
+        self._cache = RowCache(kept_bytes) if kept_bytes else None
+        main: MakeReader = main_of(store).reader
+        named: dict[str, MakeReader] = {}
+        if isinstance(store, MixedStore):
+            named |= store.named_readers
+        if self._settings.trace_endpoint is not None:
+            main = traced_reader(main)
+            named = {name: traced_reader(reader, name) for name, reader in named.items()}
+        engine.attach(main, self._cache, named)
+        return engine
+
     def _feast_handler(
         self, loop: asyncio.AbstractEventLoop, engine: Engine, admission: Admission, limits: ApplicationLimits
     ) -> FeastHandler | None:
@@ -205,8 +212,8 @@ class WorkerService:
         if plan is None:
             return None
         clock_ns = _clock(self._settings.clock_ns)
-        times = (limits.server_timeout_s, limits.max_batch_rows)
-        return FeastHandler(plan, engine, admission, clock_ns, time.monotonic, loop.call_later, *times)
+        bounds = (limits.server_timeout_s, limits.max_batch_rows)
+        return FeastHandler(plan, engine, admission, clock_ns, time.monotonic, loop.call_later, *bounds)
 
     def _trace(self, endpoint: str, application: FeatureApplication) -> None:
         resource = {
