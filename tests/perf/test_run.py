@@ -1,7 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,56 +13,106 @@ import pytest
 from perf import server
 from perf.environment import describe_environment
 from perf.load.child import ChildError
+from perf.load.load_plan import LoadPlan
 from perf.load.processes import process_tree
 from perf.report import format_table
 from perf.run import RunOptions, measure_service, measure_services
 
 
-@pytest.mark.parametrize("rate_per_s, latency", [(None, None), (200.0, "dynamodb")])
+@pytest.mark.parametrize(
+    "service, keys, rate_per_s, latency",
+    [("sweep_window_28", 1, None, None), ("sweep_views_5", 5, 200.0, "dynamodb")],
+)
 def test_a_service_is_measured_with_right_values_and_all_figures(
-    rate_per_s: float | None, latency: str | None
+    service: str, keys: int, rate_per_s: float | None, latency: str | None
 ) -> None:
     before = process_tree(os.getpid())  # tests before this one may have left multiprocessing's tracker
     options = RunOptions(
-        duration_s=1.0,
-        warmup_s=0.3,
+        duration_s=0.5,
+        warmup_s=0.1,
         rounds=1,
+        entities=1_000,
         rate_per_s=rate_per_s,
         latency_ms=latency,
         with_floor=not latency,
         with_bare=not latency,
     )
 
-    figures = measure_service("fs_5x100", options)
+    figures = measure_service(service, options)
 
     assert (figures["errors"], figures["wrong"], figures["problems"]) == (0, 0, [])
     if rate_per_s is None:
         assert figures["verified"] > 0
         assert figures["floor"]["all_bytes"]["cpu_us_per_request"] < figures["cpu_us_per_request"]
-        assert figures["bare"]["name"] == "lookups_5x100"
+        assert figures["bare"]["name"] == "lookups_1x100"
         assert (figures["bare"]["errors"], figures["bare"]["wrong"]) == (0, 0)
         assert figures["bare"]["verified"] > 0
     else:
         assert figures["fs_qps"] == pytest.approx(rate_per_s, rel=0.3)
         assert figures["p50_ms"] > 3
-    assert 4.5 < figures["keys_per_request"] <= 5.5
+    assert figures["keys_per_request"] == pytest.approx(keys, rel=0.1)
     assert figures["cpu_us_per_request"] > 10
     assert 20 < figures["rss_mib"] < 1_000
-    assert "fs_5x100" in format_table([figures])
+    assert service in format_table([figures])
     assert set(process_tree(os.getpid())) <= set(before)
 
 
-def test_services_take_turns_with_one_bare_server_and_are_told_in_their_order() -> None:
-    options = RunOptions(duration_s=0.3, warmup_s=0.1, rounds=2, with_floor=False)
+def report(cpu_us: float) -> dict[str, Any]:
+    """Return what a generator says of a turn, as far as figures are made of it."""
+    latency = {"p50": 1.0, "p99": 2.0, "count": 100}
+    stream = {"latency_ms": latency, "errors": 0, "verified": 2, "wrong": 0, "problems": []}
+    costs = {"cpu_us_per_request": cpu_us, "system_share": 0.5, "rss_mib": 50.0}
+    names = (
+        "ddb_qps",
+        "calls_per_s",
+        "keys_per_call",
+        "keys_per_request",
+        "bytes_out_per_request",
+        "call_ms",
+    )
+    return {
+        "fs_qps": 100.0,
+        "streams": [{**stream, "response_bytes": 10}],
+        "processes": dict.fromkeys(("server", "stand_in", "generator"), costs),
+        "store": dict.fromkeys(names, 1.0),
+    }
 
-    found = measure_services(["lookups_1x100", "fs_1x10"], options)
 
+def test_services_take_turns_with_one_bare_server_and_are_told_in_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers = itertools.count(1)
+    turns: list[tuple[int, int]] = []
+
+    @contextmanager
+    def started(*_arguments: object) -> Iterator[Any]:
+        number = next(numbers)
+        yield number, number
+
+    @contextmanager
+    def stand_in() -> Iterator[Any]:
+        yield SimpleNamespace(port=0, pid=0, store_url=lambda: "local:", control=lambda **_wanted: {})
+
+    def loaded(plan: LoadPlan) -> dict[str, Any]:
+        turns.append((plan.port, plan.seed))
+        return report(10.0 * plan.port + plan.seed)
+
+    monkeypatch.setattr("perf.run.server.running", started)
+    monkeypatch.setattr("perf.run.module_process", started)
+    monkeypatch.setattr("perf.run.standin_client.running", stand_in)
+    monkeypatch.setattr("perf.run.prepare_service", lambda _stand_in, _service: None)
+    monkeypatch.setattr("perf.run.run_load", loaded)
+
+    found = measure_services(["lookups_1x100", "fs_1x10"], RunOptions(rounds=3, with_floor=False))
+
+    # Every other round goes backwards; a round's turns have the same keys.
+    assert turns == [*((1, 1), (2, 1), (3, 1)), *((3, 2), (2, 2), (1, 2)), *((1, 3), (2, 3), (3, 3))]
     assert [figures["name"] for figures in found] == ["lookups_1x100", "fs_1x10"]
     assert found[0]["bare"] == found[1]["bare"]
-    for figures in (*found, found[0]["bare"]):
-        assert (figures["errors"], figures["wrong"]) == (0, 0)
-        assert len(figures["rounds_cpu_us"]) == 2
-        assert figures["cpu_us_per_request"] in figures["rounds_cpu_us"]
+    for number, figures in enumerate((*found, found[0]["bare"]), 1):
+        assert figures["rounds_cpu_us"] == [10.0 * number + seed for seed in (1, 2, 3)]
+        assert figures["cpu_us_per_request"] == 10.0 * number + 2
+        assert figures["verified"] == 6
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,9 @@ from perf.scenario.measure import QUICK, ScenarioOptions, planned_s, run_scenari
 from tests.support.redis_servers import require_redis
 
 DAY_NS = 86_400_000_000_000
-SHORT = replace(QUICK, duration_s=0.4, saturation_s=0.3, warmup_s=0.1, alone_s=0.2, alone_warmup_s=0.1)
+SHORT = replace(
+    QUICK, duration_s=0.4, saturation_s=0.3, warmup_s=0.1, alone_s=0.2, alone_warmup_s=0.1, entities=1_000
+)
 
 
 @pytest.fixture(scope="module")
