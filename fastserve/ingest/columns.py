@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, replace
 
 from fastserve.errors import DefinitionError
+from fastserve.ingest.members import JSON, member_fault
 from fastserve.sdk.types import (
     Array,
     Bool,
@@ -97,15 +98,17 @@ def check_column(
     """
     raw = quoted(field.name)
     value = _value(field.dtype, source_type, raw)
-    if value is None:
+    members = None if value is None else _members(field.dtype, source_type, raw)
+    if value is None or members is None:
         raise DefinitionError(f"column {field.name!r}: expected {field.dtype}, the source has {source_type}")
     faults = [
         f"({raw} IS NULL OR {value} IS NULL)" if required else f"({raw} IS NOT NULL AND {value} IS NULL)"
     ]
     is_float = field.dtype in {Float64, Float32}
     if is_float and source_type == TEXT:
-        # 1e999 would silently become infinite.
-        faults.append(f"coalesce(isinf({value}) AND NOT contains(lower({raw}), 'inf'), false)")
+        faults.append(_grown(value, raw))
+    if members != "false":
+        faults.append(members)
     if finite and is_float:
         faults.append(f"coalesce(NOT isfinite({value}), false)")
     expected = _ARTICLES.get(field.dtype, f"a {'finite ' if finite and is_float else ''}{field.dtype}")
@@ -130,8 +133,9 @@ def check_inferred(name: str, kind: str) -> CheckedColumn:
 def check_key_length(column: CheckedColumn, strings: int) -> CheckedColumn:
     """Add the check that a join key of type string isn't too long, one of ``strings`` in its entity key."""
     limit = MAX_KEY_TEXT_BYTES // strings
-    escaped = f"replace(replace({column.raw}, '\\', '\\\\'), '|', '\\|')"
-    too_long = f"coalesce(strlen({column.raw}) > {limit // 2} AND strlen({escaped}) > {limit}, false)"
+    text = column.value  # the source may have whole numbers, or UUIDs
+    escaped = f"replace(replace({text}, '\\', '\\\\'), '|', '\\|')"
+    too_long = f"coalesce(strlen({text}) > {limit // 2} AND strlen({escaped}) > {limit}, false)"
     expected = f"{column.expected} of at most {limit} bytes"
     return replace(column, fault=f"({column.fault} OR {too_long})", expected=expected)
 
@@ -161,6 +165,34 @@ def _value(dtype: DataType, source_type: str, raw: str) -> str | None:
         is_time = source_type == TEXT or _TIME.fullmatch(source_type)
         return f"epoch_ns(TRY_CAST({raw} AS TIMESTAMPTZ_NS))" if is_time else None
     return _nested(dtype, source_type, raw)
+
+
+def _grown(value: str, text: str) -> str:
+    """Return what is true of 1e999, which would silently become infinite."""
+    return f"coalesce(isinf({value}) AND NOT contains(lower({text}), 'inf'), false)"
+
+
+def _members(dtype: DataType, source_type: str, raw: str) -> str | None:
+    """Return the SQL of the fault that a nested value's members have; see `member_fault`."""
+    if not isinstance(dtype, (Array, Map, Struct)) or source_type == duckdb_type(dtype):
+        return "false"
+    if source_type == TEXT:
+        return member_fault(dtype, JSON, f"TRY_CAST({raw} AS JSON)", _member_fault)
+    return member_fault(dtype, source_type, raw, _member_fault)
+
+
+def _member_fault(dtype: DataType, source_type: str, raw: str) -> str | None:
+    is_float = dtype in {Float64, Float32}
+    kind = duckdb_type(dtype)
+    if source_type == kind or (dtype == Float64 and source_type in _WHOLE):
+        return "false"
+    text = f"({raw} ->> '$')" if source_type == JSON else raw
+    source_type = TEXT if source_type == JSON else source_type
+    value = _value(dtype, source_type, text)
+    if value is None:
+        return None
+    lost = f"({text} IS NOT NULL AND ({value} IS NULL OR TRY_CAST({raw} AS {kind}) IS NULL))"
+    return f"({lost} OR {_grown(value, text)})" if is_float and source_type == TEXT else lost
 
 
 def _int64(source_type: str, raw: str) -> str | None:

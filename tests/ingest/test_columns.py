@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 
 from fastserve.errors import DefinitionError
@@ -65,6 +66,21 @@ def checked(dtype: DataType, values: str, **options: bool) -> list[Any]:
         (Timestamp, "TIMESTAMP_NS '2025-01-01 00:00:00.000000001'", [T0 + 1]),
         (Array(Int64), "[1, NULL], NULL", [[1, None], None]),
         (Array(Int64), "'[1, 2]', '[oops', '{}', NULL", [[1, 2], BAD, BAD, None]),
+        (Array(Int64), "[1.0, 2.5, NULL]::DOUBLE[], [3.0]::DOUBLE[], NULL", [BAD, [3], None]),
+        (Array(Int64), "['x', '3'], ['3', ' 4 ', NULL], []", [BAD, [3, 4, None], []]),
+        (Array(Int64), "'[1.5]', '[\"x\"]', '[true]', '[[1]]', '[99999999999999999999]'", [BAD] * 5),
+        (Array(Int64), "'[\"7\", 7.0, null]', '[]', 'null'", [[7, 7, None], [], BAD]),
+        (Array(Float64), "'[1, 2.5]', '[1e999]', '[\"x\"]'", [[1.0, 2.5], BAD, BAD]),
+        (Array(Float32), "[0.1]::DOUBLE[], [1e40]::DOUBLE[]", [[float(np.float32(0.1))], BAD]),
+        (Array(Bool), "'[true, null]', '[1.5]', '[\"0\"]'", [[True, None], BAD, BAD]),
+        (Array(String), "'[\"a\", 1]', '[null]'", [["a", "1"], [None]]),
+        (Array(Array(Int64)), "[[1.5]], [[2.0], NULL]", [BAD, [[2], None]]),
+        (Array(Array(Int64)), "'[[1], null]', '[1]', '[[1.5]]'", [[[1], None], BAD, BAD]),
+        (Struct([Field("a", Int64)]), "{'a': 'x', 'b c': 1}, {'a': '2', 'b c': 1}", [BAD, {"a": 2}]),
+        (Struct([Field("a", Int64)]), "'{\"a\": 1.5}', '{\"a\": 2, \"b\": 3}'", [BAD, {"a": 2}]),
+        (Struct([Field("a", Int64)]), "'{}', '{\"a\": null}', '[1]'", [{"a": None}, {"a": None}, BAD]),
+        (Map(String, Int64), "MAP {'a': 1.5}, MAP {'a': 2.0}", [BAD, {"a": 2}]),
+        (Map(String, Int64), "'{\"a\": \"x\"}', '{\"a\": 2}', '[1]'", [BAD, {"a": 2}, BAD]),
         (Struct([Field("a", Int64)]), "{'a': 1}, NULL", [{"a": 1}, None]),
         (Map(String, Int64), "MAP {'a': 1}, NULL", [{"a": 1}, None]),
     ],
@@ -107,6 +123,10 @@ def test_nan_and_infinities_are_bad_where_there_is_no_number_for_them() -> None:
         (Timestamp, "BIGINT"),
         (Array(Int64), "BIGINT"),
         (Map(String, Int64), "STRUCT(a BIGINT)"),
+        (Array(Int64), "BOOLEAN[]"),
+        (Array(Int64), "BIGINT[][]"),
+        (Map(String, Int64), "MAP(VARCHAR, DATE)"),
+        (Struct([Field("a", Int64)]), 'STRUCT("b,""c" DECIMAL(3,2), A DATE[])'),
     ],
 )
 def test_a_type_that_cannot_be_the_declared_one_is_refused(dtype: DataType, kind: str) -> None:
@@ -127,3 +147,9 @@ def test_the_length_of_a_key_is_counted_in_bytes_with_its_escapes() -> None:
     values = ", ".join(f"'{text}'" for text in texts)
     rows = duckdb.execute(f"SELECT {column.fault} FROM (SELECT unnest([{values}]) AS x)").fetchall()
     assert [fault for (fault,) in rows] == [False, True, False, True, False, True, True]
+
+
+def test_a_key_of_strings_may_be_whole_numbers_in_the_source() -> None:
+    column = check_key_length(check_column(Field("x", String), "BIGINT", required=True), 1)
+    rows = duckdb.execute(f"SELECT {column.value}, {column.fault} FROM (SELECT 7::BIGINT AS x)").fetchall()
+    assert rows == [("7", False)]
