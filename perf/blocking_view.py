@@ -36,7 +36,7 @@ TIMES = 2.0
 SLACK_MS = 2.0
 
 
-def measure(seconds: float) -> tuple[dict[str, dict[str, Any]], Counter[int]]:
+def measure(seconds: float, warmup_s: float = 1.0) -> tuple[dict[str, dict[str, Any]], Counter[int]]:
     """Give what good clients saw before, during and after, and the callers' statuses.
 
     Raises:
@@ -46,16 +46,16 @@ def measure(seconds: float) -> tuple[dict[str, dict[str, Any]], Counter[int]]:
     with standin_client.running() as stand_in:
         prepare_service(stand_in, GOOD)
         with server.running(SHAPES[GOOD].repo_path, stand_in.store_url()) as (_, port):
-            found["before"] = _good_clients(port, seconds)
+            found["before"] = _good_clients(port, seconds, warmup_s)
             ended = Event()
             with ThreadPoolExecutor(CALLERS) as pool:
                 calls = [pool.submit(_call_until, port, ended) for _ in range(CALLERS)]
                 try:
-                    found["during"] = _good_clients(port, seconds)
+                    found["during"] = _good_clients(port, seconds, warmup_s)
                 finally:
                     ended.set()
                 statuses: Counter[int] = sum((call.result() for call in calls), Counter())
-            found["after"] = _good_clients(port, seconds)
+            found["after"] = _good_clients(port, seconds, warmup_s)
     return found, statuses
 
 
@@ -72,11 +72,11 @@ def _call_until(port: int, ended: Event) -> Counter[int]:
     return statuses
 
 
-def _good_clients(port: int, seconds: float) -> dict[str, Any]:
+def _good_clients(port: int, seconds: float, warmup_s: float) -> dict[str, Any]:
     stream = request_stream(
-        GOOD, connections=GOOD_CLIENTS, entities=100_000, key_law="uniform", rate_per_s=RATE_PER_S
+        GOOD, connections=GOOD_CLIENTS, entities=10_000, key_law="uniform", rate_per_s=RATE_PER_S
     )
-    report = run_load(LoadPlan(port, (stream,), warmup_s=1.0, duration_s=seconds))
+    report = run_load(LoadPlan(port, (stream,), warmup_s=warmup_s, duration_s=seconds))
     figures: dict[str, Any] = report["streams"][0]
     return {name: figures[name] for name in ("latency_ms", "errors", "wrong", "problems")}
 

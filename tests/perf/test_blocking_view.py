@@ -29,9 +29,9 @@ def test_good_clients_may_wait_a_little_longer_and_must_get_right_answers(
 
 
 def test_a_view_that_stands_still_fails_its_own_callers_and_nobody_else() -> None:
-    found, statuses = measure(0.5)
+    found, statuses = measure(0.3, warmup_s=0.1)
     assert set(statuses) == {504}
     assert list(found) == ["before", "during", "after"]
     for figures in found.values():
-        assert figures["latency_ms"]["count"] > 100
+        assert figures["latency_ms"]["count"] > 50
         assert (figures["errors"], figures["wrong"]) == (0, 0)
