@@ -28,6 +28,7 @@ from perf.data import SHAPES, prepare_service, request_stream
 from perf.environment import describe_environment
 from perf.load import standin_client
 from perf.load.child import run_load
+from perf.load.free_port import free_port
 from perf.load.load_plan import LoadPlan
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def variants(admin_port: int) -> dict[str, list[str]]:
     looked_at = ["--log-format", "json", "--admin-port"]
     slow = ["--slow-request-ms", "1000"]
     # Nothing listens there: what a trace costs the loop is the same, and is dropped by the thread.
-    traced = ["--trace-endpoint", f"http://127.0.0.1:{server.free_port()}"]
+    traced = ["--trace-endpoint", f"http://127.0.0.1:{free_port()}"]
     return {
         BARE: [],
         DEFAULTS: [*looked_at, str(admin_port)],
@@ -79,7 +80,7 @@ def measure(service: str, options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ChildError: a process did not come up.
     """
-    admin_port = server.free_port()
+    admin_port = free_port()
     costs: dict[str, list[float]] = {}
     bad = 0
     with contextlib.ExitStack() as stack:

@@ -31,7 +31,8 @@ from perf.data import PATH as TARGET
 from perf.data import SHAPES, expected_features, prepare_service, request_parts
 from perf.load import nginx, standin_client
 from perf.load.child import ROOT
-from perf.server import command, environment, free_port, listening
+from perf.load.free_port import free_port
+from perf.server import command, environment, listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

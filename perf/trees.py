@@ -26,6 +26,7 @@ from perf.data import SHAPES, prepare_service
 from perf.environment import describe_environment
 from perf.load import standin_client
 from perf.load.child import ROOT
+from perf.load.free_port import free_port
 from perf.run import FLOOR, Contender, RunOptions, load_in_turns, service_figures, start_floors
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def measure(services: Sequence[str], trees: Sequence[Tree], options: RunOptions)
 
 @contextlib.contextmanager
 def _running(tree: Tree, service: str, store_url: str) -> Iterator[tuple[int, int]]:
-    port = server.free_port()
+    port = free_port()
     repo = tree.folder / (SHAPES[service].repo_path).relative_to(ROOT)
     arguments = [tree.python, *server.command(repo, store_url, port)[1:]]
     with server.listening(

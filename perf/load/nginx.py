@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from perf.load.child import ROOT, ChildError
-from perf.server import free_port
+from perf.load.free_port import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

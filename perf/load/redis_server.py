@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from perf.load.child import ChildError
+from perf.load.free_port import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,9 +42,7 @@ def running() -> Iterator[RedisAddress]:
     Raises:
         ChildError: it isn't installed, or doesn't come up.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         place = ("--port", str(port), "--bind", "127.0.0.1", "--dir", folder)
         command = ["redis-server", *place, "--save", "", "--appendonly", "no", "--loglevel", "warning"]

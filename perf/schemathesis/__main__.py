@@ -26,6 +26,7 @@ from perf import server
 from perf.compare.environments import PackageEnvironment
 from perf.data import REPOS
 from perf.load.child import ROOT
+from perf.load.free_port import free_port
 from perf.soak.watch import children
 
 _HERE = Path(__file__).parent
@@ -58,7 +59,7 @@ def run(repo: str, examples: int, seed: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         url = f"local:{folder}/store?sync=off"
         asyncio.run(_apply(REPOS / repo, url))
-        port = server.free_port()
+        port = free_port()
         command = server.command(REPOS / repo, url, port, workers=2)
         log = Path(folder) / "log"
         began_s = time.monotonic()

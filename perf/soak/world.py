@@ -27,6 +27,7 @@ from perf.data import REPOS
 from perf.load import fault_proxy, standin_client
 from perf.load.child import ROOT, ChildError
 from perf.load.fault_proxy import Faults
+from perf.load.free_port import free_port
 from perf.load.stepped_clock import SteppedClock
 from perf.soak.vectors import NUMBER_TABLES, TEXT_TABLES
 
@@ -78,7 +79,7 @@ def running(folder: Path, workers: int, flags: Sequence[str] = ()) -> Iterator[W
         describe_tables(stand_in)
         to_store = stack.enter_context(fault_proxy.running("127.0.0.1", stand_in.port))
         clock = SteppedClock(folder / "clock")
-        port = server.free_port()
+        port = free_port()
         url = f"dynamodb://local?endpoint=http://127.0.0.1:{to_store.port}"
         command = [
             *(sys.executable, "-m", "perf.load.stepped_clock", str(clock.path), "serve"),

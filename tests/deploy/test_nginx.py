@@ -18,9 +18,9 @@ import pytest
 
 from fastserve.config import SETTINGS
 from perf.load import nginx
+from perf.load.free_port import free_port
 from perf.load.nginx import CONFIGURATION, Nginx
 from perf.rolling_restart import measure
-from perf.server import free_port
 
 pytestmark = pytest.mark.skipif(nginx.executable() is None, reason="nginx isn't installed")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from perf.load import nginx
-from perf.server import free_port
+from perf.load.free_port import free_port
 from tests.support import haproxy
 from tests.support.recording_server import Recorder, recording
 

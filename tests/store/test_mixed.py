@@ -16,7 +16,8 @@ from fastserve.store import mixed
 from fastserve.store.addresses import StoreAddresses
 from fastserve.store.interface import OnlineStore, TableSpec, VersionedRow
 from fastserve.store.mixed import MixedStore
-from tests.support.redis_servers import RedisServer, free_port, redis_started
+from perf.load.free_port import free_port
+from tests.support.redis_servers import RedisServer, redis_started
 
 TABLES = ("ours", "theirs")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
+
+from perf.load.free_port import free_port
 
 START_TIMEOUT_S = 30.0
 WAIT_S = 15.0
@@ -131,8 +132,7 @@ def browsing(profile: Path) -> Iterator[Browser]:
     """Run a browser with a new profile in that folder until the end of the block."""
     found = executables()
     assert found is not None, "chromium and chromedriver: expected both installed"
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     driver = subprocess.Popen(
         [found[1], f"--port={port}", "--log-level=SEVERE"],
         stdout=subprocess.DEVNULL,

@@ -11,7 +11,6 @@ import itertools
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,8 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+
+from perf.load.free_port import free_port
 
 __all__ = ["DYNAMODB_URLS", "aws_environment", "dynoxide_endpoint", "dynoxide_of_import", "moto_endpoint"]
 
@@ -44,7 +45,7 @@ def dynoxide_endpoint() -> Iterator[str]:
     """Give the URL of a dynoxide server."""
     if not DYNOXIDE.exists():
         pytest.skip(f"no dynoxide binary at {DYNOXIDE}; set FASTSERVE_DYNOXIDE")
-    command = [str(DYNOXIDE), "--port", str(_free_port())]
+    command = [str(DYNOXIDE), "--port", str(free_port())]
     with _started(command, r"http://127\.\S+:\d+") as url:
         yield url
 
@@ -61,7 +62,7 @@ def dynoxide_of_import(source: Path, tables: Sequence[Mapping[str, Any]], scratc
     schema.write_text(json.dumps([{"Table": table} for table in tables]), encoding="utf-8")
     command = [str(DYNOXIDE), "import", "--source", str(source), "--schema", str(schema)]
     subprocess.run([*command, "--output", str(database)], check=True, capture_output=True, timeout=60)
-    command = [str(DYNOXIDE), "--db-path", str(database), "--port", str(_free_port())]
+    command = [str(DYNOXIDE), "--db-path", str(database), "--port", str(free_port())]
     with _started(command, r"http://127\.\S+:\d+") as url:
         yield url
 
@@ -121,10 +122,3 @@ def _drain(output: IO[str]) -> None:
     with contextlib.suppress(ValueError):  # closed while the test session ends
         for _ in output:
             pass
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

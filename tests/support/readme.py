@@ -30,7 +30,6 @@ import re
 import select
 import shlex
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -39,6 +38,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
+
+from perf.load.free_port import free_port
 
 COMMAND_TIMEOUT_S = 60.0
 READY_TIMEOUT_S = 75.0
@@ -309,10 +310,3 @@ def is_ready(port: int) -> bool:
             return bool(answer.status == 200)
     except (URLError, OSError):
         return False
-
-
-def free_port() -> int:
-    """Return a port that is free now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port

@@ -10,7 +10,6 @@ import contextlib
 import itertools
 import os
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -21,6 +20,8 @@ from typing import IO, Any
 
 import pytest
 import redis
+
+from perf.load.free_port import free_port
 
 __all__ = [
     "REDIS_URLS",
@@ -174,14 +175,6 @@ REDIS_URLS: Mapping[str, Callable[[pytest.FixtureRequest], str]] = {
     "redis": _alone_url,
     "redis-cluster": _cluster_url,
 }
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _drain(output: IO[str]) -> None:

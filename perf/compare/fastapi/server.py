@@ -19,7 +19,8 @@ import orjson
 
 from perf.compare.environments import PackageEnvironment
 from perf.data import service_plan
-from perf.server import free_port, listening
+from perf.load.free_port import free_port
+from perf.server import listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

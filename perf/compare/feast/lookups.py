@@ -27,8 +27,9 @@ from perf.compare.feast.environment import feast_command
 from perf.compare.feast.server import PATH, command, environment
 from perf.data import service_plan, view_values
 from perf.load.child import ChildError
+from perf.load.free_port import free_port
 from perf.load.load_plan import Stream
-from perf.server import free_port, listening
+from perf.server import listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 from perf.compare.feast.environment import feast_command, feast_version
 from perf.compare.feast.server import command, environment
 from perf.load.child import ROOT, ChildError
-from perf.server import free_port, listening
+from perf.load.free_port import free_port
+from perf.server import listening
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -24,9 +24,10 @@ import orjson
 from perf.compare.feast.environment import feast_command
 from perf.data import expected_features, service_plan, split_at_keys
 from perf.load.child import ChildError
+from perf.load.free_port import free_port
 from perf.load.load_plan import Stream
 from perf.on_demand import request_params
-from perf.server import free_port, listening
+from perf.server import listening
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

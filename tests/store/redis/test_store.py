@@ -15,8 +15,9 @@ from fastserve.errors import DefinitionError, StoreError
 from fastserve.plan.reads import ReadGroup
 from fastserve.store.interface import OnlineStore, TableSpec, VersionedRow
 from fastserve.store.url import open_store
+from perf.load.free_port import free_port
 from tests.store.test_contract import fetched, key_read, rows_in
-from tests.support.redis_servers import free_port, redis_started
+from tests.support.redis_servers import redis_started
 from tests.support.server_process import ROOT
 
 Story = Callable[[OnlineStore], Awaitable[None]]
