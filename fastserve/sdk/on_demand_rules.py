@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from fastserve.sdk.calculation import Calculation
@@ -126,6 +126,21 @@ def _function_takes_the_sources(checks: Checks, view: OnDemandFeatureView[..., A
         return
     except ValueError:  # some builtins have no signature
         return
+    _parameters_stand_as_the_sources(checks, view, parameters)
+
+
+def _parameters_stand_as_the_sources(
+    checks: Checks, view: OnDemandFeatureView[..., Any], parameters: Sequence[inspect.Parameter]
+) -> None:
+    """Refuse a parameter with the name of another source: it would get the wrong one, by its position."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    names = [parameter.name for parameter in parameters if parameter.kind in kinds]
+    sources = [source.name for source in view.sources]
+    for name, source in zip(names, sources, strict=False):
+        if name != source and name in sources:
+            expected = f"names of sources to stand as in sources: {', '.join(sources)}"
+            checks.fault(f"parameters of the function (expected {expected}; got {', '.join(names)})")
+            return
 
 
 def _pandas_is_there(checks: Checks, view: OnDemandFeatureView[..., Any]) -> None:

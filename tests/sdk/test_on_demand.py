@@ -183,6 +183,20 @@ def test_a_function_of_other_parameters_is_refused(function: Any, message: str) 
     assert message in fault_of(function, name="view")
 
 
+def test_a_parameter_named_like_another_source_is_refused() -> None:
+    sources: list[Any] = [REQUEST, PROFILE]
+
+    def swapped(profile: Row, request: Row) -> Row:
+        return {}
+
+    def in_order(one: Row, *request: Row) -> Row:
+        return {}
+
+    message = "names of sources to stand as in sources: request, profile; got profile, request"
+    assert f"parameters of the function (expected {message})" in fault_of(swapped, sources=sources)
+    assert on_demand_feature_view(sources=sources, features=[RATIO])(in_order).valid
+
+
 @pytest.mark.parametrize(
     "function",
     [
