@@ -42,7 +42,6 @@ _SCALAR_SQL: dict[DataType, str] = {
     String: "VARCHAR",
     Bool: "BOOLEAN",
 }
-_ARTICLES: dict[DataType, str] = {Int64: "an int64", Timestamp: "a timestamp"}
 
 MAX_KEY_TEXT_BYTES = 2000
 """For the strings of one entity key together; a store's key has at most 2,048 bytes, separators and all."""
@@ -111,13 +110,20 @@ def check_column(
         faults.append(members)
     if finite and is_float:
         faults.append(f"coalesce(NOT isfinite({value}), false)")
-    expected = _ARTICLES.get(field.dtype, f"a {'finite ' if finite and is_float else ''}{field.dtype}")
+    expected = _expected(field.dtype, source_type, "finite " if finite and is_float else "")
     if summed and field.dtype == Int64:
         faults.append(f"coalesce({value} = (-9223372036854775808)::BIGINT, false)")
         expected += " above -2**63"
     return CheckedColumn(
         field.name, value, f"({' OR '.join(faults)})", raw, expected, f"{expected}, not null"
     )
+
+
+def _expected(dtype: DataType, source_type: str, finite: str) -> str:
+    if dtype == Timestamp:
+        return "a timestamp in ISO-8601" if source_type == TEXT else "a timestamp"
+    article = "an" if dtype == Int64 or isinstance(dtype, Array) else "a"
+    return f"{article} {finite}{dtype}"
 
 
 def check_inferred(name: str, kind: str) -> CheckedColumn:

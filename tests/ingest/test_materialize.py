@@ -353,7 +353,7 @@ def test_every_bad_row_is_told_with_its_place_and_reason(bench: Workbench) -> No
     )
     assert [line.strip() for line in lines] == [
         "events.csv, row 1: user_id: expected a string, not null, got null",
-        "events.csv, row 2: at: expected a timestamp, got 'yesterday'",
+        "events.csv, row 2: at: expected a timestamp in ISO-8601, got 'yesterday'",
         "events.csv, row 3: amount: expected a float64, got 'one'",
         "events.csv, row 4: units: expected an int64 above -2**63, got '1.5'",
         "events.csv, line 6: Expected Number of Columns: 5 Found: 3: expected 5 columns of UTF-8 text, got "

@@ -350,7 +350,7 @@ def test_bad_rows_are_counted_and_told_and_nothing_is_written(bench: Workbench, 
     )
     assert [line.strip() for line in lines] == [
         "DataFrame, partition 0, row 1: user_id: expected a string, not null, got null",
-        "DataFrame, partition 0, row 2: at: expected a timestamp, got 'yesterday'",
+        "DataFrame, partition 0, row 2: at: expected a timestamp in ISO-8601, got 'yesterday'",
         "DataFrame, partition 0, row 3: amount: expected a float64, got 'one'",
         "DataFrame, partition 0, row 4: units: expected an int64 above -2**63, got '1.5'",
         "DataFrame, partition 0, row 5: units: expected an int64 above -2**63, got '-9223372036854775808'",
