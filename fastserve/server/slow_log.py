@@ -11,8 +11,7 @@ Invariants
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
@@ -122,18 +121,7 @@ class TimedAnswer(VectorAnswer):
 
     def on_columns(self, columns: Columns, first: int, last: int) -> None:
         """Take the next lines, with the time."""
-        meter = self.exchange.meter
-        if not isinstance(meter, SlowMeter):
-            super().on_columns(columns, first, last)
-            return
-        part = self.breakdown
-        if part is None:
-            reads_s = columns.evaluated_from_s - self.exchange.received_s
-            part = self.breakdown = Breakdown(reads_s, vectors=self.lines, keys=len(self.reads))
-        part.evaluate_s += columns.evaluated_s
-        part.on_demand_s += 0.0 if columns.computed is None else columns.computed.wait_s
-        with _encoding(meter, part):
-            super().on_columns(columns, first, last)
+        _take_timed(self, super().on_columns, columns, first, last)
 
 
 class TimedWeighedAnswer(TimedAnswer, WeighedAnswer):
@@ -147,25 +135,32 @@ class TimedFeastAnswer(FeastAnswer):
 
     def on_columns(self, columns: Columns, first: int, last: int) -> None:
         """Take the next lines, with the time."""
-        meter = self.exchange.meter
-        if not isinstance(meter, SlowMeter):
-            super().on_columns(columns, first, last)
-            return
-        part = self.breakdown
-        if part is None:
-            reads_s = monotonic() - self.exchange.received_s
-            part = self.breakdown = Breakdown(reads_s, vectors=self.lines, keys=len(self.reads))
-        with _encoding(meter, part):
-            super().on_columns(columns, first, last)
+        _take_timed(self, super().on_columns, columns, first, last)
 
 
-@contextmanager
-def _encoding(meter: SlowMeter, part: Breakdown) -> Iterator[None]:
-    """Let the meter know whose answer is put together, and note how long that takes."""
+def _take_timed(
+    answer: TimedAnswer | TimedFeastAnswer,
+    take: Callable[[Columns, int, int], None],
+    columns: Columns,
+    first: int,
+    last: int,
+) -> None:
+    """Let ``take`` have lines of an answer, whose meter learns what that takes if it wants to know."""
+    meter = answer.exchange.meter
+    if not isinstance(meter, SlowMeter):
+        take(columns, first, last)
+        return
+    part = answer.breakdown
+    if part is None:
+        come_s = columns.evaluated_from_s or monotonic()  # nothing is evaluated of Feast's
+        reads_s = come_s - answer.exchange.received_s
+        part = answer.breakdown = Breakdown(reads_s, vectors=answer.lines, keys=len(answer.reads))
+    part.evaluate_s += columns.evaluated_s
+    part.on_demand_s += 0.0 if columns.computed is None else columns.computed.wait_s
     part.encode_from_s = monotonic()
     meter.breakdown = part
     try:
-        yield
+        take(columns, first, last)
     finally:
         meter.breakdown = None
         part.encode_s += monotonic() - part.encode_from_s
