@@ -33,6 +33,7 @@ from fastserve.errors import DefinitionError, InvariantError, StoreError, shown
 from fastserve.ingest.apply import rows_digest
 from fastserve.ingest.blockfiles import BlockFiles
 from fastserve.ingest.lease import Guard
+from fastserve.ingest.places import check_place, confirm_place
 from fastserve.ingest.progress import Progress
 from fastserve.ingest.putting import NotPut, delete_put, destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
@@ -114,10 +115,12 @@ async def compact_view(
     """Make a view's rows out of its blocks, as of the last complete tile before ``until_ns``.
 
     Raises:
-        DefinitionError: the view was compacted as of a later moment, ``until_ns`` is to come, or there is no
-        room to work in.
-        StoreError: the store failed, or the lease is lost (`LeaseLostError`); running it again is right.
+        DefinitionError: the view was compacted as of a later moment or applied to lie elsewhere, ``until_ns``
+        is to come, or there is no room to work in.
+        StoreError: the store failed, the lease is lost (`LeaseLostError`), or the view was moved meanwhile;
+        running it again is right.
     """
+    since_ns = await check_place(registry, plan)
     done = (await registry.materialized([plan.name]))[plan.name]
     as_of_ns = plan.as_of_ns(until_ns)
     if as_of_ns > now_ns:  # what is pushed until then would be taken for what was before
@@ -132,7 +135,7 @@ async def compact_view(
         )
     try:
         with scratch_folder(scratch) as folder:
-            job = _Job(plan, store, registry, as_of_ns, guard, shows)
+            job = _Job(plan, store, registry, as_of_ns, since_ns, guard, shows)
             return await job.run(folder / "blocks", until_ns, now_ns, max(1, parallel))
     except OSError as error:
         message = f"expected room to work in (disk under {scratch or tempfile.gettempdir()})"
@@ -171,6 +174,7 @@ class _Job:
         store: OnlineStore,
         registry: Registry,
         as_of_ns: int,
+        since_ns: int,
         guard: Guard,
         shows: Progress,
     ) -> None:
@@ -183,6 +187,7 @@ class _Job:
         self._store = store
         self._registry = registry
         self._as_of_ns = as_of_ns
+        self._since_ns = since_ns
         self._guard = guard
         self._shows = shows
         self._counts = _Counts()
@@ -285,6 +290,7 @@ class _Job:
 
     async def _record(self, until_ns: int) -> None:
         await self._guard.confirm()
+        await confirm_place(self._registry, self._plan, self._since_ns)
         counts = self._counts
         record = Materialized(
             view=self._plan.name,

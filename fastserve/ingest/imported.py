@@ -24,6 +24,7 @@ from fastserve.errors import DefinitionError, shown
 from fastserve.ingest.apply import rows_digest, table_spec
 from fastserve.ingest.export import FORMAT, MANIFEST
 from fastserve.ingest.materialize import check_tables, plan_to_write
+from fastserve.ingest.places import check_place
 from fastserve.ingest.putting import destination, get_put
 from fastserve.ingest.registry import Materialized, Registry
 from fastserve.plan.stores import TablePrefixes
@@ -75,6 +76,7 @@ async def record_import(
         manifest = _read_manifest(path)
         plan = _exported_plan(repo, manifest, path, workspace, prefixes_of(store))
         await check_tables([plan], registry, store, store_name)
+        await check_place(registry, plan)
         await _compare(plan, manifest, path.parent, store)
         found.append((plan, manifest))
     imported = []

@@ -37,22 +37,15 @@ def fingerprint_of(view: ViewPlan, inputs: Sequence[object], until_ns: int, part
     return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:24]
 
 
-async def name_of_job(registry: Registry, view: str, fingerprint: str) -> str:
-    """Return the name under which a job's partitions are recorded, for the view's tables as they are now.
-
-    The records may outlive the rows: they lie in another table, perhaps in another store. `apply` makes
-    tables anew, and records since when they are there.
-    """
-    recorded = (await registry.definitions([view]))[view] or {}
-    return f"{fingerprint}.{recorded.get('created_ns', 0)}"
-
-
 class JobRecords:
-    """The records of one job."""
+    """The records of one job, for tables that are there since ``since_ns`` (`places`).
 
-    def __init__(self, registry: Registry, name: str, partitions: int) -> None:
+    They may outlive the rows: they lie in another table, perhaps in another store.
+    """
+
+    def __init__(self, registry: Registry, name: str, partitions: int, since_ns: int) -> None:
         self._registry = registry
-        self._keys = [f"job/{name}/{partition}" for partition in range(partitions)]
+        self._keys = [f"job/{name}.{since_ns}/{partition}" for partition in range(partitions)]
 
     async def done(self) -> dict[int, tuple[int, int]]:
         """Return the partitions that are written, with how many keys and bytes each came to."""

@@ -36,9 +36,10 @@ from fastserve.ingest.apply import rows_digest, table_specs
 from fastserve.ingest.badrows import BadRow, BadRows
 from fastserve.ingest.checking import Reading
 from fastserve.ingest.files import InputFile, connect, find_files, first_line
-from fastserve.ingest.jobs import JobRecords, fingerprint, name_of_job
+from fastserve.ingest.jobs import JobRecords, fingerprint
 from fastserve.ingest.lease import Guard, Unguarded
 from fastserve.ingest.partition import SAMPLES, PartitionJob, PartitionResult, make_rows, read_rows, rows_job
+from fastserve.ingest.places import check_place, confirm_place
 from fastserve.ingest.progress import Progress, make_progress
 from fastserve.ingest.putting import NotPut, destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
@@ -181,13 +182,14 @@ class StoreOutlet:
         self._registry = registry
         self._guard = guard
         self._records: JobRecords | None = None
+        self._since_ns = 0
 
     async def begin(self, name: str, partitions: int) -> Mapping[int, tuple[int, int]]:
         """See `Outlet`."""
+        self._since_ns = await check_place(self._registry, self._plan)
         if self._plan.packed:
             await self._registry.record_schema(self._plan)
-        job = await name_of_job(self._registry, self._plan.name, name)
-        self._records = JobRecords(self._registry, job, partitions)
+        self._records = JobRecords(self._registry, name, partitions, self._since_ns)
         return await self._records.done()
 
     async def put(self, made: Iterable[tuple[list[str], list[bytes]]]) -> NotPut:
@@ -203,6 +205,7 @@ class StoreOutlet:
     async def finish(self, report: MaterializeReport) -> None:
         """See `Outlet`."""
         await self._guard.confirm()
+        await confirm_place(self._registry, self._plan, self._since_ns)
         await finish_view(self._store, self._registry, self._plan, report)
         if self._records is not None:
             await self._records.clear()

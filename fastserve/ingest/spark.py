@@ -35,7 +35,7 @@ from fastserve.errors import DefinitionError, shown
 from fastserve.ingest.badrows import BadRows
 from fastserve.ingest.columns import CheckedColumn, quoted
 from fastserve.ingest.files import Relation, describe
-from fastserve.ingest.jobs import JobRecords, fingerprint_of, name_of_job
+from fastserve.ingest.jobs import JobRecords, fingerprint_of
 from fastserve.ingest.materialize import (
     EPOCH,
     MaterializeReport,
@@ -47,6 +47,7 @@ from fastserve.ingest.materialize import (
     time_bounds,
 )
 from fastserve.ingest.partition import PartitionResult, rows_job
+from fastserve.ingest.places import check_place, confirm_place
 from fastserve.ingest.putting import destination
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.shuffle import TIME, checked_columns, feature_columns, key_column
@@ -193,8 +194,8 @@ class _FrameJob:
         try:
             notes = [read_note(row[0]) for row in checked.where(f"{NOTE} IS NOT NULL").select(NOTE).collect()]
             bad = self._judged(notes)
-            name, done = self._with_registry(self._begin)
-            results = self._written(checked, check, name, sorted(done))
+            since_ns, done = self._with_registry(self._begin)
+            results = self._written(checked, check, since_ns, sorted(done))
         finally:
             checked.unpersist()
         report = make_report(
@@ -207,7 +208,7 @@ class _FrameJob:
             done=done,
             seconds=time.perf_counter() - began,
         )
-        self._with_registry(lambda registry, store: self._finish(registry, store, report, name))
+        self._with_registry(lambda registry, store: self._finish(registry, store, report, since_ns))
         return report
 
     # --- the store, from the driver -------------------------------------------------------------------------
@@ -227,25 +228,33 @@ class _FrameJob:
     async def _check_tables(self, registry: Registry, store: OnlineStore) -> None:
         await check_tables([self.plan], registry, store, self.store.main)
 
-    async def _begin(
-        self, registry: Registry, _store: OnlineStore
-    ) -> tuple[str | None, dict[int, tuple[int, int]]]:
-        """Record the layout of the rows to come; return the job's name and what an earlier run wrote."""
+    async def _begin(self, registry: Registry, _store: OnlineStore) -> tuple[int, dict[int, tuple[int, int]]]:
+        """Record the layout of the rows to come; return since when the tables are there, and what is done."""
+        since_ns = await check_place(registry, self.plan)
         if self.plan.packed:
             await registry.record_schema(self.plan)
-        if self.input_name is None:
-            return None, {}
-        inputs = ["spark", self.input_name, self.order_by]
-        fingerprint = fingerprint_of(self.plan, inputs, self.until_ns, self.partitions)
-        name = await name_of_job(registry, self.plan.name, fingerprint)
-        return name, await JobRecords(registry, name, self.partitions).done()
+        records = self._records(registry, since_ns)
+        return since_ns, {} if records is None else await records.done()
 
     async def _finish(
-        self, registry: Registry, store: OnlineStore, report: MaterializeReport, name: str | None
+        self, registry: Registry, store: OnlineStore, report: MaterializeReport, since_ns: int
     ) -> None:
+        await confirm_place(registry, self.plan, since_ns)
         await finish_view(store, registry, self.plan, report)
-        if name is not None:
-            await JobRecords(registry, name, self.partitions).clear()
+        records = self._records(registry, since_ns)
+        if records is not None:
+            await records.clear()
+
+    def _records(self, registry: Registry, since_ns: int) -> JobRecords | None:
+        name = self._job_name()
+        return None if name is None else JobRecords(registry, name, self.partitions, since_ns)
+
+    def _job_name(self) -> str | None:
+        if self.input_name is None:
+            return None
+        return fingerprint_of(
+            self.plan, ["spark", self.input_name, self.order_by], self.until_ns, self.partitions
+        )
 
     # --- checking -------------------------------------------------------------------------------------------
 
@@ -343,7 +352,7 @@ class _FrameJob:
     # --- writing --------------------------------------------------------------------------------------------
 
     def _written(
-        self, checked: DataFrame, check: CheckJob, name: str | None, done: Sequence[int]
+        self, checked: DataFrame, check: CheckJob, since_ns: int, done: Sequence[int]
     ) -> list[PartitionResult]:
         from pyspark.sql import functions
 
@@ -359,7 +368,8 @@ class _FrameJob:
             destination=destination(self.plan),
             store=self.store,
             workspace=self.workspace,
-            job_name=name,
+            job_name=self._job_name(),
+            since_ns=since_ns,
             partitions=self.partitions,
         )
 

@@ -191,6 +191,7 @@ class WriteJob:
     store: StoreAddresses
     workspace: str
     job_name: str | None
+    since_ns: int
     partitions: int
 
 
@@ -229,7 +230,7 @@ async def _written(job: WriteJob, batches: Iterator[Any]) -> PartitionResult:
         keys, size = keys - len(not_put.keys), size - not_put.row_bytes
         if job.job_name is not None:
             # One partition, unless Spark put several into one task: then all are done now.
-            records = JobRecords(Registry(store, job.workspace), job.job_name, job.partitions)
+            records = JobRecords(Registry(store, job.workspace), job.job_name, job.partitions, job.since_ns)
             for number, partition in enumerate(sorted(seen)):
                 await records.record(partition, 0 if number else keys, 0 if number else size)
     finally:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from fastserve.ingest.jobs import JobRecords, name_of_job
+from collections.abc import Mapping
+
+import pytest
+
+from fastserve.ingest.lease import Unguarded
+from fastserve.ingest.materialize import StoreOutlet
+from fastserve.ingest.partition import PartitionResult
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.spark import _FrameJob
-from fastserve.sdk.repo import Repo
 from fastserve.store.addresses import StoreAddresses
 from fastserve.store.interface import OnlineStore
 from tests.ingest.support import UNTIL_NS, Workbench
@@ -22,36 +27,34 @@ async def made_anew(registry: Registry, since_ns: int) -> None:
     await registry.record_definitions({"profile": definition | {"created_ns": since_ns}})
 
 
-def test_what_was_written_before_the_tables_were_made_anew_does_not_count(bench: Workbench) -> None:
-    bench.apply(bench.define(VIEW))
-
-    async def story(store: OnlineStore) -> None:
-        registry = Registry(store, "default")
-        before = await name_of_job(registry, "profile", "f")
-        await JobRecords(registry, before, 2).record(1, 10, 100)
-        assert await name_of_job(registry, "profile", "f") == before
-        await made_anew(registry, 1)
-        after = await name_of_job(registry, "profile", "f")
-        assert await JobRecords(registry, after, 2).done() == {}
-        assert await JobRecords(registry, before, 2).done() == {1: (10, 100)}
-
-    bench.with_store(story)
-
-
-def test_a_job_on_spark_counts_them_alike(bench: Workbench) -> None:
-    repo: Repo = bench.define(VIEW)
+@pytest.mark.parametrize("on_spark", [False, True])
+def test_what_was_written_before_the_tables_were_made_anew_does_not_count(
+    bench: Workbench, *, on_spark: bool
+) -> None:
+    repo = bench.define(VIEW)
     bench.apply(repo)
     plan = bench.plan(repo, "profile")
-    job = _FrameJob(plan, "default", StoreAddresses(bench.url), UNTIL_NS, UNTIL_NS, 2, None, None, "v7")
+    spark = _FrameJob(plan, "default", StoreAddresses(bench.url), UNTIL_NS, UNTIL_NS, 2, None, None, "v7")
+    result = PartitionResult(10, 100, 0, ())
 
     async def story(store: OnlineStore) -> None:
         registry = Registry(store, "default")
-        name, done = await job._begin(registry, store)
-        assert name is not None
-        assert done == {}
-        await JobRecords(registry, name, 2).record(1, 10, 100)
-        assert (await job._begin(registry, store))[1] == {1: (10, 100)}
+
+        async def begun() -> Mapping[int, tuple[int, int]]:
+            if on_spark:
+                since_ns, done = await spark._begin(registry, store)
+                records = spark._records(registry, since_ns)
+                assert records is not None
+                await records.record(1, 10, 100)
+                return done
+            outlet = StoreOutlet(plan, store, registry, Unguarded())
+            done = dict(await outlet.begin("job", 2))
+            await outlet.partition_done(1, result)
+            return done
+
+        assert await begun() == {}
+        assert await begun() == {1: (10, 100)}
         await made_anew(registry, 1)
-        assert (await job._begin(registry, store))[1] == {}
+        assert await begun() == {}
 
     bench.with_store(story)
