@@ -47,7 +47,7 @@ COMMANDS = (
     *(serve, demo, apply, materialize, ingest, compact, explain, capacity, get, check, test_view, keys),
     import_feast,
 )
-DESCRIPTION = "An online feature server: feature vectors out of DynamoDB or a local store, over HTTP."
+DESCRIPTION = "An online feature server: feature vectors out of DynamoDB, Redis or a local store, over HTTP."
 
 
 def main(argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None) -> int:
