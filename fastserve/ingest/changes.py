@@ -14,12 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fastserve.ingest.registry import Registry
+from fastserve.plan.older_rows import features_lacking
 from fastserve.plan.stores import MAIN_STORE
 from fastserve.plan.views import ViewPlan
 from fastserve.store.interface import TableSpec
 from fastserve.tiles.aggregates import AggregateFeature, CompactedSchema
 from fastserve.tiles.blocks import BlockSchema, BlockShape, block_schema
-from fastserve.tiles.layout import Column, RowLayout
+from fastserve.tiles.layout import RowLayout
 
 State = Literal["new", "changed", "unchanged", "incompatible"]
 _SETTINGS = {
@@ -237,36 +238,6 @@ def _parts(schema: CompactedSchema, blocks: BlockSchema, feature: AggregateFeatu
     for element in feature.elements:
         parts |= _parts(schema, blocks, element)
     return parts
-
-
-def features_lacking(view: ViewPlan, layout: RowLayout) -> list[str]:
-    """Return the features that rows of another layout don't hold, in the view's order."""
-
-    def has(columns: Sequence[Column]) -> bool:
-        found = [layout.by_name.get(column.name) for column in columns]
-        return all(
-            old is not None and old.dtype == column.dtype for old, column in zip(found, columns, strict=True)
-        )
-
-    if view.schema is None:
-        return [column.name for column in view.layout.columns if not has([column])]
-    schema = view.schema
-    return [feature.spec.name for feature in schema.features if not has(_columns(schema, feature))]
-
-
-def _columns(schema: CompactedSchema, feature: AggregateFeature) -> list[Column]:
-    """Return the columns of a row that a feature is finalized from."""
-    words: set[int] = set()
-    for index in (feature.value, feature.count):
-        if index is not None:
-            component = schema.components[index]
-            words.update(range(component.word, component.word + component.words))
-    found = [c for c in schema.layout.columns if not c.storage.is_variable and c.word in words]
-    if feature.wide is not None:
-        found += schema.wide[feature.wide].columns
-    for element in feature.elements:
-        found += _columns(schema, element)
-    return found
 
 
 def _incompatible(

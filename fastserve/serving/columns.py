@@ -5,7 +5,7 @@ Knows the plan and the merged aggregates, nothing of how rows came or were repai
 Invariants
 1. Within a kind, values stand in the order of the plan's inputs; null is the layout's in-band marker.
 2. A count that was made of no row, because the row failed or has not come, is null whatever the request asks
-   for: zero would be a value.
+   for: zero would be a value. So is every aggregate that an older row lacks, whatever was pushed since.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from fastserve.tiles.layout import (
     storage_of,
 )
 from fastserve.tiles.merge import MergePlan, Words
+from fastserve.tiles.wide_values import NULL
 
 Array = npt.NDArray[Any]
 Merged = tuple[npt.NDArray[np.float64], Words]
@@ -45,13 +46,15 @@ NULL_FLOAT32 = np.array([NULL_FLOAT32_BITS], "<i4").view("<f4")[0]
 class RowReport:
     """What was unusual about a batch's rows: for metrics and statuses.
 
-    ``unreadable`` has the reason by (line, place). ``missing`` are rows that weren't there.
+    ``unreadable`` has the reason by (line, place), ``lacking`` the outputs of which an older row there holds
+    nothing, though there may be something. ``missing`` are rows that weren't there.
     """
 
     unreadable: dict[tuple[int, int], str] = field(default_factory=dict)
     expired: int = 0
     transcoded: int = 0
     missing: int = 0
+    lacking: dict[tuple[int, int], Sequence[int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -159,6 +162,8 @@ class ColumnIndex:
         self._time = gathers[Storage.TIME]
         self._f4 = gathers[Storage.F4]
         self._bool = gathers[Storage.BOOL]
+        self._aggregates = aggregates
+        self._texts = _numbered(kinds, Storage.JSON)
         self._counts = 0 if merge is None else merge.counts
         self._counts_of_place: dict[int, list[int]] = {}
         for output, column in zip(plan.inputs, aggregates, strict=True):
@@ -172,6 +177,8 @@ class ColumnIndex:
         floats, ints = merged
         if self._counts:
             self._put_null_counts(ints, zero_counts, report)
+        for (line, _), outputs in report.lacking.items():
+            self._put_nulls(merged, line, outputs)
         return (
             _column(self._f8, matrix, floats),
             _column(self._i8, matrix, ints),
@@ -179,6 +186,24 @@ class ColumnIndex:
             self._singles(matrix, floats),
             self._bools(matrix, ints),
         )
+
+    def _put_nulls(self, merged: Merged, line: int, outputs: Sequence[int]) -> None:
+        floats, ints = merged
+        for column in [self._aggregates[number] for number in outputs]:
+            if column is None or column[1] < 0:  # a text
+                continue
+            is_float, index = column
+            if is_float:
+                floats.view("<i8")[line, index] = NULL_FLOAT64_BITS
+            else:
+                ints[line, index] = NULL_INT64
+
+    def put_null_texts(self, texts: list[list[bytes]], report: RowReport) -> None:
+        """Put null in the place of what older rows lack, of the kinds that come as texts."""
+        for (line, _), outputs in report.lacking.items():
+            for number in outputs:
+                if number in self._texts:
+                    texts[line][self._texts[number]] = NULL
 
     def _singles(self, matrix: Words, floats: Array) -> Array:
         if self._f4.order is not None:
@@ -204,6 +229,12 @@ class ColumnIndex:
             for line, place in (*lacking_rows, *report.unreadable):
                 empty[line, self._counts_of_place.get(place, [])] = True
         np.copyto(counts, NULL_INT64, where=empty)
+
+
+def _numbered(kinds: Sequence[Storage], storage: Storage) -> dict[int, int]:
+    """Return by output of this kind its number among them."""
+    outputs = [number for number, kind in enumerate(kinds) if kind is storage]
+    return {output: number for number, output in enumerate(outputs)}
 
 
 def _gather(

@@ -13,19 +13,21 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fastserve.plan.older_rows import features_lacking
 from fastserve.plan.service import Place, ServicePlan
 from fastserve.plan.views import ViewPlan
 from fastserve.serving.columns import RowReport
 from fastserve.serving.texts import check_texts
 from fastserve.serving.transcode import OldLayouts, null_row, transcode
 from fastserve.serving.transport import RowTransport
-from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, WORD_BYTES, Column, Storage
+from fastserve.tiles.aggregates import AggregateFeature
+from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, WORD_BYTES, Column, RowLayout, Storage
 from fastserve.tiles.merge import CONSTANT_BITS, Words
 from fastserve.tiles.rows import RowError, check_header, decode_row
 
@@ -72,6 +74,7 @@ class VectorRows:
         # Rows with variable-width values are cut to their fixed parts; all others must have that length.
         self._cuts = [(p.number, lengths[p.number]) for p in plan.places if p.view.layout.variable_columns]
         self._has_items = any(not view.packed for view in views)
+        self._lacking: dict[tuple[int, int], list[int]] = {}
 
     def joined(self, lines: Lines, report: RowReport | None = None) -> Words | None:
         """Return the matrix of a batch of plain or absent rows; None when there is any other."""
@@ -157,26 +160,48 @@ class VectorRows:
         try:
             if not place.view.packed and self._transcode_item is not None:
                 return self._transcode_item(place.view, row)
-            decoded = self._current(place.view, self._transport.unwrap(row), report)
+            decoded, old = self._current(place.view, self._transport.unwrap(row))
             check_texts(place.view.layout, decoded)  # also finds what is cut or too long
         except (RowError, ValueError, TypeError) as error:
             report.unreadable[line, place.number] = str(error)
             return null
+        if old is not None:
+            report.transcoded += 1
+            lacking = self._lacking_of(place, old)
+            if lacking:
+                report.lacking[line, place.number] = lacking
         return decoded
 
-    def _current(self, view: ViewPlan, row: bytes, report: RowReport) -> bytes:
-        """Return a row in the view's current layout, transcoded if it has an older one."""
+    def _current(self, view: ViewPlan, row: bytes) -> tuple[bytes, RowLayout | None]:
+        """Return a row in the view's current layout, and the older one that it had, if it had."""
         try:
             check_header(view.layout, row)
         except RowError as error:
-            known: Mapping[int, Any] = self._old_layouts.get(view.name, {})
+            known = self._old_layouts.get(view.name, {})
             old = None if error.schema_id is None else known.get(error.schema_id)
             if old is None:
                 raise
-            current = transcode(row, old, view)
-            report.transcoded += 1
-            return current
-        return row
+            return transcode(row, old, view), old
+        return row, None
+
+    def _lacking_of(self, place: Place, old: RowLayout) -> list[int]:
+        """Return the outputs that have events in files of which rows of an older layout hold nothing.
+
+        Of a view that has its stream alone, what is pushed counts from the start: nothing else ever will.
+        """
+        key = (place.number, old.schema_id)
+        if key not in self._lacking:
+            view = place.view
+            has_files = view.schema is not None and view.view.batch_source is not None
+            lacking = features_lacking(view, old) if has_files else []
+            self._lacking[key] = [
+                number
+                for number, output in enumerate(self._outputs)
+                if output.place == place.number
+                and isinstance(output.source, AggregateFeature)
+                and output.source.spec.name in lacking
+            ]
+        return self._lacking[key]
 
     def _exact_values(self, line: int, place: Place, row: bytes) -> dict[tuple[int, int], int]:
         values = decode_row(place.view.layout, row)

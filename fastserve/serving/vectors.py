@@ -152,6 +152,7 @@ class VectorEvaluator:
                 effective, tiles = batch.newest(effective), batch.wide_irs()
             if wide:
                 self._wide.fill(texts, wide, as_of, effective, merged, now_ns, tiles)
+                self._columns.put_null_texts(texts, report)
         odd = has_odd(merged)
         values = self._columns.read(matrix, merged, zero_counts, report)
         return Columns(*values, texts, effective, odd, exact, report)
