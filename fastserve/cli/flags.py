@@ -34,18 +34,20 @@ URL_VARIABLE = VARIABLE_PREFIX + "URL"
 API_KEY_VARIABLE = VARIABLE_PREFIX + "API_KEY"
 CLIENT_VARIABLES = (URL_VARIABLE, API_KEY_VARIABLE)
 
-TIME_EXPECTED = "a time as in RFC 3339 (2013-12-30T12:00:00Z) or a date"
+TIME_EXPECTED = "a time as in RFC 3339 (2013-12-30T12:00:00Z) or a date, from 1700 to 2199"
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _NAMED_STORE = re.compile(r"[A-Za-z0-9_-]+=")  # a URL has a colon before any equals sign
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 def add_command(commands: Subparsers, name: str, run: Run, help_text: str) -> argparse.ArgumentParser:
-    """Return a new command's parser; ``run`` gets the parsed arguments and the environment."""
+    """Return a new command's parser; ``run`` gets the parsed arguments, this parser among them, and the
+    environment.
+    """
     parser = commands.add_parser(
         name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.", allow_abbrev=False
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
 
 
@@ -176,6 +178,9 @@ def _metavar(setting: Setting) -> str:
         "tls_cert": "FILE",
         "tls_key": "FILE",
         "tls_client_ca": "FILE",
+        "feature_log": "DIR",
+        "trace_endpoint": "URL",
+        "trace_sample": "SHARE",
     }
     if setting.name in special:
         return special[setting.name]
