@@ -20,34 +20,18 @@ from urllib.parse import quote
 
 import orjson
 
-from fastserve.api.openapi_feast import feast_paths, feast_schemas
-from fastserve.api.openapi_schemas import (
-    ANY_SERVICE,
-    INGEST_FIELDS,
-    OPTIONS,
-    RECORDS_TEXT,
-    RETRIED,
-    RETRY_AFTER,
-    SCHEMAS,
-    THIS_SERVER,
-    answer,
-    both,
-    either,
-    tolerant,
+from fastserve.api.openapi_bodies import (
+    batch_example,
+    generic_schemas,
+    names_example,
+    push_sources,
+    service_schemas,
+    vector_example,
 )
-from fastserve.api.openapi_types import (
-    COMMON,
-    Schema,
-    exactly,
-    examples,
-    key_schema,
-    object_of,
-    ref,
-    taken_schema,
-    written_schema,
-)
+from fastserve.api.openapi_feast import feast_paths
+from fastserve.api.openapi_schemas import ANY_SERVICE, RETRIED, RETRY_AFTER, SCHEMAS, THIS_SERVER, answer
+from fastserve.api.openapi_types import COMMON, Document, Schema, examples, ref
 from fastserve.plan.service import ServicePlan, WorkspacePlan
-from fastserve.sdk.sources import PushSource
 
 V1 = "/api/v1/feature-service/"
 V2 = "/api/v2/workspaces/"
@@ -59,8 +43,6 @@ MSGPACK = "application/msgpack"
 _PACKED: Schema = {
     "description": "The same structure; int64 are integers, floats floats whatever is in them, null is nil."
 }
-
-Document = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +104,7 @@ def openapi_document(plan: WorkspacePlan, about: About, server_url: str = SERVIN
             "schemas": {
                 **COMMON,
                 **SCHEMAS,
-                **_generic_schemas(plan, about),
+                **generic_schemas(plan, about.max_batch_rows),
                 **_all_service_schemas(services, about),
             },
             "responses": dict(_REFUSALS),
@@ -156,9 +138,10 @@ def _tag(service: _Service) -> Document:
 
 
 def _generic_paths(services: Sequence[_Service], about: About) -> Document:
-    vectors = {each.name: {"value": _vector_example(each.plan, about)} for each in services[:LISTED_EXAMPLES]}
-    batches = {each.name: {"value": _batch_example(each.plan, about)} for each in services[:LISTED_EXAMPLES]}
-    names = {each.name: {"value": _names_example(each.plan)} for each in services[:LISTED_EXAMPLES]}
+    listed, time = services[:LISTED_EXAMPLES], about.example_time
+    vectors = {each.name: {"value": vector_example(each.plan, time)} for each in listed}
+    batches = {each.name: {"value": batch_example(each.plan, time)} for each in listed}
+    names = {each.name: {"value": names_example(each.plan)} for each in listed}
     return {
         f"{V1}get-features": {
             "post": _operation(
@@ -202,8 +185,8 @@ LISTED_EXAMPLES = 20
 
 def _service_paths(service: _Service, about: About) -> Document:
     plan, name = service.plan, service.name
-    vector = _vector_example(plan, about)
-    batch = _batch_example(plan, about)
+    vector = vector_example(plan, about.example_time)
+    batch = batch_example(plan, about.example_time)
     del vector["params"]["featureServiceName"], batch["params"]["featureServiceName"]
     return {
         f"{service.path}get-features": {
@@ -237,7 +220,7 @@ def _service_paths(service: _Service, about: About) -> Document:
 
 
 def _ingest_path(plan: WorkspacePlan, about: About) -> Document:
-    sources = _push_sources(plan)
+    sources = push_sources(plan)
     pushed = {
         source.name: {
             "value": {"records": {source.name: [{"record": examples(source.schema, about.example_time)}]}}
@@ -298,166 +281,11 @@ def _answered(description: str, schema: Schema) -> Document:
     return {"description": description, "content": {_JSON: {"schema": schema}}}
 
 
-# --- bodies ---------------------------------------------------------------------------------------------
-
-
-def _body(params: Schema) -> Schema:
-    return {**tolerant({"params": params}), "required": ["params"]}
-
-
-def _generic_schemas(plan: WorkspacePlan, about: About) -> dict[str, Schema]:
-    names: dict[str, Schema] = {
-        "workspaceName": {
-            "enum": [plan.workspace, None],
-            "description": "The server's, if it is left out; any other is 404.",
-        },
-        "featureServiceName": {"enum": list(plan.services) or [""], "description": "Any other is 404."},
-    }
-    keys = tolerant({}, "Every join key of the service, and no other; null is a value.")
-    context = tolerant({}, "What on-demand views take from the request, by field.")
-    row = tolerant(both({"joinKeyMap": keys, "requestContextMap": context}))
-    return {
-        "VectorRequest": _body(
-            {
-                **tolerant(both({**names, "joinKeyMap": keys, "requestContextMap": context, **OPTIONS})),
-                **either("featureServiceName"),
-            }
-        ),
-        "BatchRequest": _body(
-            {
-                **tolerant(both({**names, "requestData": _rows(row, about), **OPTIONS})),
-                "allOf": [either("featureServiceName"), either("requestData")],
-            }
-        ),
-        "MetadataRequest": _body({**tolerant(both(names)), **either("featureServiceName")}),
-        "VectorAnswer": answer({"result": ref("Vector"), "metadata": ref("VectorMetadata")}, "metadata"),
-        "BatchAnswer": answer(
-            {"result": {"type": "array", "items": ref("Vector")}, "metadata": ref("BatchMetadata")},
-            "metadata",
-        ),
-        "IngestRequest": _ingest_schema(_push_sources(plan), plan),
-        **feast_schemas(plan.feast),
-    }
-
-
-def _rows(row: Schema, about: About) -> Schema:
-    return {"type": "array", "minItems": 1, "maxItems": about.max_batch_rows, "items": row}
-
-
 def _all_service_schemas(services: Iterable[_Service], about: About) -> dict[str, Schema]:
     schemas: dict[str, Schema] = {}
     for service in services:
-        schemas |= _service_schemas(service.plan, service.name, about)
+        schemas |= service_schemas(service.plan, service.name, about.max_batch_rows)
     return schemas
-
-
-def _service_schemas(plan: ServicePlan, name: str, about: About) -> dict[str, Schema]:
-    given: dict[str, Schema] = {
-        "joinKeyMap": ref(f"JoinKeys.{name}"),
-        "requestContextMap": ref(f"RequestContext.{name}"),
-    }
-    required = [
-        field for field, fields in zip(given, (plan.join_keys, plan.context_fields), strict=True) if fields
-    ]
-    needed: Schema = {"allOf": [either(field) for field in required]} if required else {}
-    ignored: dict[str, Schema] = {
-        "workspaceName": {"type": ["string", "null"], "description": "The path's counts."},
-        "featureServiceName": {"type": ["string", "null"], "description": "The path's counts."},
-    }
-    features = [{"title": each.name, **written_schema(each.dtype)} for each in plan.outputs]
-    vector = answer({"features": {"type": "array", **exactly(features)}})
-    return {
-        f"JoinKeys.{name}": object_of(plan.join_keys, key_schema),
-        f"RequestContext.{name}": object_of(plan.context_fields, taken_schema),
-        f"Vector.{name}": vector,
-        f"VectorRequest.{name}": _body({**tolerant(both({**given, **ignored, **OPTIONS})), **needed}),
-        f"BatchRequest.{name}": _body(
-            {
-                **tolerant(
-                    both(
-                        {
-                            "requestData": _rows({**tolerant(both(given)), **needed}, about),
-                            **ignored,
-                            **OPTIONS,
-                        }
-                    )
-                ),
-                **either("requestData"),
-            }
-        ),
-        f"VectorAnswer.{name}": answer(
-            {"result": ref(f"Vector.{name}"), "metadata": ref("VectorMetadata")}, "metadata"
-        ),
-        f"BatchAnswer.{name}": answer(
-            {"result": {"type": "array", "items": ref(f"Vector.{name}")}, "metadata": ref("BatchMetadata")},
-            "metadata",
-        ),
-    }
-
-
-def _push_sources(plan: WorkspacePlan) -> list[PushSource]:
-    found = {
-        v.view.source.name: v.view.source
-        for v in plan.views.values()
-        if isinstance(v.view.source, PushSource)
-    }
-    return list(found.values())
-
-
-def _ingest_schema(sources: Sequence[PushSource], plan: WorkspacePlan) -> Schema:
-    by_source = {
-        source.name: {
-            "type": "array",
-            "items": {**tolerant({"record": _record(source, plan)}), "required": ["record"]},
-        }
-        for source in sources
-    }
-    records: Schema = {
-        "type": "object",
-        "properties": by_source,
-        "additionalProperties": False,
-        "minProperties": 1,
-        "description": RECORDS_TEXT,
-    }
-    return {**tolerant({**both(INGEST_FIELDS), "records": records}), "required": ["records"]}
-
-
-def _record(source: PushSource, plan: WorkspacePlan) -> Schema:
-    """Return the schema of a record: a column that lacks is null, which keys and times may not be."""
-    needed: set[str] = set()
-    for view in plan.views.values():
-        if view.view.source is source and view.view.transformation is None:
-            needed |= {field.name for field in view.key_fields}
-            needed |= {view.view.timestamp_field} if view.view.timestamp_field else set()
-    schema = object_of(source.schema, taken_schema)
-    schema["required"] = [field.name for field in source.schema if field.name in needed]
-    return schema if schema["required"] else {key: schema[key] for key in schema if key != "required"}
-
-
-# --- examples -------------------------------------------------------------------------------------------
-
-
-def _row_example(plan: ServicePlan, about: About) -> Document:
-    row: Document = {}
-    if plan.join_keys:
-        row["joinKeyMap"] = examples(plan.join_keys, about.example_time)
-    if plan.context_fields:
-        row["requestContextMap"] = examples(plan.context_fields, about.example_time)
-    return row
-
-
-def _names_example(plan: ServicePlan) -> Document:
-    return {"params": {"workspaceName": plan.workspace, "featureServiceName": plan.name}}
-
-
-def _vector_example(plan: ServicePlan, about: About) -> Document:
-    asked = {"metadataOptions": {"includeNames": True, "includeServingStatus": True}}
-    return {"params": {**_names_example(plan)["params"], **_row_example(plan, about), **asked}}
-
-
-def _batch_example(plan: ServicePlan, about: About) -> Document:
-    row = _row_example(plan, about)
-    return {"params": {**_names_example(plan)["params"], "requestData": [row, row]}}
 
 
 # --- what never varies ----------------------------------------------------------------------------------

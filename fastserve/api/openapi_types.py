@@ -30,6 +30,8 @@ from fastserve.sdk.types import (
 )
 
 Schema = dict[str, Any]
+Document = dict[str, Any]
+"""A part of the document, or all of it."""
 
 INT64_TEXT = (
     r"^(-?([0-9]{1,18}|[0-8][0-9]{18}|9[01][0-9]{17}|92[01][0-9]{16}|922[0-2][0-9]{15}|9223[0-2][0-9]{14}"

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from openapi_spec_validator import validate
 
 from fastserve.api.context import value_reader
-from fastserve.api.openapi import About, Document, openapi_at, openapi_document, openapi_json
+from fastserve.api.openapi import About, openapi_at, openapi_document, openapi_json
 from fastserve.api.openapi_schemas import SCHEMAS, snake
-from fastserve.api.openapi_types import COMMON, example, key_schema, taken_schema, written_schema
+from fastserve.api.openapi_types import COMMON, Document, example, key_schema, taken_schema, written_schema
 from fastserve.api.values import key_text
 from fastserve.errors import RequestError
 from fastserve.sdk.types import (

@@ -10,7 +10,8 @@ import pytest
 
 from fastserve.api import openapi_feast
 from fastserve.api.api_keys import READ, format_keys, new_key
-from fastserve.api.openapi import About, Document, openapi_document, openapi_json
+from fastserve.api.openapi import About, openapi_document, openapi_json
+from fastserve.api.openapi_types import Document
 from fastserve.config import Settings
 from fastserve.server import feast_handler
 from fastserve.server.application import OPENAPI
