@@ -53,7 +53,6 @@ class Lanes:
         connections: int,
         rate_per_s: float | None = None,
         keeps_connections: bool = True,
-        requests: int | None = None,
     ) -> None:
         self.name = name
         self._ask = ask
@@ -62,7 +61,6 @@ class Lanes:
         self._size = connections
         self._gap_s = 1.0 / rate_per_s if rate_per_s else 0.0
         self._keeps = keeps_connections
-        self._left = requests
         self._open: set[ClientConnection] = set()
         self._free: deque[ClientConnection] = deque()
         self._waiting: deque[float] = deque()
@@ -70,7 +68,7 @@ class Lanes:
         self._late: set[ClientConnection] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._due_s = 0.0
-        self.is_stopped = False
+        self._is_stopped = False
         self.begun = 0
         self._latencies_s: list[float] = []
 
@@ -85,7 +83,7 @@ class Lanes:
 
     async def stop(self, within_s: float = _ANSWER_WITHIN_S) -> None:
         """Begin nothing more; wait for what is under way, then give it up."""
-        self.is_stopped = True
+        self._is_stopped = True
         self._waiting.clear()
         until_s = time.monotonic() + within_s
         while self._under_way and time.monotonic() < until_s:  # noqa: ASYNC110
@@ -98,11 +96,6 @@ class Lanes:
             connection.abort()
         await asyncio.sleep(0.02)
 
-    @property
-    def is_done(self) -> bool:
-        """Whether as many requests as were asked for have been answered."""
-        return self._left == 0 and not self._under_way
-
     def latency_ms(self) -> dict[str, float]:
         """Give quantiles of the time from sending to answer; nothing where nothing was answered."""
         if not self._latencies_s:
@@ -111,7 +104,7 @@ class Lanes:
         return dict(zip(("p50", "p99", "p99.9", "max"), np.round(found, 2).tolist(), strict=True))
 
     def _arrive(self) -> None:
-        if self.is_stopped:
+        if self._is_stopped:
             return
         now_s = time.monotonic()
         while self._due_s <= now_s:
@@ -126,7 +119,7 @@ class Lanes:
             self._send(self._free.popleft())
 
     def _on_free(self, connection: ClientConnection) -> None:
-        if self.is_stopped:
+        if self._is_stopped:
             connection.close()
         elif self._gap_s:
             self._free.append(connection)
@@ -135,11 +128,6 @@ class Lanes:
             self._send(connection)
 
     def _send(self, connection: ClientConnection) -> None:
-        if self._left is not None:
-            if self._left == 0:
-                self._free.append(connection)
-                return
-            self._left -= 1
         ask = self._ask()
         self.begun += 1
         self._under_way[connection] = ask, time.time()
@@ -170,14 +158,14 @@ class Lanes:
             kind = LATE if connection in self._late else LOST
             self._account.note(self.name, kind, "connection", sent_s, time.time())
         self._late.discard(connection)
-        if not self.is_stopped:
+        if not self._is_stopped:
             self._connect_soon()
 
     def _connect_soon(self) -> None:
         self._spawn(self._connect())
 
     async def _connect(self) -> None:
-        while not self.is_stopped:
+        while not self._is_stopped:
             try:
                 connection = await connect(_HOST, self._port, self)
             except OSError as error:
