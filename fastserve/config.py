@@ -457,6 +457,8 @@ def _refuse_unknown(table: Mapping[str, object], known: tuple[str, ...], place: 
     for key in table:
         if key not in known:
             message = f"{place}: unknown key {shown(key)}, expected one of {', '.join(known)}"
+            if SERVER_TABLE in known and key in {setting.name for setting in SETTINGS}:
+                message += f"; {key} stands under [{SERVER_TABLE}]"
             raise DefinitionError(message)
 
 

@@ -120,6 +120,10 @@ def test_an_unknown_key_of_the_file_is_refused() -> None:
     assert refusal({}, {}, "[sever]\nport = 1\n") == (
         "fastserve.toml: unknown key 'sever', expected one of server, stores, workspace"
     )
+    assert refusal({}, {}, "port = 1\n") == (
+        "fastserve.toml: unknown key 'port', expected one of server, stores, workspace; "
+        "port stands under [server]"
+    )
 
 
 def test_the_repo_s_own_key_may_stand_in_the_same_file() -> None:

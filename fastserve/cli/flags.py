@@ -41,9 +41,7 @@ _BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 def add_command(commands: Subparsers, name: str, run: Run, help_text: str) -> argparse.ArgumentParser:
-    """Return a new command's parser; ``run`` gets the parsed arguments, this parser among them, and the
-    environment.
-    """
+    """Return a new command's parser, which arguments hold, too; ``run`` gets these and the environment."""
     parser = commands.add_parser(
         name, help=help_text, description=f"{help_text[0].upper()}{help_text[1:]}.", allow_abbrev=False
     )

@@ -237,6 +237,11 @@ def report_text(reports: Sequence[MaterializeReport]) -> str:
 def remarks(report: MaterializeReport) -> list[str]:
     """Return what there is to say of a view besides its figures."""
     lines = []
+    if report.rows_outside and report.rows_outside == report.rows_read - report.rows_bad:
+        is_one = report.rows_outside == 1
+        rows = "the one good row is" if is_one else f"all {report.rows_outside:,} good rows are"
+        from_on = f"of {time_text(report.until_ns)} or later (--until), or older than the view looks back"
+        lines.append(f"{report.view}: nothing was written, for {rows} outside: {from_on}")
     if report.rows_bad:
         rows = "1 bad row was left out:"
         if report.rows_bad > 1:

@@ -191,7 +191,9 @@ def _header(connection: duckdb.DuckDBPyConnection, source: FileSource, file: Inp
     except (OSError, pa.ArrowException) as error:
         raise duckdb.IOException(first_line(error)) from None
     names = next(csv.reader(io.StringIO(text), delimiter=source.delimiter), [])
-    if not names or len({name.lower() for name in names}) < len(names):
+    if not names:
+        raise duckdb.InvalidInputException("an empty first line in place of a header")
+    if len({name.lower() for name in names}) < len(names):
         raise duckdb.InvalidInputException(f"a header of {len(names)} names, not all of them different")
     return names
 

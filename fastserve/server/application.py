@@ -293,7 +293,8 @@ class FeatureApplication:
 
 def unknown_path(exchange: Exchange) -> RequestError:
     """Return the error for a path that leads nowhere."""
-    return RequestError(404, f"Unknown path {shown(exchange.path)} for {shown(exchange.method)}")
+    message = f"Unknown path {shown(exchange.path)} for {shown(exchange.method)}: /openapi.json lists them"
+    return RequestError(404, message)
 
 
 def unquoted(part: str) -> str:

@@ -45,6 +45,13 @@ def test_no_command_and_an_unknown_one_are_usage_errors(run: Run) -> None:
     assert "--repo" not in run("explain", "x", "--rep", ".").out  # no flag is guessed
 
 
+def test_an_unknown_flag_is_told_with_the_usage_of_its_command(run: Run) -> None:
+    ran = run("get", "fraud", "user_id=u1", "--port", "8090")
+    assert ran.code == 2
+    assert ran.err.startswith("usage: fastserve get [-h] [--url URL]")
+    assert ran.err.endswith("fastserve get: error: unrecognized arguments: --port 8090\n")
+
+
 def test_the_version_is_the_package_s(run: Run) -> None:
     assert run("--version").out == "fastserve 0.1.0\n"
 

@@ -111,7 +111,7 @@ def test_a_file_inside_a_package_is_found(tmp_path: Path) -> None:
     [
         ("missing-*.csv", None, "expected at least one file, found none at "),
         ("a.zip", b"no zip", "expected a .zip archive, got one that isn't"),
-        ("empty.csv", b"", "expected a readable csv file, got: a header of 0 names"),
+        ("empty.csv", b"", "expected a readable csv file, got: an empty first line in place of a header"),
         (
             "twice.csv",
             b"a,A\n1,2\n",

@@ -265,6 +265,7 @@ def test_a_bad_batch_is_refused_with_400_and_the_row(bank: Server, bad: Bad) -> 
 
 
 V2 = "/api/v2/workspaces/bank/feature-services/"
+LISTED = ": /openapi.json lists them"
 BODY = orjson.dumps(body())
 
 
@@ -326,15 +327,17 @@ REFUSED = [
     Refused(
         f"GET {V2}%ff/metadata", b"", 400, 3, "Expected UTF-8 behind the percent signs of the path, got '%ff'"
     ),
-    Refused("GET /", b"", 404, 5, "Unknown path '/' for 'GET'"),
+    Refused("GET /", b"", 404, 5, f"Unknown path '/' for 'GET'{LISTED}"),
     Refused(
         "POST /api/v1/feature-service/get-feature",
         BODY,
         404,
         5,
-        "Unknown path '/api/v1/feature-service/get-feature' for 'POST'",
+        f"Unknown path '/api/v1/feature-service/get-feature' for 'POST'{LISTED}",
     ),
-    Refused(f"POST {V2}bank/materialize", BODY, 404, 5, f"Unknown path '{V2}bank/materialize' for 'POST'"),
+    Refused(
+        f"POST {V2}bank/materialize", BODY, 404, 5, f"Unknown path '{V2}bank/materialize' for 'POST'{LISTED}"
+    ),
     Refused(f"GET {GET_FEATURES}", b"", 405, 12, f"Expected POST for '{GET_FEATURES}', got 'GET'"),
     Refused(
         f"GET {V2}bank/get-features", b"", 405, 12, f"Expected POST for '{V2}bank/get-features', got 'GET'"

@@ -120,7 +120,12 @@ def test_a_path_that_is_no_utf8_is_refused(world: ApplicationWorld) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_an_unknown_path_is_not_found(world: ApplicationWorld, method: str, path: str) -> None:
-    is_refused(world.ask(method, path, b"{}"), 404, 5, f"Unknown path '{path}' for '{method}'")
+    is_refused(
+        world.ask(method, path, b"{}"),
+        404,
+        5,
+        f"Unknown path '{path}' for '{method}': /openapi.json lists them",
+    )
 
 
 @pytest.mark.parametrize(

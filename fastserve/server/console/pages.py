@@ -146,10 +146,10 @@ def _named(pages: Mapping[str, bytes], prefix: str, what: str) -> Page:
 def _guard(pages: ConsolePages) -> Callable[[Page], Page]:
     def guarded(page: Page) -> Page:
         def answer(exchange: Exchange) -> None:
-            if not is_local_host(exchange.host):
-                raise RequestError(
-                    403, f"Expected the name or address of this machine in Host, got {shown(exchange.host)}"
-                )
+            host = exchange.host
+            if host is not None and not is_local_host(host):
+                got = shown(host.decode("latin-1"))
+                raise RequestError(403, f"Expected the name or address of this machine in Host, got {got}")
             page(exchange)
 
         return answer
