@@ -10,10 +10,10 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from fastserve.server.named_cells import NamedCells, Numbers
-from fastserve.serving.on_demand_times import CELLS_PER_VIEW, OnDemandTimes, ViewStats
+from fastserve.serving.on_demand_times import CELLS_PER_VIEW, OnDemandTimes
 
 
 class OnDemandMemory:
@@ -21,7 +21,6 @@ class OnDemandMemory:
 
     def __init__(self, views: Iterable[str], workers: int) -> None:
         self._cells = NamedCells(CELLS_PER_VIEW, workers)
-        self._workers = workers
         self.add(views)
 
     def add(self, views: Iterable[str]) -> None:
@@ -36,8 +35,3 @@ class OnDemandMemory:
     def numbers(self) -> dict[str, Numbers]:
         """Return the cells of all workers as they are now, by view, each of shape (workers, `Stat`)."""
         return self._cells.numbers()
-
-    def totals(self) -> Mapping[str, ViewStats]:
-        """Return each view's numbers over all workers."""
-        each = [self.of_worker(index).stats() for index in range(self._workers)]
-        return {view: sum((stats[view] for stats in each), ViewStats()) for view in self._cells.names}

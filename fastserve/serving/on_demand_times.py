@@ -30,22 +30,13 @@ CELLS_PER_VIEW = len(Stat)
 
 @dataclass(frozen=True, slots=True)
 class ViewStats:
-    """One view's numbers, of one process or of several together."""
+    """One view's numbers, of one process."""
 
     calls: int = 0
     lines: int = 0
     sum_ns: int = 0
     max_ns: int = 0
     failures: int = 0
-
-    def __add__(self, other: ViewStats) -> ViewStats:
-        return ViewStats(
-            self.calls + other.calls,
-            self.lines + other.lines,
-            self.sum_ns + other.sum_ns,
-            max(self.max_ns, other.max_ns),
-            self.failures + other.failures,
-        )
 
 
 class Cells(Protocol):
