@@ -13,7 +13,7 @@ through here.
     shapes/<view>                  the ids of these shapes
     materialized/<view>            until when it was materialized or compacted, with which as_of and schema
     refresh/<view>                 who is bringing it up to its schedule, how often in vain (`ingest.lease`)
-    job/<fingerprint>/<partition>  that a partition of an unfinished job is written (`ingest.jobs`)
+    job/<job>.<since>/<partition>  that a partition of an unfinished job is written (`ingest.jobs`)
 
 Invariants
 1. A layout or shape is recorded before the first row or block that has it is written, and never forgotten:
