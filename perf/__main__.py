@@ -16,14 +16,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from perf import server
 from perf.compare import command as compare_command
 from perf.compare.feast.server import SERVICE as FEAST_SERVICE
 from perf.data import ARTICLE, ON_DEMAND, SHAPES, prepare_service
 from perf.environment import describe_environment
 from perf.ingest import IngestOptions, draw_ingest, format_ingest, measure_ingest
+from perf.kept import keep_result
 from perf.load import standin_client
 from perf.reference import hold_against_reference
 from perf.report import format_floors, format_footnotes, format_table, has_failed, over_budget
@@ -109,7 +108,7 @@ def _ingest(options: argparse.Namespace) -> int:
     document = {"ingest": measured, "options": run.__dict__, "load_average_before": load_before}
     document |= describe_environment()
     if options.json:
-        Path(options.json).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        keep_result(document, Path(options.json))
     if options.picture:
         draw_ingest(document, Path(options.picture))
     return 0
@@ -130,7 +129,7 @@ def _measure(groups: Sequence[list[str]], run: RunOptions, options: argparse.Nam
     if options.json:
         document = {"services": measured, "options": run.__dict__, "load_average_before": load_before}
         document |= describe_environment()
-        Path(options.json).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        keep_result(document, Path(options.json))
     status = _complain(over_budget(measured))
     return status if options.strict or has_failed(measured) else 0
 

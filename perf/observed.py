@@ -21,11 +21,10 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from perf import server
 from perf.data import SHAPES, prepare_service, request_stream
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.load import standin_client
 from perf.load.child import run_load
 from perf.load.free_port import free_port
@@ -147,7 +146,7 @@ def main() -> int:
         run = {key: value for key, value in vars(options).items() if key != "json"}
         document = {"services": measured, "options": run, "load_average_before": load_before}
         document |= {"took_s": time.monotonic() - started_s, **describe_environment()}
-        options.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        keep_result(document, options.json)
     return 1 if any(found["bad"] for found in measured) else 0
 
 

@@ -20,13 +20,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from fastserve.store.interface import TableSpec
 from fastserve.store.url import open_store
 from perf import server
 from perf.data import POOL_ROWS, SHAPES, encode_rows, prepare_service, request_stream, service_plan
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.load import redis_server, standin_client
 from perf.load.child import run_load
 from perf.load.key_laws import entity_key, partner_key
@@ -133,7 +132,7 @@ def main() -> int:
         run = {key: value for key, value in vars(options).items() if key != "json"}
         document = {"services": measured, "options": run, "load_average_before": load_before}
         document |= describe_environment()
-        options.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        keep_result(document, options.json)
     bad = [
         found
         for found in measured

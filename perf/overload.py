@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from perf import server
 from perf.data import SHAPES, prepare_service, request_stream
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.load import standin_client
 from perf.load.child import run_load
 from perf.load.load_plan import LoadPlan
@@ -157,7 +156,7 @@ def main() -> int:
     print(format_overload(measured))
     if options.json:
         document = {"overload": measured, **describe_environment()}
-        Path(options.json).write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        keep_result(document, Path(options.json))
     problems = missed(measured)
     for problem in problems:
         print(problem, file=sys.stderr)

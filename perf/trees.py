@@ -19,11 +19,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import orjson
-
 from perf import server
 from perf.data import SHAPES, prepare_service
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.load import standin_client
 from perf.load.child import ROOT
 from perf.load.free_port import free_port
@@ -135,7 +134,7 @@ def main() -> int:
         print(line)
     if asked.json:
         document = {"services": measured, "load_average_before": load_before, **describe_environment()}
-        asked.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+        keep_result(document, asked.json)
     return 1 if any(figures["errors"] or figures["wrong"] for figures in measured) else 0
 
 

@@ -17,14 +17,13 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from perf.compare.contenders import FASTAPI, FASTSERVE, FEAST, FLOOR, NAMES, SERVICES, TLS, Contender, start
 from perf.compare.fastapi.server import ENVIRONMENT as FASTAPI_ENVIRONMENT
 from perf.compare.feast.environment import feast_version
 from perf.compare.picture import draw_comparison
 from perf.data import service_plan
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.load import standin_client
 from perf.load.child import run_load
 from perf.load.load_plan import LoadPlan
@@ -73,8 +72,7 @@ def run(options: argparse.Namespace) -> int:
         "load_average_before": load_before,
         **describe_environment(),
     }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    keep_result(document, options.json)
     save(draw_comparison(document), options.json.with_suffix(".png"))
     print(summarize(document))
     failed = [entry for entry in compared if entry["errors"] or entry["wrong"]]

@@ -14,9 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.scenario import on_redis
 from perf.scenario.definition import BUNDLED, PERCENTILES, SCENARIOS
 from perf.scenario.figures import STALL_MS, problems_of, scenario_figures
@@ -87,8 +86,7 @@ def run(options: argparse.Namespace) -> int:
 
 def keep(document: dict[str, Any], path: Path) -> None:
     """Write the figures, their picture and their page beside each other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    keep_result(document, path)
     picture = path.with_suffix(".png")
     save(draw_scenario(document), picture)
     path.with_suffix(".html").write_text(render_page(document, picture.read_bytes()), encoding="utf-8")

@@ -20,12 +20,12 @@ from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from redis import Redis
 
 from perf import server
 from perf.data import SHAPES, request_stream, service_plan
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.load import redis_server
 from perf.load.child import run_load
 from perf.load.load_plan import LoadPlan, Stream
@@ -81,8 +81,7 @@ def run(scenario: Scenario, options: ScenarioOptions, path: Path) -> tuple[int, 
         "load_average_before": load_before,
         **describe_environment(),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    keep_result(document, path)
     print(summarize(document))
     for problem in document["problems"]:
         print(problem, file=sys.stderr)

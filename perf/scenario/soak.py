@@ -13,9 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.load.processes import read_tree
 from perf.progress import Progress
 from perf.scenario.definition import SCENARIOS
@@ -56,8 +55,7 @@ def run(options: argparse.Namespace) -> int:
         "load_average_before": load_before,
         **describe_environment(),
     }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    keep_result(document, options.json)
     print(_summary(document))
     problems = [problem for service in figures["services"] for problem in service["problems"]]
     for problem in problems:

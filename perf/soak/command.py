@@ -11,9 +11,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.load.child import ROOT
 from perf.progress import Progress
 from perf.soak.matrix import GROUPS
@@ -87,8 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def keep(document: dict[str, Any], result: Path, picture: Path) -> None:
     """Write the result and its picture."""
-    result.parent.mkdir(parents=True, exist_ok=True)
-    result.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    keep_result(document, result)
     save(draw_soak(document), picture)
 
 

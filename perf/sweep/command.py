@@ -17,11 +17,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
 from perf import server
 from perf.data import REPOS, SWEEP, prepare_service, request_stream, service_plan
 from perf.environment import describe_environment
+from perf.kept import keep_result
 from perf.load import standin_client
 from perf.load.child import run_load
 from perf.load.load_plan import LoadPlan
@@ -62,8 +61,7 @@ def run(options: argparse.Namespace) -> int:
         "load_average_before": load_before,
         **describe_environment(),
     }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n")
+    keep_result(document, options.json)
     save(draw_sweep(document), options.json.with_suffix(".png"))
     print(summarize(document))
     failed = [entry for entry in document["sweep"] if entry["errors"] or entry["wrong"]]
