@@ -81,7 +81,7 @@ class ServiceLoad:
 
     ``table_units`` are the tables that it reads, each with the read units that it takes there. Stores that
     charge nothing have none: ``priced`` is whether any other is read, ``unpriced`` whether such a one is.
-    ``reads_consistently`` is whether any read is a consistent one, as of tables that are pushed to.
+    ``reads_consistently`` is whether any priced read is a consistent one, as of tables that are pushed to.
     """
 
     service: str

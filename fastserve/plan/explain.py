@@ -132,7 +132,7 @@ class Explanation:
     """All that is to be said about one vector of a service.
 
     ``unpriced_stores`` are those of its stores that charge nothing for reads and writes, "" for the main one.
-    ``reads_consistently`` is whether any read is a consistent one, as of tables that are pushed to.
+    ``reads_consistently`` is whether any priced read is a consistent one, as of tables that are pushed to.
     """
 
     workspace: str
@@ -254,7 +254,7 @@ def explain(
         computed=tuple(_computed(each) for each in plan.on_demand),
         price_per_million_read_units_usd=price_per_million_read_units_usd,
         unpriced_stores=tuple(sorted({place.view.store for place in plan.places}.intersection(unpriced))),
-        reads_consistently=any(read.group.pushed for read in plan.reads),
+        reads_consistently=any(read.group.pushed and read.group.store not in unpriced for read in plan.reads),
     )
 
 

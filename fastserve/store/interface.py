@@ -211,8 +211,8 @@ class OnlineStore(Protocol):
         """Give all rows with their keys, some at a time, in no order; of ``parts`` disjoint ones only one.
 
         What was written before the scan began and isn't deleted meanwhile is among them; what is written
-        meanwhile may be. A store that rearranges itself meanwhile may give a row twice. It is for tables whose
-        items are rows: what it gives of a bundle's is undefined.
+        meanwhile may be. A store that rearranges itself meanwhile may give a row twice. Of a bundle's table
+        nothing is promised.
 
         Raises:
             StoreError: no such table, or the store failed.

@@ -119,7 +119,7 @@ def test_what_is_charged_nothing_has_no_price_and_what_is_charged_stays() -> Non
     assert "USD" not in text
     assert "read units  " not in text.partition("Store")[2]
     both = capacity_text(capacity([nothing, service_load(explanation("fs_1x10"), 1)], 1.0, Assumptions()))
-    assert "per second, consistent where a table is pushed to; of Redis none" in both
+    assert "per second, eventually consistent; of Redis none" in both
     assert "USD per month" in both
 
 

@@ -92,7 +92,7 @@ def test_reads_and_writes_of_stores_that_charge_nothing_have_no_units() -> None:
     assert partly.read_units == profile.read_units
     assert (partly.streams[0].read_units, partly.streams[0].write_units) == (0, 0)
     text = explain_text(partly)
-    assert "  read units  0.5, " in text
+    assert "  read units  0.5, eventually consistent" in text
     assert "  no price    store 'hot': Redis charges nothing for reads and writes" in text
     entirely = explain(plan, unpriced=["", "hot"])
     assert (entirely.is_priced, entirely.price_per_million_vectors_usd, entirely.bundles) == (False, 0, ())
