@@ -19,6 +19,7 @@ _SHARE = re.compile(r"0(\.[0-9]{1,9})?|1(\.0{1,9})?", re.ASCII)
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 _NAME = r"[A-Za-z_][A-Za-z0-9_]{0,119}"
 _STORE_NAME = re.compile(_NAME, re.ASCII)
+_MAIN = "main"  # what metrics and traces call the store without a name
 _NAMED_URL = re.compile(rf"({_NAME})=(\S+)", re.ASCII)
 _YEARS = range(1700, 2200)
 _T = TypeVar("_T")
@@ -137,7 +138,7 @@ def named_urls() -> Kind:
         named: dict[str, str] = {}
         for part in text.split():
             match = _NAMED_URL.fullmatch(part)
-            if match is None or match[1] in named:
+            if match is None or match[1] in named or match[1] == _MAIN:
                 raise ValueError
             named[match[1]] = match[2]
         return named
@@ -152,9 +153,12 @@ def named_urls() -> Kind:
                 or not url
                 or not url.isprintable()
                 or not _STORE_NAME.fullmatch(name)
+                or name == _MAIN
             ):
                 raise ValueError
             named[name] = url
         return named
 
-    return Kind("NAME=URL, each name once and of letters, digits and _, by blanks", from_text, from_toml)
+    return Kind(
+        "NAME=URL, each name once, of letters, digits and _, not main, by blanks", from_text, from_toml
+    )

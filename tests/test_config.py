@@ -48,7 +48,7 @@ def test_stores_have_names_and_each_name_its_own_order_of_sources() -> None:
 @pytest.mark.parametrize("text", ["redis://a", "hot=", "hot=a hot=b", "1=a", "=a", "a-b=c", "hot = a"])
 def test_a_store_without_a_usable_name_or_a_url_is_refused(text: str) -> None:
     assert refusal({"stores": text}, {}) == (
-        "stores (flag --store): expected NAME=URL, each name once and of letters, digits and _, by blanks, "
+        "stores (flag --store): expected NAME=URL, each name once, of letters, digits and _, not main, by blanks, "
         f"got {text!r}"
     )
     for value in ('"hot=a"', "{ hot = 1 }", '{ "a b" = "c" }', "[]", '{ "a=b" = "c" }', '{ hot = "" }'):

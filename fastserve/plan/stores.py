@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 MAIN_STORE = ""
 """What the store is called that has no name."""
+MAIN_LABEL = "main"
+"""What it is called where a name must stand: in metrics and traces. No other store may be called that."""
 
 
 @dataclass(frozen=True, slots=True)

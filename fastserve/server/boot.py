@@ -45,7 +45,7 @@ def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -
             importlib.import_module(library)
     if settings.trace_endpoint is not None:
         importlib.import_module(trace_exporter(settings.trace_endpoint))
-    metrics.declare(counted_services(plan), plan.views, on_demand_views(plan))
+    metrics.declare(counted_services(plan), plan.views, on_demand_views(plan), where.named)
     return FeatureBoot(settings, plan, metrics, describe(settings, plan), source_feeds(plan.views.values()))
 
 

@@ -21,6 +21,7 @@ from fastserve.server.metrics_table import (
     LAG_BOUNDS_S,
     LATENCY_BOUNDS_S,
     ServiceCell,
+    StoreCell,
     ViewCell,
     WorkerCell,
 )
@@ -144,11 +145,11 @@ class Publisher:
         self._counters: list[tuple[int, int, Callable[[], int]]] = []
         self._gauges: list[tuple[int, Callable[[], int]]] = []
 
-    def counter(self, cell: WorkerCell, read: Callable[[], int]) -> None:
+    def counter(self, cell: WorkerCell | StoreCell, read: Callable[[], int]) -> None:
         """Add what ``read`` returns, which begins at 0 and never falls, to what the cell holds already."""
         self._counters.append((int(cell), self._cells[cell], read))
 
-    def gauge(self, cell: WorkerCell, read: Callable[[], int]) -> None:
+    def gauge(self, cell: WorkerCell | StoreCell, read: Callable[[], int]) -> None:
         """Let the cell hold what ``read`` returns."""
         self._gauges.append((int(cell), read))
 

@@ -40,7 +40,7 @@ class Snapshot:
     """All numbers at one moment: ``everyone``'s and the ``living`` workers', by owner and name."""
 
     everyone: Mapping[Of, Totals]
-    living: Totals
+    living: Mapping[Of, Totals]
 
 
 class MetricsPage:
@@ -102,14 +102,18 @@ class MetricsPage:
         """Return all counted numbers as they are now."""
         self._before()
         alive = [row.state is not State.ABSENT for row in self._life.workers]
-        workers = self._memory.workers.numbers()
+        workers, stores = self._memory.workers.numbers(), self._memory.stores.numbers()
         return Snapshot(
             {
                 Of.SERVER: _sums(workers),
                 Of.SERVICE: _sums(self._memory.services.numbers()),
+                Of.STORE: _sums(stores),
                 Of.ON_DEMAND: _sums(self._memory.on_demand.numbers()),
             },
-            _sums({name: each[alive] for name, each in workers.items()}),
+            {
+                of: _sums({name: each[alive] for name, each in numbers.items()})
+                for of, numbers in ((Of.SERVER, workers), (Of.STORE, stores))
+            },
         )
 
     @property
@@ -139,7 +143,7 @@ class MetricsPage:
         if not metric.cells:
             yield from self._found[metric.name]()
             return
-        for name, cells in (snapshot.living if metric.live else snapshot.everyone[metric.of]).items():
+        for name, cells in (snapshot.living if metric.live else snapshot.everyone)[metric.of].items():
             labels = {metric.of.value: name} if metric.of.value else {}
             if metric.kind is Kind.HISTOGRAM:
                 (_, first), (_, total) = metric.cells

@@ -5,7 +5,7 @@ It knows nothing of processes or of Prometheus's text. `docs/metrics.md` is made
 Invariants
 1. What has cells is the sum of them over all workers, alive or not, unless the metric says `live`: then only
    workers that live count. What has none is found out when somebody asks (`server.metrics_page`).
-2. Labels are bounded: services, views and statuses by what is defined, workers by their number.
+2. Labels are bounded: services, views, stores and statuses by what is defined, workers by their number.
 3. Names follow Prometheus's conventions: base units, `_total` for what only grows.
 """
 
@@ -69,40 +69,48 @@ class WorkerCell(IntEnum):
     ANSWERS_OK = 2
     ANSWERS_CLIENT_ERROR = 3
     ANSWERS_SERVER_ERROR = 4
-    STORE_CALLS = 5
-    STORE_KEYS = 6
-    STORE_JOINED = 7
-    STORE_UNPROCESSED = 8
-    STORE_RETRIES = 9
-    STORE_THROTTLES = 10
-    STORE_TIMEOUTS = 11
-    STORE_FAILURES = 12
-    STORE_HEDGES = 13
-    STORE_HEDGES_WON = 14
-    SHED = 15
-    INGEST_REQUESTS = 16
-    INGEST_RECORDS = 17
-    INGEST_REFUSED = 18
-    INGEST_WRITES = 19
-    INGEST_CONFLICTS = 20
-    INGEST_REPEATS = 21
-    IN_FLIGHT = 22
-    KEYS_IN_FLIGHT = 23
-    LAG_NS = 24
-    CIRCUIT_OPENED = 25
-    CACHE_HITS = 26
-    CACHE_MISSES = 27
-    CACHE_STALE = 28
-    CACHE_BYTES = 29
-    CIRCUITS_OPEN = 30
-    CALLS_WAITING = 31
-    SHEDDING = 32
-    TRACES_SENT = 33
-    TRACES_DROPPED = 34
-    LAG = 35
+    SHED = 5
+    INGEST_REQUESTS = 6
+    INGEST_RECORDS = 7
+    INGEST_REFUSED = 8
+    INGEST_WRITES = 9
+    INGEST_CONFLICTS = 10
+    INGEST_REPEATS = 11
+    IN_FLIGHT = 12
+    LAG_NS = 13
+    CACHE_HITS = 14
+    CACHE_MISSES = 15
+    CACHE_STALE = 16
+    CACHE_BYTES = 17
+    SHEDDING = 18
+    TRACES_SENT = 19
+    TRACES_DROPPED = 20
+    LAG = 21
 
 
 WORKER_CELLS = WorkerCell.LAG + len(LAG_BOUNDS_S) + 1
+
+
+class StoreCell(IntEnum):
+    """What is counted of each store that views lie in."""
+
+    CALLS = 0
+    KEYS = 1
+    JOINED = 2
+    UNPROCESSED = 3
+    RETRIES = 4
+    THROTTLES = 5
+    TIMEOUTS = 6
+    FAILURES = 7
+    HEDGES = 8
+    HEDGES_WON = 9
+    CIRCUIT_OPENED = 10
+    KEYS_IN_FLIGHT = 11
+    CIRCUITS_OPEN = 12
+    CALLS_WAITING = 13
+
+
+STORE_CELLS = len(StoreCell)
 
 
 class ViewCell(IntEnum):
@@ -130,6 +138,7 @@ class Of(StrEnum):
 
     SERVER = ""
     SERVICE = "service"
+    STORE = "store"
     ON_DEMAND = "view"
 
 
@@ -166,8 +175,8 @@ def _counter(name: str, help_text: str, cell: int, of: Of = Of.SERVER, scale: fl
     return Metric(name, Kind.COUNTER, help_text, of, (("", cell),), scale=scale)
 
 
-def _gauge(name: str, help_text: str, cell: WorkerCell) -> Metric:
-    return Metric(name, Kind.GAUGE, help_text, cells=(("", cell),), live=True)
+def _gauge(name: str, help_text: str, cell: int, of: Of = Of.SERVER) -> Metric:
+    return Metric(name, Kind.GAUGE, help_text, of, (("", cell),), live=True)
 
 
 METRICS: tuple[Metric, ...] = (
@@ -306,46 +315,65 @@ METRICS: tuple[Metric, ...] = (
     _counter(
         "fastserve_store_calls_total",
         "Batches of keys handed to the store, without second tries.",
-        WorkerCell.STORE_CALLS,
+        StoreCell.CALLS,
+        Of.STORE,
     ),
-    _counter("fastserve_store_keys_total", "Keys in these batches.", WorkerCell.STORE_KEYS),
+    _counter("fastserve_store_keys_total", "Keys in these batches.", StoreCell.KEYS, Of.STORE),
     _counter(
         "fastserve_store_joined_total",
         "Reads that found the same key under way for another request, and read nothing.",
-        WorkerCell.STORE_JOINED,
+        StoreCell.JOINED,
+        Of.STORE,
     ),
-    _gauge("fastserve_store_keys_in_flight", "Entity keys that are being read.", WorkerCell.KEYS_IN_FLIGHT),
+    _gauge(
+        "fastserve_store_keys_in_flight",
+        "Entity keys that are being read.",
+        StoreCell.KEYS_IN_FLIGHT,
+        Of.STORE,
+    ),
     _counter(
         "fastserve_store_unprocessed_keys_total",
         "Keys that the store left out of an answer; they are asked for again.",
-        WorkerCell.STORE_UNPROCESSED,
+        StoreCell.UNPROCESSED,
+        Of.STORE,
     ),
-    _counter("fastserve_store_retries_total", "Tries after the first.", WorkerCell.STORE_RETRIES),
+    _counter("fastserve_store_retries_total", "Tries after the first.", StoreCell.RETRIES, Of.STORE),
     _counter(
         "fastserve_store_throttles_total",
         "Answers by which the store said that it is asked too much.",
-        WorkerCell.STORE_THROTTLES,
-    ),
-    _counter("fastserve_store_timeouts_total", "Tries without an answer in time.", WorkerCell.STORE_TIMEOUTS),
-    _counter("fastserve_store_failed_reads_total", "Keys that were given up.", WorkerCell.STORE_FAILURES),
-    _counter(
-        "fastserve_store_hedges_total", "Second tries beside a slow first one.", WorkerCell.STORE_HEDGES
+        StoreCell.THROTTLES,
+        Of.STORE,
     ),
     _counter(
-        "fastserve_store_hedges_won_total", "Second tries that answered first.", WorkerCell.STORE_HEDGES_WON
+        "fastserve_store_timeouts_total", "Tries without an answer in time.", StoreCell.TIMEOUTS, Of.STORE
+    ),
+    _counter("fastserve_store_failed_reads_total", "Keys that were given up.", StoreCell.FAILURES, Of.STORE),
+    _counter(
+        "fastserve_store_hedges_total", "Second tries beside a slow first one.", StoreCell.HEDGES, Of.STORE
+    ),
+    _counter(
+        "fastserve_store_hedges_won_total",
+        "Second tries that answered first.",
+        StoreCell.HEDGES_WON,
+        Of.STORE,
     ),
     _counter(
         "fastserve_store_circuit_opened_total",
         "Times that a worker held the store for dead, and answered without asking it.",
-        WorkerCell.CIRCUIT_OPENED,
+        StoreCell.CIRCUIT_OPENED,
+        Of.STORE,
     ),
     _gauge(
-        "fastserve_store_circuits_open", "Workers that hold a store for dead now.", WorkerCell.CIRCUITS_OPEN
+        "fastserve_store_circuits_open",
+        "Workers that hold the store for dead now.",
+        StoreCell.CIRCUITS_OPEN,
+        Of.STORE,
     ),
     _gauge(
         "fastserve_store_calls_waiting",
-        "Calls to the main store that wait for a connection.",
-        WorkerCell.CALLS_WAITING,
+        "Calls to the store that wait for a connection.",
+        StoreCell.CALLS_WAITING,
+        Of.STORE,
     ),
     Metric(
         "fastserve_row_cache_reads_total",
@@ -435,8 +463,8 @@ Whole servers, bare and with metrics, a log in JSON and a scrape a second, in tu
 1.9 us more (`python -m perf.observed --service fs_1x10`, on a machine with other work to do).
 
 Shares are quotients: keys per call are `fastserve_store_keys_total / fastserve_store_calls_total`, the
-missing share of a view is `fastserve_view_missing_rows_total / fastserve_view_rows_total`. With several
-[stores](stores.md#several-stores) those of stores count all of them together.
+missing share of a view is `fastserve_view_missing_rows_total / fastserve_view_rows_total`. The main store is
+`store="main"`, the [others](stores.md#several-stores) have their names.
 
 Buckets of `fastserve_request_duration_seconds` end at {_milliseconds(LATENCY_BOUNDS_S)} ms,
 those of `fastserve_loop_lag_seconds` at {_milliseconds(LAG_BOUNDS_S)} ms.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from time import monotonic, time_ns
 from typing import Any
 
-from fastserve.plan.stores import MAIN_STORE
+from fastserve.plan.stores import MAIN_LABEL, MAIN_STORE
 from fastserve.server.exchange import Answering, Application, Exchange, Headers
 from fastserve.server.slow_log import TimedAnswer, TimedWeighedAnswer
 from fastserve.serving.coalescer import KeyRead, Reader
@@ -189,7 +189,7 @@ class TracedReader:
     ) -> None:
         self._calls: dict[KeyRead, StoreCall] = {}
         self._settle = settle
-        self._store = store or "main"
+        self._store = store or MAIN_LABEL
         self._reader: Reader = make_reader(self._settled)
         self.max_keys: int = self._reader.max_keys
 

@@ -22,7 +22,6 @@ from fastserve.plan.service import WorkspacePlan
 from fastserve.server.application import FeatureApplication
 from fastserve.server.feast_handler import counted_services
 from fastserve.server.ingest_handler import IngestHandler
-from fastserve.server.loop_probe import HasLine
 from fastserve.server.metrics import (
     LAG_EVERY_S,
     PUBLISH_EVERY_S,
@@ -42,14 +41,13 @@ from fastserve.server.slow_log import (
     TimedFeastAnswer,
     TimedWeighedAnswer,
 )
+from fastserve.server.store_metrics import StoreMetrics
 from fastserve.server.trace_export import TraceExport
 from fastserve.server.tracing import TracedAnswer, TracedWeighedAnswer
 from fastserve.server.worker import WorkerContext
 from fastserve.serving.engine import Engine
 from fastserve.serving.row_cache import RowCache
-from fastserve.store.counts import Counting
 from fastserve.store.interface import OnlineStore
-from fastserve.store.mixed import main_of
 
 LOGGER = logging.getLogger("fastserve")
 LOOK_EVERY_S = 15.0
@@ -76,6 +74,7 @@ class WorkerMetrics:
         self._views = memory.views.row(context.index)
         self._publisher = Publisher(self._worker)
         self._view_rows = ViewRows(self._views)
+        self._stores = StoreMetrics(memory.stores.row(context.index))
         self.page = MetricsPage(
             memory, self._life, plan.workspace, plan.views, clock_ns, self._carry_over, loop.call_soon
         )
@@ -108,11 +107,8 @@ class WorkerMetrics:
         else:
             application.measure(meters)
         counter, gauge = self._publisher.counter, self._publisher.gauge
-        counter(WorkerCell.STORE_CALLS, lambda: engine.coalescer.calls)
-        counter(WorkerCell.STORE_KEYS, lambda: engine.coalescer.keys)
-        counter(WorkerCell.STORE_JOINED, lambda: engine.coalescer.joined)
         gauge(WorkerCell.IN_FLIGHT, lambda: engine.in_flight)
-        gauge(WorkerCell.KEYS_IN_FLIGHT, engine.coalescer.in_flight)
+        self._stores.cover(engine)
         counter(WorkerCell.SHED, lambda: application.admission.refused)
         gauge(WorkerCell.SHEDDING, lambda: int(application.admission.is_shedding))
         row = self._life.workers[self._index]
@@ -123,25 +119,9 @@ class WorkerMetrics:
         counter(WorkerCell.ANSWERS_OK, lambda: row[Cell.ANSWERS] - sum(row[cell] for cell in errors))
 
     def watch_store(self, store: OnlineStore) -> None:
-        """Count what the store's hot side goes through, and look up the ages of views."""
+        """Count what the hot sides of stores go through, and look up the ages of views."""
         self._registry = Registry(store, self._plan.workspace)
-        main = main_of(store)
-        if isinstance(main, HasLine):
-            line: HasLine = main
-            self._publisher.gauge(WorkerCell.CALLS_WAITING, lambda: line.line[1])
-        if not isinstance(store, Counting):
-            return
-        counter = self._publisher.counter
-        counting: Counting = store
-        counter(WorkerCell.STORE_UNPROCESSED, lambda: counting.counts.unprocessed)
-        counter(WorkerCell.STORE_RETRIES, lambda: counting.counts.retries)
-        counter(WorkerCell.STORE_THROTTLES, lambda: counting.counts.throttles)
-        counter(WorkerCell.STORE_TIMEOUTS, lambda: counting.counts.timeouts)
-        counter(WorkerCell.STORE_FAILURES, lambda: counting.counts.failures)
-        counter(WorkerCell.STORE_HEDGES, lambda: counting.counts.hedges)
-        counter(WorkerCell.STORE_HEDGES_WON, lambda: counting.counts.hedges_won)
-        counter(WorkerCell.CIRCUIT_OPENED, lambda: counting.counts.circuit_opened)
-        self._publisher.gauge(WorkerCell.CIRCUITS_OPEN, lambda: counting.counts.circuits_open)
+        self._stores.watch(store)
 
     def watch_cache(self, cache: RowCache) -> None:
         """Count what the worker's cache of rows gives out."""
@@ -184,6 +164,7 @@ class WorkerMetrics:
     def _carry_over(self) -> None:
         self._publisher.publish()
         self._view_rows.publish()
+        self._stores.publish()
 
     def _publish(self) -> None:
         self._carry_over()

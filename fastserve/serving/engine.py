@@ -94,6 +94,7 @@ class Engine:
         self._clock_ns = clock_ns
         self._in_flight: dict[VectorRequest, None] = {}
         self.coalescer: Coalescer | StoreCoalescers
+        self.coalescers: Mapping[str, Coalescer] = {}
 
     def attach(
         self,
@@ -106,11 +107,9 @@ class Engine:
         ``cache`` keeps the rows of views that have a ``cache_ttl``.
         """
         main = self._coalescer(make_reader, cache)
-        if not named:
-            self.coalescer = main
-            return
         others = {name: self._coalescer(make, cache) for name, make in named.items()}
-        self.coalescer = StoreCoalescers(self._plan_groups, {MAIN_STORE: main, **others})
+        self.coalescers = {MAIN_STORE: main, **others}
+        self.coalescer = StoreCoalescers(self._plan_groups, self.coalescers) if others else main
 
     def _coalescer(self, make_reader: MakeReader, cache: RowCache | None) -> Coalescer:
         """Return a store's coalescer; all have the cache, or a request would miss it by its last read."""

@@ -108,18 +108,3 @@ class StoreCoalescers:
     def in_flight(self) -> int:
         """Return how many reads are not settled."""
         return sum(coalescer.in_flight() for coalescer in self._all)
-
-    @property
-    def calls(self) -> int:
-        """How many batches were handed to stores."""
-        return sum(coalescer.calls for coalescer in self._all)
-
-    @property
-    def keys(self) -> int:
-        """How many keys were in these batches."""
-        return sum(coalescer.keys for coalescer in self._all)
-
-    @property
-    def joined(self) -> int:
-        """How many reads found their key under way."""
-        return sum(coalescer.joined for coalescer in self._all)

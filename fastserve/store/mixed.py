@@ -14,13 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import fields
 from functools import partial
 
 from fastserve.errors import FastserveError, StoreError
 from fastserve.plan.stores import MAIN_STORE, TablePrefixes
 from fastserve.serving.coalescer import KeyRead, Reader
-from fastserve.store.counts import Counting, StoreCounts
 from fastserve.store.interface import AttributeValue, Item, OnlineStore, Settle, TableSpec, VersionedRow
 
 LOGGER = logging.getLogger("fastserve")
@@ -37,6 +35,11 @@ def prefixes_of(store: OnlineStore) -> TablePrefixes:
 def main_of(store: OnlineStore) -> OnlineStore:
     """Return the main one of several stores, or the only one."""
     return store.main if isinstance(store, MixedStore) else store
+
+
+def one_of(store: OnlineStore, name: str) -> OnlineStore | None:
+    """Return the store of that name among several, or the main one; None while it isn't open."""
+    return store.named(name) if isinstance(store, MixedStore) and name != MAIN_STORE else main_of(store)
 
 
 class _Named:
@@ -174,13 +177,9 @@ class MixedStore:
         """What makes the hot side of each named store."""
         return {name: named.reader for name, named in self._named.items()}
 
-    @property
-    def counts(self) -> StoreCounts:
-        """What became of reads, beside the ordinary, in all stores together."""
-        counting = [store.counts for store in self._open_stores() if isinstance(store, Counting)]
-        return StoreCounts(
-            **{f.name: sum(getattr(one, f.name) for one in counting) for f in fields(StoreCounts)}
-        )
+    def named(self, name: str) -> OnlineStore | None:
+        """Return the store of that name; None while it isn't open."""
+        return self._named[name].store
 
     def _open_stores(self) -> Iterable[OnlineStore]:
         return (self.main, *(named.store for named in self._named.values() if named.store is not None))

@@ -26,6 +26,7 @@ from tests.support.feature_server import (
     with_store,
 )
 from tests.support.http_connection import Answer
+from tests.support.prometheus_text import read_metrics
 from tests.support.redis_servers import RedisServer, redis_started
 from tests.support.server_process import Connection, Server, eventually
 
@@ -115,8 +116,18 @@ def ask_in_a_hurry(connection: Connection, service: str, join_keys: dict[str, st
     return connection.ask(GET_FEATURES, body, "X-Request-Timeout-Ms: 100\r\n")
 
 
-def serving(stores: Stores) -> Any:
-    return serving_features(stores.repo, stores.main, "--store", f"hot={stores.hot}", "--workers", "1")
+def serving(stores: Stores, *flags: str) -> Any:
+    return serving_features(
+        stores.repo, stores.main, "--store", f"hot={stores.hot}", "--workers", "1", *flags
+    )
+
+
+def by_store(server: Server, metric: str) -> dict[str, float]:
+    """Return a metric's number for each store."""
+    connection = server.connect_admin()
+    found = read_metrics(connection.get("/metrics").body.decode())[f"fastserve_store_{metric}"]
+    connection.close()
+    return {dict(labels)["store"]: number for (_, labels), number in found.samples.items()}
 
 
 def test_one_service_reads_two_stores(stores: Stores, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,13 +194,16 @@ def test_a_store_that_goes_fails_only_the_services_that_read_it(
     stores = Stores(repo, f"local:{tmp_path / 'store'}?sync=off", f"redis://127.0.0.1:{redis.port}")
     fastserve("apply", "--yes", *stores.flags)
     fastserve("materialize", "--all", *stores.flags)
-    with serving(stores) as server:
+    with serving(stores, "--admin-port", "0") as server:
         assert vector(server, "u1", "risky") == [0.5]
         redis.stop()
         connection = server.connect()
         for _ in range(3):
             assert ask_in_a_hurry(connection, "risky", {"user_id": "u1"}).status in {503, 504}
             assert vector(server, "u1", "calm") == ["41"]
+        eventually(lambda: by_store(server, "failed_reads_total") == {"main": 0, "hot": 3})
+        assert by_store(server, "keys_total") == {"main": 3, "hot": 4}
+        assert by_store(server, "keys_in_flight") == {"main": 0, "hot": 0}
         redis.start()
         eventually(lambda: ask(connection, "risky", {"user_id": "u1"}).status == 200)
         assert vector(server, "u1") == ["41", 0.5, None]

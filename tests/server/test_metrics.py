@@ -15,10 +15,12 @@ from fastserve.server.metrics_table import (
     LATENCY_BOUNDS_S,
     METRICS,
     SERVICE_CELLS,
+    STORE_CELLS,
     WORKER_CELLS,
     Kind,
     Of,
     ServiceCell,
+    StoreCell,
     WorkerCell,
     metrics_markdown,
 )
@@ -93,16 +95,16 @@ def refused_exchange(world: ApplicationWorld, service: str) -> Exchange:
 
 
 def test_numbers_are_carried_over_on_top_of_what_was_there() -> None:
-    cells = [0] * WORKER_CELLS
-    cells[WorkerCell.STORE_KEYS] = 100
-    cells[WorkerCell.IN_FLIGHT] = 9
+    cells = [0] * STORE_CELLS
+    cells[StoreCell.KEYS] = 100
+    cells[StoreCell.KEYS_IN_FLIGHT] = 9
     numbers = [3, 4]
     publisher = Publisher(cells)
-    publisher.counter(WorkerCell.STORE_KEYS, lambda: numbers[0])
-    publisher.gauge(WorkerCell.IN_FLIGHT, lambda: numbers[1])
+    publisher.counter(StoreCell.KEYS, lambda: numbers[0])
+    publisher.gauge(StoreCell.KEYS_IN_FLIGHT, lambda: numbers[1])
     publisher.publish()
     publisher.publish()
-    assert (cells[WorkerCell.STORE_KEYS], cells[WorkerCell.IN_FLIGHT]) == (103, 4)
+    assert (cells[StoreCell.KEYS], cells[StoreCell.KEYS_IN_FLIGHT]) == (103, 4)
 
 
 def test_a_late_timer_is_counted_and_an_early_one_is_none() -> None:
@@ -128,7 +130,7 @@ def test_names_follow_the_conventions() -> None:
 
 
 def test_no_cell_is_counted_twice_and_buckets_fit() -> None:
-    for of, cells in ((Of.SERVICE, ServiceCell), (Of.SERVER, WorkerCell)):
+    for of, cells in ((Of.SERVICE, ServiceCell), (Of.SERVER, WorkerCell), (Of.STORE, StoreCell)):
         used = [cell for metric in METRICS if metric.of is of for _, cell in metric.cells]
         assert len(used) == len(set(used))
         assert set(used) == {int(cell) for cell in cells}

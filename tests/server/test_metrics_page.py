@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from fastserve.server.exchange import Exchange
 from fastserve.server.metrics_memory import WORKER, MetricsMemory
 from fastserve.server.metrics_page import LINES_A_TURN, MetricsPage
-from fastserve.server.metrics_table import ServiceCell, ViewCell, WorkerCell
+from fastserve.server.metrics_table import ServiceCell, StoreCell, ViewCell, WorkerCell
 from fastserve.server.shared_memory import Cell, SharedMemory, State
+from fastserve.server.store_metrics import StoreMetrics
 from fastserve.wire.http1 import RequestHead
 from tests.server.application_world import Connection
 from tests.support.prometheus_text import Family, read_metrics, value
@@ -59,6 +60,23 @@ def test_counters_are_of_all_workers_and_gauges_of_the_living() -> None:
     assert value(found, "fastserve_requests_in_flight") == 101
     states = {dict(labels)["state"]: n for (_, labels), n in found["fastserve_workers"].samples.items()}
     assert states == {"booting": 0, "ready": 1, "draining": 1}
+
+
+def test_stores_are_told_apart_and_what_was_of_a_dead_worker_is_over() -> None:
+    world = World()
+    world.memory.declare([], [], [], ["hot"])
+    world.life.workers[1][Cell.STATE] = State.READY
+    for row in (0, 1):
+        for number, cells in enumerate(world.memory.stores.row(row).values()):
+            cells[StoreCell.KEYS] = cells[StoreCell.CIRCUITS_OPEN] = number + 1
+    found = world.asked()
+    assert value(found, "fastserve_store_keys_total", store="main") == 2
+    assert value(found, "fastserve_store_keys_total", store="hot") == 4
+    assert value(found, "fastserve_store_circuits_open", store="hot") == 2
+    StoreMetrics(world.memory.stores.row(1))  # another worker in its place
+    found = world.asked()
+    assert value(found, "fastserve_store_keys_total", store="hot") == 4
+    assert value(found, "fastserve_store_circuits_open") == 0
 
 
 def test_a_view_s_age_is_that_of_the_latest_look() -> None:

@@ -11,11 +11,13 @@ import pytest
 
 from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
+from fastserve.plan.stores import MAIN_STORE
 from fastserve.serving.coalescer import KeyRead, Reader
 from fastserve.store import mixed
 from fastserve.store.addresses import StoreAddresses
+from fastserve.store.counts import Counting, StoreCounts
 from fastserve.store.interface import OnlineStore, TableSpec, VersionedRow
-from fastserve.store.mixed import MixedStore
+from fastserve.store.mixed import MixedStore, main_of, one_of
 from perf.load.free_port import free_port
 from tests.support.redis_servers import RedisServer, redis_started
 
@@ -26,6 +28,12 @@ def two_folders(folder: Path) -> StoreAddresses:
     return StoreAddresses(
         f"local:{folder}/main?sync=off", {"hot": f"local:{folder}/hot?sync=off"}, {"theirs": "hot"}
     )
+
+
+def counts_of(store: OnlineStore, name: str) -> StoreCounts:
+    found: object = one_of(store, name)
+    assert isinstance(found, Counting)
+    return found.counts
 
 
 class Settled:
@@ -139,7 +147,7 @@ def test_a_named_store_that_is_away_fails_its_own_tables_until_it_is_there(tmp_p
             late = KeyRead(early.group, "a", asyncio.get_running_loop().time() + 5)
             await settled.after(reader, [late])
             assert late.rows == [b"abc"]
-            assert store.counts.failures == 0
+            assert counts_of(store, "hot").failures == 0
         finally:
             await store.close()
             server.stop()
@@ -160,15 +168,13 @@ def test_closing_ends_the_waiting_for_a_store_that_is_away(tmp_path: Path) -> No
     asyncio.run(story())
 
 
-def test_troubles_of_all_stores_are_counted_together(tmp_path: Path) -> None:
+def test_troubles_of_each_store_are_counted_by_it(tmp_path: Path) -> None:
     async def story(url: str) -> None:
         where = StoreAddresses(f"local:{tmp_path}/main", {"a": url, "b": url}, {"x": "a", "y": "b"})
         store = await where.open()
-        assert isinstance(store, MixedStore)
-        for number, counting in enumerate(store._open_stores()):
-            if number:
-                counting.counts.retries += number  # type: ignore[attr-defined]
-        assert store.counts.retries == 3
+        assert one_of(store, MAIN_STORE) is main_of(store)
+        counts_of(store, "b").retries += 1
+        assert [counts_of(store, name).retries for name in ("a", "b")] == [0, 1]
         await store.close()
 
     with redis_started(tmp_path) as server:

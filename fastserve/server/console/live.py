@@ -25,21 +25,22 @@ from fastserve.server.metrics_table import (
     WORKER_CELLS,
     Of,
     ServiceCell,
+    StoreCell,
     WorkerCell,
 )
 from fastserve.serving.on_demand_times import Stat
 from fastserve.wire.http1_answer import JSON
 
-_SERVER = {
-    "store_calls": WorkerCell.STORE_CALLS,
-    "store_keys": WorkerCell.STORE_KEYS,
-    "store_joined": WorkerCell.STORE_JOINED,
-    "store_retries": WorkerCell.STORE_RETRIES,
-    "store_throttles": WorkerCell.STORE_THROTTLES,
-    "store_failed_reads": WorkerCell.STORE_FAILURES,
-    "shed": WorkerCell.SHED,
-    "ingest_records": WorkerCell.INGEST_RECORDS,
+_SERVER = {"shed": WorkerCell.SHED, "ingest_records": WorkerCell.INGEST_RECORDS}
+_STORES = {
+    "store_calls": StoreCell.CALLS,
+    "store_keys": StoreCell.KEYS,
+    "store_joined": StoreCell.JOINED,
+    "store_retries": StoreCell.RETRIES,
+    "store_throttles": StoreCell.THROTTLES,
+    "store_failed_reads": StoreCell.FAILURES,
 }
+"""Of all stores together."""
 
 
 class LiveNumbers:
@@ -71,7 +72,8 @@ class LiveNumbers:
         of_services = snapshot.everyone[Of.SERVICE]
         of_computed = snapshot.everyone[Of.ON_DEMAND]
         everyone = snapshot.everyone[Of.SERVER][WORKER]
-        living = snapshot.living[WORKER]
+        living = snapshot.living[Of.SERVER][WORKER]
+        stores = snapshot.everyone[Of.STORE].values()
         return {
             "now_s": self._now_s(),
             "started_s": self._metrics.started_s,
@@ -82,6 +84,7 @@ class LiveNumbers:
             "on_demand": {name: _computed(of_computed[name]) for name in self._computed},
             "server": {
                 **{name: everyone[cell] for name, cell in _SERVER.items()},
+                **{name: sum(cells[cell] for cells in stores) for name, cell in _STORES.items()},
                 "lag": everyone[WorkerCell.LAG : WORKER_CELLS],
                 "in_flight": living[WorkerCell.IN_FLIGHT],
             },

@@ -6,7 +6,7 @@ from typing import Any
 
 from fastserve.server.feast_handler import FEATURE_LISTS
 from fastserve.server.metrics_memory import WORKER
-from fastserve.server.metrics_table import LATENCY_BOUNDS_S, ServiceCell, ViewCell, WorkerCell
+from fastserve.server.metrics_table import LATENCY_BOUNDS_S, ServiceCell, StoreCell, ViewCell, WorkerCell
 from tests.server.console.world import NOW_NS, ConsoleWorld
 from tests.support.api_plan import api_plan
 from tests.support.feast_golden import feast_plan
@@ -20,18 +20,19 @@ def numbers(console: ConsoleWorld) -> Any:
 
 def test_they_are_of_all_workers_and_of_what_is_served() -> None:
     console = ConsoleWorld(api_plan())
-    console.memory.declare(["gone"], ["lost"], [])
+    console.memory.declare(["gone"], ["lost"], [], ["hot"])
     for row, number in enumerate((1, 10)):
         cells = console.memory.services.row(row)["a.b-c"]
         cells[ServiceCell.OK] = cells[ServiceCell.LATENCY + 2] = number
-        console.memory.workers.row(row)[WORKER][WorkerCell.STORE_KEYS] = number
+        console.memory.stores.row(row)["main"][StoreCell.KEYS] = number
+        console.memory.stores.row(row)["hot"][StoreCell.KEYS] = 100 * number
         console.memory.workers.row(row)[WORKER][WorkerCell.IN_FLIGHT] = number
     found = numbers(console)
     assert list(found["services"]) == list(api_plan().services)
     service = found["services"]["a.b-c"]
     assert service["answers"] == [11, 0, 0]
     assert service["latency"] == [0, 0, 11, *[0] * (len(LATENCY_BOUNDS_S) - 2)]
-    assert found["server"]["store_keys"] == 11
+    assert found["server"]["store_keys"] == 1111  # of all stores
     assert found["server"]["in_flight"] == 1  # of the one worker that lives
     assert found["workers"] == [{"worker": 0, "state": "ready", "connections": 0}]
     assert found["latency_bounds_s"] == list(LATENCY_BOUNDS_S)
