@@ -14,7 +14,7 @@ from fastserve.plan.explain import Explanation
 from fastserve.plan.explain_windows import duration_text
 from fastserve.plan.service import WorkspacePlan
 from fastserve.plan.views import ViewPlan, duration_ns
-from fastserve.sdk.sources import PushSource
+from fastserve.sdk.sources import ExternalSource, PushSource
 from fastserve.server.console.html import Child, Html, join, tag
 from fastserve.server.console.layout import (
     Column,
@@ -111,8 +111,16 @@ def _chart(name: str, heading: str, about: str, extra: Html | None = None) -> Ht
     )
 
 
-def _freshness(plan: WorkspacePlan) -> Html:
-    """Return the table of ages; the script fills in what each is and draws it."""
+def _freshness(plan: WorkspacePlan) -> Html | None:
+    """Return the table of ages; the script fills in what each is and draws it.
+
+    When somebody else has written a view's rows, nobody here knows.
+    """
+    views = {
+        name: view for name, view in plan.views.items() if not isinstance(view.view.source, ExternalSource)
+    }
+    if not views:
+        return None
     columns = [Column("View"), numbers("Age"), Column("Of the longest that it answers for"), Column("")]
     rows = join(
         tag(
@@ -124,7 +132,7 @@ def _freshness(plan: WorkspacePlan) -> Html:
             data_view=name,
             **_limits(view),
         )
-        for name, view in plan.views.items()
+        for name, view in views.items()
     )
     head = tag(
         "tr", *(tag("th", each.heading, scope="col", class_="num" * each.numbers or None) for each in columns)

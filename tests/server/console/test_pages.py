@@ -32,6 +32,7 @@ from fastserve.server.console.pages import FILES, is_local_host
 from tests.server.console.test_html import seen
 from tests.server.console.world import ConsoleWorld
 from tests.support.api_plan import api_plan
+from tests.support.feast_golden import feast_plan
 from tests.support.plans import workspace_plan
 
 EVIL = "</p></script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&<!--"
@@ -205,6 +206,13 @@ def test_files_may_be_kept_for_ever_since_their_address_changes(console: Console
         assert console.get(f"/console/{name}", query=other).headers[b"Cache-Control"] == b"no-store"
     assert b"http://" not in answer.body.replace(b"http://www.w3.org/", b"")
     assert b"https://" not in answer.body
+
+
+def test_views_that_somebody_else_writes_have_no_age(console: ConsoleWorld) -> None:
+    assert 'data-view="spending"' in console.get("/").body.decode()
+    of_feast = ConsoleWorld(feast_plan()).get("/").body.decode()
+    assert "data-view" not in of_feast
+    assert "Freshness" not in of_feast
 
 
 def test_the_script_never_parses_markup(console: ConsoleWorld) -> None:
