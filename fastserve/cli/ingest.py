@@ -77,7 +77,8 @@ def _tell(report: LinesReport) -> int:
     """
     per_view = ", ".join(f"{view} {count:,}" for view, count in report.counts.items()) or "none"
     rate = f"{report.written / report.seconds:,.0f} a second" if report.seconds else "at once"
-    print(f"{report.written:,} records written in {report.seconds:.1f} s, {rate}; by view: {per_view}")
+    records = "1 record" if report.written == 1 else f"{report.written:,} records"
+    print(f"{records} written in {report.seconds:.1f} s, {rate}; by view: {per_view}")
     if report.bad_count:
         bad = "1 line was bad" if report.bad_count == 1 else f"{report.bad_count:,} lines were bad"
         print(f"{bad} and left out:", file=sys.stderr)

@@ -53,6 +53,11 @@ def test_records_are_written_and_summed_up(
     assert ran.out.endswith("by view: spend 2\n")
 
 
+def test_one_record_is_no_plural(run: Run, repo: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    typed(monkeypatch, GOOD % 1)
+    assert run("ingest", "--source", "pushes", *CLOCK, *repo).out.startswith("1 record written in ")
+
+
 def test_bad_lines_are_listed_and_the_exit_code_tells(
     run: Run, repo: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
