@@ -345,8 +345,10 @@ class Arbiter:
         gc.unfreeze()
         try:
             definitions = self._reload()
-        except FastserveError as error:
-            tell(f"not reloaded: {error}; what served before goes on")
+        except BaseException as error:  # noqa: BLE001 - an author's code may fail now that did not
+            if not isinstance(error, FastserveError):  # nobody foresaw it: show where
+                traceback.print_exc()
+            tell(f"not reloaded: {str(error) or type(error).__name__}; what served before goes on")
             return
         finally:
             gc.collect()

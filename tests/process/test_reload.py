@@ -60,6 +60,7 @@ def test_the_workers_after_a_reload_have_what_was_read_then(file: Path) -> None:
         ("broken", "not reloaded: this version is broken"),
         ("fails", r"not reloaded: worker \d+ \(pid \d+\) could not start"),
         ("hangs", r"not reloaded \(exit code -9\)"),
+        ("once", "not reloaded: KeyboardInterrupt; what served before goes on"),
     ],
 )
 def test_what_can_t_be_read_or_started_leaves_everything_as_it_was(

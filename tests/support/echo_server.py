@@ -114,6 +114,10 @@ def reloaded(options: ServerOptions, file: str, tls: list[str]) -> Definitions:
         raise DefinitionError("this version is broken")
     if version == "hangs":
         time.sleep(3600)
+    if version == "once":  # in the child that tries a reload, and never again
+        Path(file).write_text("never")
+    if version == "never":
+        raise KeyboardInterrupt
     boot = "fails" if version == "fails" else ""
     return Definitions(
         options,
