@@ -38,7 +38,7 @@ NAMES = {
     FEAST: "Feast + DynamoDB",
 }
 # Feast's turn by service: seconds in proportion, and clients.
-_FEAST_TURNS = {"lookups_1x10": (1.5, 16), "lookups_5x100": (2.5, 4), "lookups_50x100": (6.0, 2)}
+FEAST_TURNS = {"lookups_1x10": (1.5, 16), "lookups_5x100": (2.5, 4), "lookups_50x100": (6.0, 2)}
 _CLIENTS = 16
 
 
@@ -86,7 +86,7 @@ def start(
         place = stack.enter_context(runnings[kind]()) if kind in runnings else None
         for service in services:
             pid, port = place or stack.enter_context(_own_process(kind, service, stand_in))
-            turn, clients = _FEAST_TURNS[service] if kind == FEAST else (1.0, _CLIENTS)
+            turn, clients = FEAST_TURNS[service] if kind == FEAST else (1.0, _CLIENTS)
             yield Contender(kind, service, pid, port, turn, clients)
 
 

@@ -18,6 +18,7 @@ import contextlib
 import struct
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ from perf.data import service_plan, view_values
 from perf.load.child import ChildError
 from perf.load.free_port import free_port
 from perf.load.load_plan import Stream
+from perf.load.tables import row_index
 from perf.server import listening
 
 if TYPE_CHECKING:
@@ -73,28 +75,52 @@ for _name, _count in {views!r}.items():
 
 @contextlib.contextmanager
 def running(services: Sequence[str], stand_in: StandInAddress) -> Iterator[tuple[int, int]]:
-    """Apply a repository of the services' views and serve it; give the server's pid and port.
+    """Serve the services' views out of the stand-in; give the server's pid and port.
 
     Raises:
         ChildError: Feast can't be installed, refuses the repository, or did not come up.
     """
-    feast = feast_command()
     keys = {"AWS_ACCESS_KEY_ID": "perf", "AWS_SECRET_ACCESS_KEY": "perf", "AWS_DEFAULT_REGION": "local"}
     variables = {**environment(), **keys}
+    store = _STORE.format(project=PROJECT, endpoint=stand_in.endpoint)
+    with applied(services, store, variables) as place:
+        _prepare(services, stand_in)
+        with serving(place, variables) as found:
+            yield found
+
+
+@contextlib.contextmanager
+def applied(services: Sequence[str], store: str, variables: dict[str, str]) -> Iterator[Path]:
+    """Apply a repository of the services' views with that `feature_store.yaml`; give its temporary folder.
+
+    Raises:
+        ChildError: Feast can't be installed, or refuses the repository.
+    """
+    feast = feast_command()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        (place / "feature_store.yaml").write_text(_STORE.format(project=PROJECT, endpoint=stand_in.endpoint))
+        (place / "feature_store.yaml").write_text(store)
         (place / "features.py").write_text(_DEFINITIONS.format(views=_views(services)))
         applying = [str(feast), "apply", "--skip-source-validation"]
-        applied = subprocess.run(applying, cwd=place, check=False, capture_output=True, env=variables)
-        if applied.returncode:
+        done = subprocess.run(applying, cwd=place, check=False, capture_output=True, env=variables)
+        if done.returncode:
             raise ChildError(
-                f"feast apply failed; it wrote:\n{applied.stderr.decode(errors='replace')[-2_000:]}"
+                f"feast apply failed; it wrote:\n{done.stderr.decode(errors='replace')[-2_000:]}"
             )
-        _prepare(services, stand_in)
-        port = free_port()
-        with listening(command(feast, port), port, "/health", cwd=place, environment=variables) as pid:
-            yield pid, port
+        yield place
+
+
+@contextlib.contextmanager
+def serving(place: Path, variables: dict[str, str]) -> Iterator[tuple[int, int]]:
+    """Serve an applied repository; give the server's pid and port.
+
+    Raises:
+        ChildError: it did not come up.
+    """
+    port = free_port()
+    arguments = command(feast_command(), port)
+    with listening(arguments, port, "/health", cwd=place, environment=variables) as pid:
+        yield pid, port
 
 
 def _views(services: Sequence[str]) -> dict[str, int]:
@@ -110,7 +136,7 @@ def _prepare(services: Sequence[str], stand_in: StandInAddress) -> None:
         for place in service_plan(service).places:
             name = place.view.name
             values = dict(
-                zip(_features(name, len(place.view.layout.columns)), _numbers(service, name), strict=True)
+                zip(_features(name, len(place.view.layout.columns)), _numbers(service, name, 0), strict=True)
             )
             stand_in.prepare_items(f"{PROJECT}.{name}", "entity_id", [item_text(values)])
 
@@ -128,9 +154,9 @@ def _features(view: str, count: int) -> list[str]:
     return [f"{view}_f{number:03d}" for number in range(count)]
 
 
-def _numbers(service: str, view: str) -> list[float]:
+def _numbers(service: str, view: str, row: int) -> list[float]:
     (found,) = (place.view for place in service_plan(service).places if place.view.name == view)
-    numbers: list[float] = view_values(found)[0].tolist()
+    numbers: list[float] = view_values(found)[row].tolist()
     return numbers
 
 
@@ -146,19 +172,25 @@ def request_stream(service: str, **load: Any) -> Stream:
 
 
 def value_verifier(configuration: dict[str, Any]) -> Callable[[str, bytes], str | None]:
-    """Make the generator's check of an answer's values: it gives the first problem, or None."""
-    service = configuration["service"]
-    expected = {
-        feature: number
-        for view, count in _views([service]).items()
-        for feature, number in zip(_features(view, count), _numbers(service, view), strict=True)
-    }
+    """Make the generator's check of an answer's values: it gives the first problem, or None.
 
-    def verify(_key: str, body: bytes) -> str | None:
+    Every key has row 0's numbers, or with `pool_rows` those of its own row of so many.
+    """
+    service, pool_rows = configuration["service"], configuration.get("pool_rows", 1)
+
+    @cache
+    def expected(row: int) -> dict[str, float]:
+        return {
+            feature: number
+            for view, count in _views([service]).items()
+            for feature, number in zip(_features(view, count), _numbers(service, view, row), strict=True)
+        }
+
+    def verify(key: str, body: bytes) -> str | None:
         answer = orjson.loads(body)
         names = answer["metadata"]["feature_names"]
         got = {name: result["values"][0] for name, result in zip(names, answer["results"], strict=True)}
-        for name, number in expected.items():
+        for name, number in expected(row_index(key, pool_rows)).items():
             if got.get(name) != number:
                 return f"{name}: expected {number!r}, got {got.get(name)!r}"
         return None
