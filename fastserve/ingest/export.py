@@ -17,7 +17,6 @@ are from the DynamoDB Developer Guide, "Importing data from Amazon S3".
 from __future__ import annotations
 
 import asyncio
-import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -26,10 +25,10 @@ from types import MappingProxyType
 from typing import Any
 
 import orjson
-from isal import igzip
 
 from fastserve.errors import DefinitionError, StoreError
 from fastserve.ingest.apply import table_spec
+from fastserve.ingest.export_files import ExportedFile, ExportFiles
 from fastserve.ingest.materialize import (
     MEMORY_MB,
     MaterializeReport,
@@ -50,9 +49,6 @@ from fastserve.store.dynamodb.writer import ordinary_item, packed_item
 from fastserve.tiles.rows import effective_ns_of
 
 FORMAT = 1
-FILE_BYTES = 256 << 20
-"""Plain text per file: the guide advises numerous middling files, of which an import takes 50,000 (12 TB)."""
-COMPRESSION_LEVEL = 1
 ITEM_BYTES_MAX = 400 << 10
 MANIFEST = "manifest.json"
 BUCKET = "BUCKET"
@@ -62,18 +58,6 @@ PRICE_PER_GB_IMPORTED_USD = 0.15
 PRICE_PER_MILLION_WRITE_UNITS_USD = explain_bundles.PRICE_PER_MILLION_WRITE_UNITS_USD
 PRICE_OF = "us-east-1, list price since November 2024"
 GB = 1 << 30
-
-_open_gzip: Any = igzip.open  # it has no types
-
-
-@dataclass(frozen=True, slots=True)
-class ExportedFile:
-    """One file: its place under the view's folder, its items, its bytes as text and as they lie there."""
-
-    path: str
-    items: int
-    text_bytes: int
-    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +158,7 @@ class _FileOutlet:
         self._region = region
         self._spec = table_spec(plan)
         self._newest = destination(plan).newest
-        self._files = _Files(folder / "data")
+        self._files = ExportFiles(folder / "data")
         self._write_units = 0
         self._lock = asyncio.Lock()
         self._exported: Exported | None = None
@@ -261,58 +245,6 @@ class _FileOutlet:
             "commands": list(exported.commands),
             "materialized": asdict(record_of(self._plan, exported.report)),
         }
-
-
-class _Files:
-    """Files of a bounded size, one after the other."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._done: list[ExportedFile] = []
-        self._open: Any = None
-        self._path = folder
-        self._items = self._text_bytes = 0
-
-    def begin(self) -> None:
-        """Make the folder; remove the files of an export that didn't come to its end."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        for path in self._folder.iterdir():
-            if re.fullmatch(r"\d{5}\.json\.gz", path.name):
-                path.unlink()
-
-    def add(self, lines: Sequence[bytes]) -> None:
-        """Write lines."""
-        waiting: list[bytes] = []
-        for line in lines:
-            if self._items and self._text_bytes + len(line) > FILE_BYTES:
-                self._write(waiting)
-                self._end()
-                waiting = []
-            waiting.append(line)
-            self._items += 1
-            self._text_bytes += len(line)
-        self._write(waiting)
-
-    def _write(self, lines: Sequence[bytes]) -> None:
-        if self._open is None:
-            self._path = self._folder / f"{len(self._done):05}.json.gz"
-            self._open = _open_gzip(self._path, "wb", compresslevel=COMPRESSION_LEVEL)
-        self._open.write(b"".join(lines))
-
-    def close(self) -> list[ExportedFile]:
-        """End the last file; return them all."""
-        self._end()
-        return self._done
-
-    def _end(self) -> None:
-        if self._open is None:
-            return
-        self._open.close()
-        self._open = None
-        name = f"{self._folder.name}/{self._path.name}"
-        size = self._path.stat().st_size
-        self._done.append(ExportedFile(name, self._items, self._text_bytes, size))
-        self._items = self._text_bytes = 0
 
 
 # --- sizes and commands -------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ async def served(store: OnlineStore, table: str, keys: list[str]) -> list[bytes 
 def test_imported_rows_are_those_that_puts_write(
     bench: Workbench, spend: Repo, aws_environment: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "FILE_BYTES", 20_000)
+    monkeypatch.setattr("fastserve.ingest.export_files.FILE_BYTES", 20_000)
     bench.run(spend)
     expected = bench.rows(bench.plan(spend, "spend"), [(user,) for user in USERS])
     assert None not in expected
@@ -117,7 +117,7 @@ def test_imported_items_of_the_attributes_format_are_those_that_puts_write(
 def test_every_key_is_on_one_line_and_files_are_bounded(
     bench: Workbench, spend: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "FILE_BYTES", 20_000)
+    monkeypatch.setattr("fastserve.ingest.export_files.FILE_BYTES", 20_000)
     (exported,) = run(spend, bench.folder / "out")
     keys = [item["k"]["S"] for item in lines(exported)]
     assert sorted(keys) == sorted(USERS)
@@ -140,7 +140,7 @@ def test_every_key_is_on_one_line_and_files_are_bounded(
 def test_a_line_longer_than_a_file_is_a_file(
     bench: Workbench, spend: Repo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporting, "FILE_BYTES", 10)
+    monkeypatch.setattr("fastserve.ingest.export_files.FILE_BYTES", 10)
     (exported,) = run(spend, bench.folder / "out")
     assert [file.items for file in exported.files] == [1] * len(USERS)
     assert len(list(lines(exported))) == len(USERS)
