@@ -40,6 +40,7 @@ def test_a_caller_s_trace_and_its_decision_are_taken_over(value: bytes, is_sampl
         b"00-%b-%b-01" % (TRACE.upper(), SPAN),
         b"00-%b-%b-01" % (TRACE[1:], SPAN),
         b"00-%b-%b-01,00-%b-%b-01" % (TRACE, SPAN, TRACE, SPAN),
+        b"cc-%b-%b-01-more,cc-%b-%b-01-more" % (TRACE, SPAN, TRACE, SPAN),
         b" 00-%b-%b-01" % (TRACE, SPAN),
         b"00-%b-%b-01\n" % (TRACE, SPAN),
     ],
