@@ -28,8 +28,8 @@ def test_a_service_is_measured_with_right_values_and_all_figures(
 ) -> None:
     before = process_tree(os.getpid())  # tests before this one may have left multiprocessing's tracker
     options = RunOptions(
-        duration_s=0.5,
-        warmup_s=0.1,
+        duration_s=0.5 if rate_per_s is None else 1.0,
+        warmup_s=0.1 if rate_per_s is None else 0.3,
         rounds=1,
         entities=1_000,
         rate_per_s=rate_per_s,
@@ -50,7 +50,8 @@ def test_a_service_is_measured_with_right_values_and_all_figures(
     else:
         assert figures["fs_qps"] == pytest.approx(rate_per_s, rel=0.3)
         assert figures["p50_ms"] > 3
-    assert figures["keys_per_request"] == pytest.approx(keys, rel=0.1)
+    # Keys are those of the measured time, requests those that were meant to begin in it.
+    assert figures["keys_per_request"] == pytest.approx(keys, rel=0.2)
     assert figures["cpu_us_per_request"] > 10
     assert 20 < figures["rss_mib"] < 1_000
     assert service in format_table([figures])
