@@ -164,8 +164,8 @@ def main() -> int:
     if options.feast and not set(services) <= set(FEAST_TURNS):
         parser.error(f"--feast is measured with {', '.join(FEAST_TURNS)} only")
     load_before = round(os.getloadavg()[0], 2)
-    form = "{:<16}{:<10}{:>10}{:>11}{:>9}{:>9}{:>9}{:>8}{:>7}"
-    print(form.format("", "", "CPU us", "store us", "FS-QPS", "p50 ms", "p99 ms", "errors", "wrong"))
+    form = "{:<16}{:<10}{:>10}{:>11}{:>9}{:>9}{:>9}{:>8}{:>15}"
+    print(form.format("", "", "CPU us", "store us", "FS-QPS", "p50 ms", "p99 ms", "errors", "wrong/checked"))
     measured = []
     for service in services:
         found = measure(service, options)
@@ -174,9 +174,8 @@ def main() -> int:
             one = found[name]
             costs = [f"{one[key]:.1f}" for key in ("cpu_us_per_request", "store_cpu_us")]
             times = [f"{one[key]:.2f}" for key in ("p50_ms", "p99_ms")]
-            line = form.format(
-                service, name, *costs, f"{one['fs_qps']:,.0f}", *times, one["errors"], one["wrong"]
-            )
+            checked = f"{one['wrong']}/{one['verified']}"
+            line = form.format(service, name, *costs, f"{one['fs_qps']:,.0f}", *times, one["errors"], checked)
             print(line, flush=True)
         if FEAST in found:
             by_round = " ".join(f"{ratio:.1f}" for ratio in found[FEAST]["rounds_x_fastserve"])

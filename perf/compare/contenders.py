@@ -38,7 +38,12 @@ NAMES = {
     FEAST: "Feast + DynamoDB",
 }
 # Feast's turn by service: seconds in proportion, and clients.
-FEAST_TURNS = {"lookups_1x10": (1.5, 16), "lookups_5x100": (2.5, 4), "lookups_50x100": (6.0, 2)}
+FEAST_TURNS = {
+    "lookups_1x10": (1.5, 16),
+    "lookups_5x100": (2.5, 4),
+    "lookups_10x100": (2.5, 4),
+    "lookups_50x100": (6.0, 2),
+}
 _CLIENTS = 16
 
 

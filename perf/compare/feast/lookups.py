@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 # Part of the tables' names, so that they are others than fastserve's.
 PROJECT = "feast"
 ENTITIES = 64
+# It takes five seconds of CPU to start; the machine may have other things to do.
+_READY_TIMEOUT_S = 180.0
 # `double_val` of feast.types.Value: field 5, eight bytes.
 _DOUBLE_TAG = b"\x29"
 _STORE = """\
@@ -119,7 +121,9 @@ def serving(place: Path, variables: dict[str, str]) -> Iterator[tuple[int, int]]
     """
     port = free_port()
     arguments = command(feast_command(), port)
-    with listening(arguments, port, "/health", cwd=place, environment=variables) as pid:
+    with listening(
+        arguments, port, "/health", cwd=place, environment=variables, timeout_s=_READY_TIMEOUT_S
+    ) as pid:
         yield pid, port
 
 
