@@ -54,8 +54,9 @@ class ContextReader:
         try:
             values = [read(context[name]) for name, read in self._fields]
         except KeyError as error:
+            instead = said_instead(context, [name for name, _ in self._fields])
             raise RequestError(
-                400, f"Missing required request context field: `{error.args[0]}`{row}"
+                400, f"Missing required request context field: `{error.args[0]}`{row}{instead}"
             ) from None
         except RequestError as error:
             raise RequestError(error.status, f"{error.message}{row}") from None
@@ -69,6 +70,12 @@ class ContextReader:
         expected = ", ".join([f"`{name}`" for name in known]) or "none"
         message = f"Unknown request context field{row}: expected {expected}, got {shown(extra)}"
         raise RequestError(400, message)
+
+
+def said_instead(given: Mapping[str, Any], known: Sequence[str]) -> str:
+    """Return what a message on a missing name adds of one that nobody knows, which may be meant."""
+    extra = next((name for name in given if name not in known), None)
+    return "" if extra is None else f"; got the unknown {shown(extra)}"
 
 
 def value_reader(dtype: DataType, name: str) -> Read:

@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 
-from fastserve.api.context import ContextReader
+from fastserve.api.context import ContextReader, said_instead
 from fastserve.api.decode import FeaturesRequest
 from fastserve.api.encode_on_demand import VectorEncoder
 from fastserve.api.metadata import MetadataEncoder, service_metadata
@@ -81,13 +81,15 @@ class ServiceHandler:
         try:
             texts = [text(join_keys[name]) for name, text in self.keys]
         except KeyError as error:
-            raise RequestError(400, f"Missing required join key: `{error.args[0]}`{row}") from None
+            instead = said_instead(join_keys, [name for name, _ in self.keys])
+            message = f"Missing required join key: `{error.args[0]}`{row}{instead}"
+            raise RequestError(400, message) from None
         except RequestError as error:
             raise RequestError(error.status, f"{error.message}{row}") from None
         if len(join_keys) != self.key_count:
             known = [name for name, _ in self.keys]
             extra = next(name for name in join_keys if name not in known)
-            expected = ", ".join([f"`{name}`" for name in known])
+            expected = ", ".join([f"`{name}`" for name in known]) or "none"
             raise RequestError(400, f"Unknown join key{row}: expected {expected}, got {shown(extra)}")
         return texts
 

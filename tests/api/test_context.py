@@ -137,10 +137,11 @@ def test_values_come_in_the_fields_order() -> None:
     "context, text",
     [
         ({"a": 1}, "Missing required request context field: `b`{row}"),
+        ({"a": 1, "B": ""}, "Missing required request context field: `b`{row}; got the unknown 'B'"),
         ({"a": 1, "b": "", "c": 2}, "Unknown request context field{row}: expected `a`, `b`, got 'c'"),
         ({"a": 1, "b": 2}, "Request context field `b`: expected string, got integer 2{row}"),
     ],
-    ids=["missing", "extra", "type"],
+    ids=["missing", "misspelt", "extra", "type"],
 )
 @pytest.mark.parametrize("row", ["", " (request_data[3])"])
 def test_a_refusal_names_the_field_and_the_row(context: dict[str, Any], text: str, row: str) -> None:

@@ -254,7 +254,8 @@ def test_request_context_is_checked(connection: Connection, context: dict[str, A
 
 
 def test_join_keys_are_refused_by_a_service_that_reads_nothing(connection: Connection) -> None:
-    assert "Unknown join key" in refused(get(connection, "heres", keys={"user_id": "u1"}), 400)
+    message = "Unknown join key: expected none, got 'user_id'"
+    assert refused(get(connection, "heres", keys={"user_id": "u1"}), 400) == message
 
 
 # --- processes

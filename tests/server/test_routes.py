@@ -20,6 +20,7 @@ INT64 = "int64 (an integer or a decimal string, -2^63 to 2^63 - 1)"
         ({"shop_id": 7}, "Missing required join key: `user_id`"),
         ({}, "Missing required join key: `user_id`"),
         ({"user_id": "u1"}, "Missing required join key: `shop_id`"),
+        ({"user_id": "u1", "shop": 7}, "Missing required join key: `shop_id`; got the unknown 'shop'"),
         (KEYS | {"x" * 99: 1}, f"Unknown join key: expected `user_id`, `shop_id`, got '{'x' * 62}…"),
         ({"user_id": 1, "shop_id": 7}, "Join key `user_id`: expected string, got integer 1"),
         (KEYS | {"shop_id": "12x"}, f"Join key `shop_id`: expected {INT64}, got string '12x'"),
@@ -28,7 +29,7 @@ INT64 = "int64 (an integer or a decimal string, -2^63 to 2^63 - 1)"
         (KEYS | {"shop_id": 7.0}, f"Join key `shop_id`: expected {INT64}, got number 7.0"),
         (KEYS | {"shop_id": True}, f"Join key `shop_id`: expected {INT64}, got boolean True"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_a_wrong_join_key_is_refused_by_name(world: ApplicationWorld, keys: Any, message: str) -> None:
     is_refused(world.features("fraud:v2", keys), 400, 3, message)
