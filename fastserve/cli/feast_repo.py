@@ -13,6 +13,7 @@ import keyword
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Final
 
 from fastserve.cli.python_text import (
@@ -24,7 +25,8 @@ from fastserve.cli.python_text import (
     mapping,
     quoted,
 )
-from fastserve.sdk.checks import FREE_NAME, IDENTIFIER, NAME_CHARS_MAX
+from fastserve.sdk.checks import DURATION_MAX, FREE_NAME, IDENTIFIER, NAME_CHARS_MAX
+from fastserve.sdk.durations import format_duration
 from fastserve.wire.feast_key import DUMMY_JOIN_KEY
 from fastserve.wire.feast_registry import (
     DUMMY_ENTITY,
@@ -60,6 +62,8 @@ FEATURE_TYPES: Final = {
     "DECIMAL": "String",
 }
 """Beside these their lists and sets are arrays; anything else is JSON text."""
+
+_TTL_MAX_NS: Final = DURATION_MAX // timedelta(microseconds=1) * 1_000
 
 _USED_NAMES: Final = (
     *("Array", "Attribute", "Entity", "ExternalSource", "FeastFormat", "FeatureService", "FeatureView"),
@@ -171,6 +175,8 @@ class _Writer:
             raise _Unfit("it is disabled")
         if not view.features:
             raise _Unfit("it has no features")
+        if view.ttl_ns > _TTL_MAX_NS:
+            raise _Unfit(f"its ttl is longer than {format_duration(DURATION_MAX)}")
         keys = self._keys(view)
         names = _feature_names(view, {key.name for _, key in keys})
         name = self._name(view.name, self._view_names)

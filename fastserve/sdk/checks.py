@@ -32,6 +32,8 @@ IDENTIFIER_EXPECTED: Final = f"letters, digits and _, no digit first, at most {N
 FREE_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.:-]*")
 FREE_NAME_EXPECTED: Final = f"a letter, then letters, digits and _ . : -, at most {NAME_CHARS_MAX} characters"
 
+DURATION_MAX: Final = timedelta(days=36_500)
+"""Nanoseconds since the epoch must hold what is so long ago, or so far ahead."""
 NAME_UNKNOWN: Final = "?"  # of a definition whose name isn't even a text
 
 _PACKAGE: Final = __name__.rpartition(".")[0] + "."
@@ -154,11 +156,16 @@ class Checks:
         self.wrong(what, " or ".join(f'"{choice}"' for choice in choices), value)
         return choices[0]
 
-    def duration(self, what: str, value: object) -> timedelta | None:
-        """Return a duration above zero, or None in place of anything else."""
-        if isinstance(value, timedelta) and value > timedelta(0):
+    def duration(
+        self, what: str, value: object, longest: timedelta | None = DURATION_MAX
+    ) -> timedelta | None:
+        """Return a duration above zero and up to the longest, or None in place of anything else."""
+        if not isinstance(value, timedelta) or value <= timedelta(0):
+            self.wrong(what, "a timedelta above zero", value)
+        elif longest is not None and value > longest:
+            self.wrong(what, f"a timedelta of at most {format_duration(longest)}", value)
+        else:
             return value
-        self.wrong(what, "a timedelta above zero", value)
         return None
 
     def optional_duration(self, what: str, value: object) -> timedelta | None:

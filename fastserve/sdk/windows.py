@@ -14,12 +14,12 @@ from datetime import timedelta
 from typing import Final
 
 from fastserve.errors import Location
-from fastserve.sdk.checks import Checks, Immutable
+from fastserve.sdk.checks import DURATION_MAX, Checks, Immutable
 from fastserve.sdk.durations import format_duration
 
 ZERO: Final = timedelta(0)
-SPAN_MAX: Final = timedelta(days=36_500)
-"""How far before the request a window may begin: nanoseconds since the epoch must hold it."""
+SPAN_MAX: Final = DURATION_MAX
+"""How far before the request a window may begin."""
 SERIES_MAX: Final = 1_000
 _SPAN_EXPECTED: Final = "a start at most 36500d before the request; LifetimeWindow() has none"
 
@@ -44,7 +44,7 @@ class TimeWindow(Immutable):
 
     def __init__(self, window_size: timedelta, offset: timedelta = ZERO) -> None:
         checks = Checks("TimeWindow")
-        self.window_size = checks.duration("window_size", window_size) or timedelta(days=1)
+        self.window_size = checks.duration("window_size", window_size, None) or timedelta(days=1)
         self.offset = _not_above_zero(checks, "offset", offset)
         if checks.valid and self.window_size > SPAN_MAX + self.offset:
             checks.wrong("window_size", _SPAN_EXPECTED, window_size)
@@ -149,7 +149,7 @@ class TimeWindowSeries(Immutable):
         step_size: timedelta | None = None,
     ) -> None:
         checks = Checks("TimeWindowSeries")
-        self.window_size = checks.duration("window_size", window_size) or timedelta(days=1)
+        self.window_size = checks.duration("window_size", window_size, None) or timedelta(days=1)
         step = self.window_size if step_size is None else checks.duration("step_size", step_size)
         self.step_size = step or self.window_size
         self.series_end = _not_above_zero(checks, "series_end", series_end)
@@ -226,7 +226,7 @@ def check_window(checks: Checks, value: object) -> AnyWindow | None:
     if isinstance(value, (TimeWindow, LifetimeWindow, TimeWindowSeries)):
         return value
     if isinstance(value, timedelta):
-        size = checks.duration("time_window", value)
+        size = checks.duration("time_window", value, None)
         return None if size is None else TimeWindow(size)
     checks.wrong("time_window", "a TimeWindow, LifetimeWindow, TimeWindowSeries or timedelta", value)
     return None

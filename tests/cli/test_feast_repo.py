@@ -66,6 +66,10 @@ def left_out(*views: FeastView, services: tuple[FeastService, ...] = ()) -> list
     return write_repo(registry(*views, services=services), TABLES, "x").left_out
 
 
+def test_a_ttl_that_no_int64_of_nanoseconds_holds_is_told() -> None:
+    assert left_out(replace(VIEW, ttl_ns=2**80)) == ["view stats: its ttl is longer than 36500d"]
+
+
 def test_label_views_are_left_out_by_name() -> None:
     found = replace(registry(VIEW), label_views=("opinions",))
     assert write_repo(found, TABLES, "x").left_out == ["label view opinions: labels aren't served"]
