@@ -20,7 +20,8 @@ Invariants:
 2. No connection waits for balance much longer than `PATIENCE_S`, and at all only while the least loaded
    worker is in a turn of its loop.
 3. A worker's count is right at the moment of accepting, so that its next decision knows of the last.
-4. A client that could connect is answered: `let_nobody_connect` comes before the last look into the queue.
+4. A client that could connect is answered: `let_nobody_connect` comes before the last look into the queue, by
+   the time of a handshake.
 """
 
 from __future__ import annotations
@@ -57,6 +58,8 @@ STUCK_S = 2.0
 STARVED_S = 0.1
 # So long a TLS connection that we close waits for the client to close it too.
 TLS_SHUTDOWN_S = 2.0
+# So long after nobody can begin to connect, who had begun may come to the queue: a packet is on its way.
+HANDSHAKE_S = 0.05
 STARVED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 # linux/filter.h: the kernel runs this program on each segment for the listening socket, from its TCP header
@@ -201,14 +204,31 @@ class Acceptor:
     def close(self, *, takes_queued: bool) -> None:
         """Accept no more; what is queued is left to the other workers, or taken when they end as well.
 
-        With ``takes_queued`` nobody can connect from here on, to any worker.
+        With ``takes_queued`` nobody can begin to connect from here on, to any worker; who had begun is waited
+        for.
         """
         if self._is_closed:
             return
-        if takes_queued:
-            let_nobody_connect(self._listener)
-            self._accept(QUEUE_MAX)
         self._is_closed = True
+        if not takes_queued:
+            self._close_listener()
+            return
+        let_nobody_connect(self._listener)
+        self._accept_all()
+        self._loop.call_later(HANDSHAKE_S, self._look_last)
+
+    def _accept_all(self) -> None:
+        """Take what is queued, and what comes to the queue from here on."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.add_reader(self._listener.fileno(), self._accept, QUEUE_MAX)
+        self._accept(QUEUE_MAX)
+
+    def _look_last(self) -> None:
+        self._accept(QUEUE_MAX)
+        self._close_listener()
+
+    def _close_listener(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self._loop.remove_reader(self._listener.fileno())
@@ -216,8 +236,8 @@ class Acceptor:
 
     @property
     def is_opening(self) -> bool:
-        """Whether an accepted socket hasn't come to its protocol yet."""
-        return bool(self._opening)
+        """Whether a connection may still come: to the queue, or as an accepted socket to its protocol."""
+        return bool(self._opening) or (self._is_closed and self._listener.fileno() >= 0)
 
     def on_closed(self) -> None:
         """Be told that an accepted connection has ended."""
