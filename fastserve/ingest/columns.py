@@ -190,7 +190,7 @@ def _members(dtype: DataType, source_type: str, raw: str) -> str | None:
 def _member_fault(dtype: DataType, source_type: str, raw: str) -> str | None:
     is_float = dtype in {Float64, Float32}
     kind = duckdb_type(dtype)
-    if source_type == kind or (dtype == Float64 and source_type in _WHOLE):
+    if source_type == kind or _always_fits(dtype, source_type):
         return "false"
     text = f"({raw} ->> '$')" if source_type == JSON else raw
     source_type = TEXT if source_type == JSON else source_type
@@ -199,6 +199,14 @@ def _member_fault(dtype: DataType, source_type: str, raw: str) -> str | None:
         return None
     lost = f"({text} IS NOT NULL AND ({value} IS NULL OR TRY_CAST({raw} AS {kind}) IS NULL))"
     return f"({lost} OR {_grown(value, text)})" if is_float and source_type == TEXT else lost
+
+
+def _always_fits(dtype: DataType, source_type: str) -> bool:
+    """Whether each value can be cast, so that no member need be looked at."""
+    if dtype == Float64:
+        return source_type in _WHOLE or _REAL.fullmatch(source_type) is not None
+    narrow = {"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "UINTEGER"}
+    return dtype == Int64 and source_type in narrow
 
 
 def _int64(source_type: str, raw: str) -> str | None:
