@@ -48,8 +48,8 @@ def test_stores_have_names_and_each_name_its_own_order_of_sources() -> None:
 @pytest.mark.parametrize("text", ["redis://a", "hot=", "hot=a hot=b", "1=a", "=a", "a-b=c", "hot = a"])
 def test_a_store_without_a_usable_name_or_a_url_is_refused(text: str) -> None:
     assert refusal({"stores": text}, {}) == (
-        "stores (flag --store): expected NAME=URL, each name once, of letters, digits and _, not main, by blanks, "
-        f"got {text!r}"
+        "stores (flag --store): expected NAME=URL, each name once, of letters, digits and _, not main, by "
+        f"blanks, got {text!r}"
     )
     for value in ('"hot=a"', "{ hot = 1 }", '{ "a b" = "c" }', "[]", '{ "a=b" = "c" }', '{ hot = "" }'):
         assert "stores (file fastserve.toml): expected NAME=URL" in refusal({}, {}, f"stores = {value}\n")
