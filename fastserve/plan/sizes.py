@@ -24,6 +24,8 @@ READ_UNITS_PER_STEP = 0.5  # eventually consistent, which the hot path is conten
 CONSISTENT_UNITS_PER_STEP = 1.0  # of tables that are pushed to: the next read finds what was pushed
 WRITE_UNIT_BYTES = 1024
 
+TIME_NUMBER_BYTES = 11  # nanoseconds have 19 digits
+
 _VALUE_BYTES = {Storage.BOOL: 1, Storage.JSON: ASSUMED_VARIABLE_BYTES, Storage.TIME: ASSUMED_VARIABLE_BYTES}
 
 
@@ -45,13 +47,20 @@ def row_bytes(view: ViewPlan, attribute: str | None = None) -> int:
     if view.packed:
         variable = len(view.layout.variable_columns) * ASSUMED_VARIABLE_BYTES
         name = attribute or view.attribute or ROW_ATTRIBUTE
-        return len(name) + view.layout.fixed_bytes + -(-variable // 3) * 3
+        beside = _time_bytes(name) if view.is_pushed else 0
+        return len(name) + view.layout.fixed_bytes + -(-variable // 3) * 3 + beside
     names = [column.name for column in view.layout.columns]
     if view.timestamp_attribute is not None:
         names.append(view.timestamp_attribute)
     values = sum(_VALUE_BYTES.get(column.storage, ASSUMED_NUMBER_BYTES) for column in view.layout.columns)
     timestamp = ASSUMED_VARIABLE_BYTES if view.timestamp_attribute is not None else 0
     return sum(len(name.encode()) for name in names) + values + timestamp
+
+
+def _time_bytes(row_attribute: str) -> int:
+    """Return the size of the time beside a row that is pushed to, by which the newest one stays."""
+    name = "e" if row_attribute == ROW_ATTRIBUTE else f"{row_attribute}:e"
+    return len(name) + TIME_NUMBER_BYTES
 
 
 def read_units(size_bytes: int, *, consistent: bool) -> float:

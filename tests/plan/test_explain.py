@@ -170,6 +170,8 @@ def test_a_stream_costs_two_keys_more_whatever_the_windows(streamed: Explanation
     assert (streamed.keys, streamed.stream_keys, streamed.calls) == (4, 2, 1)
     assert (streamed.read_units, streamed.stream_read_units) == (3.5, 2.0)
     assert [row.read_units for row in streamed.rows] == [0.5, 1.0]  # attributes that are pushed to
+    # A key `k`, a row `v` of 24 bytes, and its time `e`, a number of 19 digits.
+    assert streamed.rows[1].item_bytes == 1 + 24 + 1 + 24 + 1 + 11
     assert streamed.price_per_million_vectors_usd == 3.5 * 0.125
     assert [(read.tables, read.block) for read in streamed.reads if read.block] == [
         (("w.spending.stream",), "the previous"),
