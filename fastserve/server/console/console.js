@@ -169,10 +169,12 @@
   let moments = [];
   let last = null;
 
+  /* Moments are kept short; of the last answer nothing may change: by its start another server is told. */
   function remember() {
+    const short = (_, value) => (typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(9)) : value);
+    const kept = JSON.stringify({ version: VERSION, last });
     try {
-      sessionStorage.setItem(KEY, JSON.stringify({ version: VERSION, last, moments }, (_, value) =>
-        typeof value === "number" && !Number.isInteger(value) ? Number(value.toPrecision(9)) : value));
+      sessionStorage.setItem(KEY, `${kept.slice(0, -1)},"moments":${JSON.stringify(moments, short)}}`);
     } catch {
       sessionStorage.removeItem(KEY); // too much, or forbidden: the lines begin anew on the next page
     }
