@@ -39,6 +39,13 @@ VALUE_BYTES = {"float64": 18.4, "float32": 11.0, "int64": 12.0, "boolean": 5.0}
 OTHER_VALUE_BYTES = 28.0
 HTTP_HEAD_BYTES = 150
 
+# Redis: rows as they are and a few bytes of its protocol around each; a worker's calls follow each other over
+# one connection to each server. Its share of the line's CPU: docs/decisions/0008-redis-hot-side.md.
+REDIS_BYTES_PER_KEY = 10
+REDIS_KEYS_PER_CALL = 500
+REDIS_CALL_MEAN_MS, REDIS_CALL_P99_MS = 1.0, 5.0
+REDIS_SOURCE = "on Redis 0.6 to 0.8 of that line, which is of DynamoDB's wire (decision 0008)"
+
 # DynamoDB's list price, us-east-1: a capacity unit reads each second what a request unit reads once.
 PRICE_PER_CAPACITY_UNIT_HOUR_USD = 0.00013
 TABLE_QUOTA_UNITS_PER_S = 40_000
@@ -99,6 +106,11 @@ class ServiceLoad:
     unpriced: bool = False
     reads_consistently: bool = False
 
+    @property
+    def of_redis_alone(self) -> bool:
+        """Whether all that it reads lies in Redis."""
+        return self.unpriced and not self.priced
+
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
@@ -112,6 +124,11 @@ class Capacity:
     def is_priced(self) -> bool:
         """Whether any of the reads has a price."""
         return any(load.priced for load in self.loads)
+
+    @property
+    def of_redis_alone(self) -> bool:
+        """Whether all that is read lies in Redis."""
+        return all(load.of_redis_alone for load in self.loads)
 
     @property
     def qps(self) -> float:
@@ -154,11 +171,17 @@ class Capacity:
     @property
     def calls_per_s(self) -> tuple[float, float]:
         """Store calls per second: if all were full, and if no two requests shared one."""
-        return self.keys_per_s / KEYS_PER_CALL, sum(load.qps * load.calls for load in self.loads)
+        keys_per_call = REDIS_KEYS_PER_CALL if self.of_redis_alone else KEYS_PER_CALL
+        return self.keys_per_s / keys_per_call, sum(load.qps * load.calls for load in self.loads)
 
     @property
     def store_connections_per_worker(self) -> int:
-        """Connections that one worker's calls keep busy if no two requests share one and calls are slow."""
+        """Connections that one worker's calls keep busy if no two requests share one and calls are slow.
+
+        Of Redis: to each server.
+        """
+        if self.of_redis_alone:
+            return 1
         return math.ceil(self.calls_per_s[1] / self.workers * self.assumed.call_p99_ms / 1e3)
 
     @property
@@ -256,6 +279,13 @@ def capacity(
     return Capacity(tuple(loads), assumed, price_per_million_read_units_usd)
 
 
+def usual_assumptions(loads: Sequence[ServiceLoad], **given: float) -> Assumptions:
+    """Return what is taken to be so where nothing else is given: Redis is nearer than DynamoDB."""
+    if all(load.of_redis_alone for load in loads):
+        given = {"call_mean_ms": REDIS_CALL_MEAN_MS, "call_p99_ms": REDIS_CALL_P99_MS, **given}
+    return Assumptions(**given)  # type: ignore[arg-type]  # counts are among them
+
+
 def estimated_cpu_us(explanation: Explanation) -> float:
     """Return the CPU of one request by the line."""
     return (
@@ -267,6 +297,8 @@ def estimated_cpu_us(explanation: Explanation) -> float:
 
 
 def _wire_bytes(explanation: Explanation) -> float:
+    if explanation.unpriced_stores and not explanation.is_priced:
+        return explanation.item_bytes + explanation.keys * REDIS_BYTES_PER_KEY
     return explanation.item_bytes * 4 / 3 + explanation.keys * WIRE_BYTES_PER_KEY
 
 

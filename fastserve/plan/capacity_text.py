@@ -8,7 +8,7 @@ Invariants
 
 from __future__ import annotations
 
-from fastserve.plan.capacity import TABLE_QUOTA_UNITS_PER_S, Capacity
+from fastserve.plan.capacity import CPU_SOURCE, REDIS_SOURCE, TABLE_QUOTA_UNITS_PER_S, Capacity
 from fastserve.plan.explain import PRICE_OF
 from fastserve.plan.text_table import text_table
 
@@ -40,6 +40,8 @@ def _services(found: Capacity) -> str:
     lines = ["Each request", text_table(headings, rows, set(headings[1:]), "  ")]
     sources = dict.fromkeys(load.cpu_source for load in found.loads)
     lines += [f"  CPU: {source}" for source in sources]
+    if CPU_SOURCE in sources and any(load.of_redis_alone for load in found.loads):
+        lines.append(f"  CPU: {REDIS_SOURCE}")
     code = [load.service for load in found.loads if load.runs_code]
     if code:
         lines.append(
@@ -80,6 +82,8 @@ def _store(found: Capacity) -> str:
         "calls": f"{low:,.0f} to {high:,.0f} per second, by how many requests share one",
         "connections": f"{connections:,} a worker, {connections * found.workers:,} in all ({enough})",
     }
+    if found.of_redis_alone:
+        lines["connections"] = f"{connections} a worker to each Redis server, {found.workers:,} in all"
     if found.is_priced:
         none = "; of Redis none" if any(load.unpriced for load in found.loads) else ""
         is_consistent = any(load.reads_consistently for load in found.loads)

@@ -14,6 +14,7 @@ from fastserve.plan.capacity import (
     capacity,
     estimated_cpu_us,
     service_load,
+    usual_assumptions,
 )
 from fastserve.plan.capacity_text import capacity_text
 from fastserve.plan.explain import PRICE_PER_MILLION_READ_UNITS_USD, Explanation, explain
@@ -121,6 +122,25 @@ def test_what_is_charged_nothing_has_no_price_and_what_is_charged_stays() -> Non
     both = capacity_text(capacity([nothing, service_load(explanation("fs_1x10"), 1)], 1.0, Assumptions()))
     assert "per second, eventually consistent; of Redis none" in both
     assert "USD per month" in both
+
+
+def test_redis_takes_rows_as_they_are_over_one_connection_a_worker() -> None:
+    plan = service_plan("fs_5x100")
+    load = service_load(explain(plan, unpriced=[""]), 100_000)
+    assert load.store_bytes < 0.8 * service_load(explain(plan), 1).store_bytes
+    found = capacity([load], 1.0, usual_assumptions([load], zones=1))
+    assert (found.assumed.call_mean_ms, found.assumed.call_p99_ms, found.assumed.zones) == (1, 5, 1)
+    assert found.calls_per_s == pytest.approx((1_000, 100_000))
+    assert found.store_connections_per_worker == 1
+    text = capacity_text(found)
+    assert f"1 a worker to each Redis server, {found.workers} in all" in text
+    assert "store_connections" not in text
+    assert "on Redis 0.6 to 0.8 of that line" in text
+    both = [load, service_load(explanation("fs_1x10"), 1)]
+    assert usual_assumptions(both) == Assumptions()
+    assert "raise store_connections (32)" in capacity_text(capacity(both, 1.0, Assumptions()))
+    known = service_load(explain(plan, unpriced=[""]), 1, Measured(50.0, "a run on Redis"))
+    assert "DynamoDB" not in capacity_text(capacity([known], 1.0, Assumptions()))
 
 
 def test_nothing_needs_less_than_a_worker() -> None:
