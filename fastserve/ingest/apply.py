@@ -15,28 +15,22 @@ Invariants
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from fastserve.errors import DefinitionError
 from fastserve.ingest.changes import StoredRows, ViewChange, describe_change, stored_rows, table_uses
+from fastserve.ingest.definition import definition
 from fastserve.ingest.registry import Registry
-from fastserve.ingest.transform import source_text
 from fastserve.plan.stores import MAIN_STORE
 from fastserve.plan.streams import StreamPlan
 from fastserve.plan.views import ViewPlan, plan_view
-from fastserve.sdk.features import Aggregate
 from fastserve.sdk.repo import Repo
 from fastserve.store.interface import KeyAttribute, OnlineStore, TableSpec
 from fastserve.store.mixed import prefixes_of
 from fastserve.tiles.blocks import block_schema
-
-_NO_PART_OF_ROWS = ("ttl_ns", "stream", "created_ns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,60 +202,3 @@ def _created_ns(
     if _has_moved(view, before) or pushed_to in created:
         return now_ns
     return int(before["created_ns"])
-
-
-def rows_digest(view: ViewPlan) -> str:
-    """Return what two definitions have in common under which a view's rows are the same."""
-    facts = {name: fact for name, fact in definition(view).items() if name not in _NO_PART_OF_ROWS}
-    return hashlib.sha256(orjson.dumps(facts, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
-
-
-def definition(view: ViewPlan) -> dict[str, Any]:
-    """Return what is recorded of a view: all that decides its keys and its rows, ready for JSON."""
-    written = view.view
-    source = written.batch_source
-    return {
-        "keys": [[field.name, str(field.dtype)] for field in view.key_fields],
-        "table": view.table,
-        # Not where it is the main one: what was recorded before stores had names stays as it is.
-        **({"store": view.store} if view.store else {}),
-        "row_format": "packed" if view.packed else "attributes",
-        "schema_id": view.layout.schema_id,
-        "features": _features(view),
-        "source": None
-        if source is None
-        else _digest([source.name, source.format, *map(_portable, source.paths)]),
-        "transformation": _digest([source_text(written.transformation)]),
-        "timestamp_field": written.timestamp_field,
-        "start_time": None if written.start_time is None else written.start_time.isoformat(),
-        "interval_ns": view.interval_ns,
-        "horizon_ns": None if view.schema is None else view.schema.horizon_ns,
-        "leading_edge": written.leading_edge,
-        "ttl_ns": view.ttl_ns,
-        "stream": {"source": written.source.name, "alone": source is None} if view.is_streamed else None,
-        # Only where there is one: records of before bundles were known stay equal to those of today.
-        **({} if written.bundle is None else {"bundle": written.bundle}),
-    }
-
-
-def _features(view: ViewPlan) -> dict[str, str]:
-    described: dict[str, str] = {}
-    key = view.view.aggregation_secondary_key
-    for name, feature in zip(view.view.feature_names, view.view.features, strict=True):
-        what = str(view.view.output_type(name))
-        if isinstance(feature, Aggregate):
-            window = feature.time_window.label
-            what = f"{feature.function.label} of {feature.input_column} over {window}: {what}"
-            what += "" if feature.tail_hop is None else f", tail hop {feature.tail_hop}"
-            what += "" if key is None else f", by {key}"
-        described[name] = what
-    return described
-
-
-def _portable(path: str) -> str:
-    """Return what of a path is the same on every machine: a repo lies in different folders."""
-    return path if "://" in path else path.rsplit("/", 1)[-1]
-
-
-def _digest(parts: Sequence[str]) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -1,6 +1,6 @@
 """What applying a changed definition means: what must be made again, and what becomes of what is there.
 
-Knows definitions as `ingest.apply` records them, and the layouts of rows and shapes of blocks that the store
+Knows definitions as `ingest.definition` has them, and the layouts of rows and shapes of blocks that the store
 has recorded. Looks and tells; changes nothing.
 
 Invariants

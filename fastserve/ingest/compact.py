@@ -30,8 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fastserve.errors import DefinitionError, InvariantError, StoreError, shown
-from fastserve.ingest.apply import rows_digest
 from fastserve.ingest.blockfiles import BlockFiles
+from fastserve.ingest.definition import rows_digest
 from fastserve.ingest.lease import Guard
 from fastserve.ingest.places import check_place, confirm_place
 from fastserve.ingest.progress import Progress

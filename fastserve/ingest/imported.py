@@ -21,7 +21,8 @@ import orjson
 from isal import igzip
 
 from fastserve.errors import DefinitionError, shown
-from fastserve.ingest.apply import rows_digest, table_spec
+from fastserve.ingest.apply import table_spec
+from fastserve.ingest.definition import rows_digest
 from fastserve.ingest.export import FORMAT, MANIFEST
 from fastserve.ingest.materialize import check_tables, plan_to_write
 from fastserve.ingest.places import check_place

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import duckdb
 import orjson
 
-from fastserve.ingest.apply import definition
+from fastserve.ingest.definition import definition
 from fastserve.ingest.files import InputFile
 from fastserve.ingest.registry import Registry
 from fastserve.plan.views import ViewPlan

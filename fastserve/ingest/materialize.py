@@ -32,9 +32,10 @@ import duckdb
 import pyarrow as pa
 
 from fastserve.errors import DefinitionError, shown
-from fastserve.ingest.apply import rows_digest, table_specs
+from fastserve.ingest.apply import table_specs
 from fastserve.ingest.badrows import BadRow, BadRows
 from fastserve.ingest.checking import Reading
+from fastserve.ingest.definition import rows_digest
 from fastserve.ingest.files import InputFile, connect, find_files, first_line
 from fastserve.ingest.jobs import JobRecords, fingerprint
 from fastserve.ingest.lease import Guard, Unguarded

@@ -6,7 +6,7 @@ through here.
 
     key                            record
     views                          the names of all views ever applied
-    view/<view>                    how the view was defined when it was applied (`ingest.apply`)
+    view/<view>                    how the view was defined when it was applied (`ingest.definition`)
     schema/<view>/<schema id>      a layout that rows of the view may have, the id as 8 hexadecimal digits
     schemas/<view>                 the ids of these layouts
     shape/<view>/<schema id>       a shape that blocks of the view may have, the id as 8 hexadecimal digits
@@ -52,7 +52,7 @@ COMPRESSED_MARK: Final = b"x"
 class Materialized:
     """What was last materialized or compacted of a view. Times are nanoseconds since the epoch.
 
-    ``definition`` is `ingest.apply.rows_digest` of the view then, empty where it wasn't recorded yet.
+    ``definition`` is `ingest.definition.rows_digest` of the view then, empty where it wasn't recorded yet.
     """
 
     view: str
@@ -171,20 +171,21 @@ class Registry:
             raise StoreError(message) from None
 
     async def watermarks(
-        self, views: Sequence[str], schemas: Mapping[str, int] | None = None
+        self, views: Sequence[str], digests: Mapping[str, str] | None = None
     ) -> dict[str, int | None]:
         """Return for each view until when an absent row means an entity without events, None for never.
 
         That is the as_of of what was last materialized or compacted; every entity with events before it has a
         row. A view that has nothing but its stream begins when it is applied; one that has files, too, may
-        have events in them of any entity, until it is materialized: with the schema that ``schemas`` gives,
-        for entities without events in the windows of another one have no row.
+        have events in them of any entity, until it is materialized as it is defined: with the digest that
+        ``digests`` gives (`ingest.definition.rows_digest`), for rows of other windows, files or
+        transformations say nothing of entities that only these have events of.
         """
         materialized = await self.materialized(views)
         definitions = await self.definitions(views)
         return {
             view: _complete_until_ns(
-                record, definitions[view], None if schemas is None else schemas.get(view)
+                record, definitions[view], None if digests is None else digests.get(view)
             )
             for view, record in materialized.items()
         }
@@ -244,12 +245,12 @@ class Registry:
 
 
 def _complete_until_ns(
-    record: Materialized | None, definition: Mapping[str, Any] | None, schema_id: int | None
+    record: Materialized | None, definition: Mapping[str, Any] | None, digest: str | None
 ) -> int | None:
     stream = None if definition is None else definition.get("stream")
     is_alone = stream is not None and bool(stream["alone"])
     if record is not None:
-        return record.as_of_ns if is_alone or schema_id in (None, record.schema_id) else None
+        return record.as_of_ns if is_alone or digest in (None, record.definition) else None
     return int(definition["created_ns"]) if definition is not None and is_alone else None
 
 

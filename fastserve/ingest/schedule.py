@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from fastserve.ingest.apply import rows_digest
+from fastserve.ingest.definition import rows_digest
 from fastserve.ingest.registry import Materialized
 from fastserve.plan.views import ViewPlan, duration_ns
 from fastserve.tiles.windows import floor_to

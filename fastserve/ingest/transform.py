@@ -41,16 +41,6 @@ TABLE_BYTES_MAX = 1 << 30
 TRANSFORMED = "fs_transformed"
 
 
-def source_text(transformation: str | Callable[..., Any] | None) -> str:
-    """Return the text that says what a transformation does, so that a changed one is noticed."""
-    if transformation is None or isinstance(transformation, str):
-        return transformation or ""
-    try:
-        return inspect.getsource(transformation)
-    except (OSError, TypeError):
-        return getattr(transformation, "__qualname__", type(transformation).__qualname__)
-
-
 def view_relations(
     reading: Reading,
     view: FeatureView,

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 from fastserve.config import Settings
+from fastserve.ingest.definition import rows_digest
 from fastserve.ingest.events import SourceFeed
 from fastserve.ingest.stream import source_feeds
 from fastserve.plan.service import WorkspacePlan
@@ -45,6 +46,9 @@ def make_boot(settings: Settings, plan: WorkspacePlan, metrics: MetricsMemory) -
             importlib.import_module(library)
     if settings.trace_endpoint is not None:
         importlib.import_module(trace_exporter(settings.trace_endpoint))
+    for view in plan.views.values():
+        if view.is_streamed:
+            rows_digest(view)  # while its file is what it was made of: workers ask for it whenever they begin
     metrics.declare(counted_services(plan), plan.views, on_demand_views(plan), where.named)
     return FeatureBoot(settings, plan, metrics, describe(settings, plan), source_feeds(plan.views.values()))
 

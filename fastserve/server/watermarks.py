@@ -16,6 +16,7 @@ import asyncio
 import logging
 
 from fastserve.errors import StoreError
+from fastserve.ingest.definition import rows_digest
 from fastserve.ingest.registry import Registry
 from fastserve.plan.service import WorkspacePlan
 from fastserve.serving.heads import Watermarks
@@ -40,7 +41,7 @@ class WatermarkPoll:
             stream.place.view.name for service in plan.services.values() for stream in service.streams
         }
         self._views = sorted(streamed)
-        self._schemas = {view: plan.views[view].layout.schema_id for view in self._views}
+        self._digests = {view: rows_digest(plan.views[view]) for view in self._views}
         self._registry = registry
         self._watermarks = watermarks
         self._shapes = shapes
@@ -64,7 +65,7 @@ class WatermarkPoll:
         """
         if not await self._registry.exists():
             return  # nothing was applied, so nothing is complete
-        found = await self._registry.watermarks(self._views, self._schemas)
+        found = await self._registry.watermarks(self._views, self._digests)
         self._watermarks.until_ns = {view: at_ns for view, at_ns in found.items() if at_ns is not None}
         self._shapes.update(await self._registry.shapes(self._views))
 

@@ -98,7 +98,7 @@ def test_what_was_materialized_is_kept_per_view(bench: Workbench) -> None:
     assert with_registry(bench, work) == {"others": None, "numbers": record}
 
 
-def test_rows_of_another_schema_say_nothing_of_entities_without_a_row_unless_the_stream_is_all_there_is(
+def test_rows_of_another_definition_say_nothing_of_keys_without_a_row_unless_the_stream_is_all_there_is(
     bench: Workbench,
 ) -> None:
     def definition(*, alone: bool) -> dict[str, object]:
@@ -108,11 +108,11 @@ def test_rows_of_another_schema_say_nothing_of_entities_without_a_row_unless_the
         names = ["alone", "beside", "never"]
         await registry.record_definitions({name: definition(alone=name == "alone") for name in names})
         for name in names[:2]:
-            await registry.record_materialized(Materialized(name, 9, 8, 7, 10, 1, 5, 100))
+            await registry.record_materialized(Materialized(name, 9, 8, 7, 10, 1, 5, 100, "then"))
         return [
             await registry.watermarks(names),
-            await registry.watermarks(names, dict.fromkeys(names, 7)),
-            await registry.watermarks(names, dict.fromkeys(names, 6)),
+            await registry.watermarks(names, dict.fromkeys(names, "then")),
+            await registry.watermarks(names, dict.fromkeys(names, "now")),
         ]
 
     same = {"alone": 8, "beside": 8, "never": None}

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from fastserve.ingest.apply import rows_digest
 from fastserve.ingest.changes import has_rows_to_make
+from fastserve.ingest.definition import rows_digest
 from fastserve.ingest.registry import Materialized
 from fastserve.ingest.schedule import SETTLE_NS, Due, Gap, due, newest_boundary_ns
 from fastserve.plan.views import ViewPlan

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -10,7 +12,8 @@ import pytest
 from fastserve.errors import DefinitionError
 from fastserve.ingest import checking, transform
 from fastserve.ingest.badrows import BadRowsError
-from fastserve.ingest.transform import source_text, takes_batches
+from fastserve.ingest.definition import source_text
+from fastserve.ingest.transform import takes_batches
 from tests.ingest.support import Workbench
 
 CSV = "user_id,amount,note\nu1,10,a\nu2,5,b\nu1,7,c\n"
@@ -155,3 +158,16 @@ def test_sql_may_ask_up_to_when_is_materialized(bench: Workbench) -> None:
     bench.write("orders.csv", CSV)
     sql = "SELECT user_id, CAST(year({until}) AS BIGINT) AS total FROM {source} GROUP BY user_id"
     assert total(bench, define(repr(sql)), until_ns=1_388_404_800_123_456_789) == {"u1": 2013, "u2": 2013}
+
+
+def test_the_source_of_a_function_is_that_of_when_it_was_first_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "made.py"
+    file.write_text("def one(table):\n    return table\n")
+    spec = spec_from_file_location("made", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    before = source_text(module.one)
+    file.write_text("# a line\n# and another\ndef one(table):\n    return table.slice(1)\n")
+    assert source_text(module.one) == before == "def one(table):\n    return table\n"

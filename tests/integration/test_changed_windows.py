@@ -1,4 +1,4 @@
-"""A view with files and a stream whose windows grow: what rows of before answer until there are new ones."""
+"""A view with files and a stream that changes: what is answered until its rows are made anew."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.support.served import serving
 
 NOW = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)  # blocks expire by the real clock
 NOW_NS = int(NOW.timestamp()) * 10**9
+UNTIL_NS = NOW_NS - 12 * 3600 * 10**9
 DAYS = """
 from datetime import timedelta
 from fastserve import *
@@ -49,6 +50,12 @@ def define(folder: Path, *windows: int) -> None:
     (folder / "views.py").write_text(DAYS + features + more + VIEW)
 
 
+def events(file: Path, *found: tuple[str, int, int]) -> None:
+    """Write a file of events: whose, how many hours ago, what."""
+    lines = [f"{user},{(NOW - timedelta(hours=hours)).isoformat()},{value}" for user, hours, value in found]
+    file.write_text("\n".join(["user_id,at,v", *lines]) + "\n")
+
+
 def apply(folder: Path, url: str) -> None:
     async def work(store: Any) -> None:
         await execute(await plan_apply(load_repo(folder), store), store)
@@ -56,13 +63,13 @@ def apply(folder: Path, url: str) -> None:
     with_store(url, work)
 
 
-def ask(folder: Path, url: str, *pushed: tuple[str, int]) -> dict[str, Any]:
-    """Push values of two hours ago, and return the features of user ``u`` by name."""
+def ask(folder: Path, url: str, *pushed: tuple[str, int], user: str = "u") -> dict[str, Any]:
+    """Push values of two hours ago, and return the features of a user by name."""
     at = (NOW - timedelta(hours=2)).isoformat()
-    records = [{"record": {"user_id": user, "at": at, "v": value}} for user, value in pushed]
+    records = [{"record": {"user_id": key, "at": at, "v": value}} for key, value in pushed]
     params = {
         "featureServiceName": "s",
-        "joinKeyMap": {"user_id": "u"},
+        "joinKeyMap": {"user_id": user},
         "requestOptions": {"coerceNullCountsToZero": True},
         "metadataOptions": {"includeNames": True},
     }
@@ -86,11 +93,9 @@ def test_a_window_that_an_older_row_lacks_is_null_until_the_files_are_read_again
     url = f"local:{tmp_path / 'store'}"
     folder = tmp_path / "repo"
     folder.mkdir()
-    lines = [f"u,{(NOW - timedelta(hours=h)).isoformat()},{value}" for h, value in ((30, 1), (480, 100))]
-    (folder / "events.csv").write_text("\n".join(["user_id,at,v", *lines]) + "\n")
-    until_ns = NOW_NS - 12 * 3600 * 10**9
+    events(folder / "events.csv", ("u", 30, 1), ("u", 480, 100))
     define(folder, 7)
-    apply_and_materialize(load_repo(folder), url, until_ns)
+    apply_and_materialize(load_repo(folder), url, UNTIL_NS)
     week = {"sum_7": "1001", "count_7": "2", "last_7": ["1", "1000"]}
     assert ask(folder, url, ("u", 1000)) == week
 
@@ -100,6 +105,26 @@ def test_a_window_that_an_older_row_lacks_is_null_until_the_files_are_read_again
     unknown = dict.fromkeys(("sum_28", "count_28", "last_28", "series"))
     assert ask(folder, url, ("u", 10000)) == week | unknown
 
-    apply_and_materialize(load_repo(folder), url, until_ns)
+    apply_and_materialize(load_repo(folder), url, UNTIL_NS)
     month = {"sum_28": "11101", "count_28": "4", "last_28": ["1", "1000", "10000"], "series": ["1", "2"]}
     assert ask(folder, url) == week | month
+
+
+def test_a_key_without_a_row_is_missing_until_changed_files_are_read(tmp_path: Path) -> None:
+    url = f"local:{tmp_path / 'store'}"
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    events(folder / "events.csv", ("u", 30, 1))
+    define(folder, 7)
+    apply_and_materialize(load_repo(folder), url, UNTIL_NS)
+    assert ask(folder, url, ("new", 10), user="new")["sum_7"] == "10"
+
+    definitions = folder / "views.py"
+    definitions.write_text(definitions.read_text().replace("events.csv", "history.csv"))
+    events(folder / "history.csv", ("u", 30, 1), ("new", 40, 500))
+    apply(folder, url)
+    assert ask(folder, url, user="new")["sum_7"] is None
+    assert ask(folder, url, ("u", 20))["sum_7"] == "21"
+
+    apply_and_materialize(load_repo(folder), url, UNTIL_NS)
+    assert ask(folder, url, user="new")["sum_7"] == "510"

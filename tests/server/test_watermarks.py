@@ -47,8 +47,8 @@ class Records:
     async def shapes(self, views: Sequence[str]) -> dict[str, dict[int, BlockShape]]:
         return {view: dict(self.known) for view in views}
 
-    async def watermarks(self, views: Sequence[str], schemas: Mapping[str, int]) -> dict[str, int | None]:
-        assert list(schemas) == list(views)
+    async def watermarks(self, views: Sequence[str], digests: Mapping[str, str]) -> dict[str, int | None]:
+        assert list(digests) == list(views)
         self.asked.append(views)
         if len(self.answers) == 1:
             self.idle.set()
