@@ -21,8 +21,11 @@ EVERYTHING: dict[str, Any] = {
     "image": {"repository": "registry.example/fastserve", "tag": "2.0"},
     "imagePullSecrets": [{"name": "registry"}],
     "settings": {"server_timeout_ms": 1000000 // 2, "store": "redis://cache:6379?prefix=a&db=1"},
-    "stores": {"hot": "redis+cluster://a:1,b:2?prefix=p.", "cold": "dynamodb://eu-central-1"},
-    "env": [{"name": "AWS_REGION", "value": "eu-central-1"}],
+    "stores": {"hot": "redis+cluster://a:1,b:2?prefix=p.&credentials=HOT", "cold": "dynamodb://eu-central-1"},
+    "env": [
+        {"name": "AWS_REGION", "value": "eu-central-1"},
+        {"name": "HOT_PASSWORD", "valueFrom": {"secretKeyRef": {"name": "hot-redis", "key": "password"}}},
+    ],
     "repo": {"configMap": "features"},
     "apiKeys": {"secret": "keys"},
     "autoscaling": {"inFlightPerPod": 20},
@@ -77,6 +80,7 @@ def test_values_are_held_to_a_schema_that_has_all_of_them(overrides: dict[str, A
         {"settings": {"port": 80}},  # the chart's
         {"stores": {"hot": "local:store"}},
         {"stores": {"a b": "redis://cache"}},
+        {"stores": {"main": "redis://cache"}},
         {"materialize": {"delay": "30 minutes"}},
         {"drain": {"preStopSeconds": 0}},
     ],
@@ -103,6 +107,11 @@ def pods(objects: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
             spec = spec["jobTemplate"]["spec"]
         if each["kind"] in {"Deployment", "Job", "CronJob"}:
             yield spec["template"]["spec"]
+
+
+def environ_of(container: dict[str, Any]) -> dict[str, str]:
+    """Return a container's environment, without what it has out of Secrets."""
+    return {each["name"]: each["value"] for each in container["env"] if "valueFrom" not in each}
 
 
 def test_nobody_is_root_and_only_volumes_are_written_to() -> None:
@@ -134,7 +143,7 @@ def test_every_command_is_one_that_the_command_line_takes() -> None:
 def test_the_server_understands_its_settings(overrides: dict[str, Any]) -> None:
     objects = render(overrides)
     (container,) = named(objects, "Deployment")["spec"]["template"]["spec"]["containers"]
-    environ = {each["name"]: each["value"] for each in container["env"]}
+    environ = environ_of(container)
     assert unknown_variables(environ) == ()
     file = Path(environ["FASTSERVE_CONFIG"])
     assert file.parent.as_posix() in {mount["mountPath"] for mount in container["volumeMounts"]}
@@ -144,7 +153,7 @@ def test_the_server_understands_its_settings(overrides: dict[str, Any]) -> None:
     assert settings.stores == given["stores"]
     if given["apply"]["enabled"]:
         (job,) = named(objects, "Job", "-apply")["spec"]["template"]["spec"]["containers"]
-        of_job = {each["name"]: each["value"] for each in job["env"]}
+        of_job = environ_of(job)
         assert Settings.load({}, of_job).stores == given["stores"]
     assert settings.workers == given["workers"] == int(container["resources"]["requests"]["cpu"])
     assert settings.host == settings.admin_host == "0.0.0.0"
@@ -154,12 +163,20 @@ def test_the_server_understands_its_settings(overrides: dict[str, Any]) -> None:
         assert container[probe]["httpGet"]["port"] in ports
 
 
+def test_secrets_of_stores_reach_all_that_open_them() -> None:
+    containers = [container for pod in pods(render(EVERYTHING)) for container in pod["containers"]]
+    assert len(containers) == 3
+    for container in containers:
+        found = {each["name"]: each["valueFrom"] for each in container["env"] if "valueFrom" in each}
+        assert found == {"HOT_PASSWORD": {"secretKeyRef": {"name": "hot-redis", "key": "password"}}}
+
+
 def test_a_pod_drains_within_its_grace_period() -> None:
     pod = named(render({"drain": {"preStopSeconds": 20, "shutdownSeconds": 50}}), "Deployment")["spec"][
         "template"
     ]["spec"]
     (container,) = pod["containers"]
-    environ = {each["name"]: each["value"] for each in container["env"]}
+    environ = environ_of(container)
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "20"]
     settings = Settings.load({}, environ)
     assert settings.shutdown_timeout_ms == 50_000
