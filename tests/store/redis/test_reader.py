@@ -36,12 +36,16 @@ class Hot:
         for read in reads:
             self._waiting.pop(id(read)).set_result(None)
 
-    async def read(self, group: ReadGroup, keys: Sequence[str], within_s: float = 10.0) -> list[KeyRead]:
+    async def read(
+        self, group: ReadGroup, keys: Sequence[str], within_s: float = 10.0, beside: Sequence[KeyRead] = ()
+    ) -> list[KeyRead]:
+        """Read keys of a group, and reads of others with them."""
         loop = asyncio.get_running_loop()
         reads = [KeyRead(group, key, loop.time() + within_s) for key in keys]
-        settled = [loop.create_future() for _ in reads]
-        self._waiting.update((id(read), future) for read, future in zip(reads, settled, strict=True))
-        self.reader.fetch(reads)
+        batch = [*reads, *beside]
+        settled = [loop.create_future() for _ in batch]
+        self._waiting.update((id(read), future) for read, future in zip(batch, settled, strict=True))
+        self.reader.fetch(batch)
         async with asyncio.timeout(30):
             await asyncio.gather(*settled)
         return reads
@@ -74,6 +78,32 @@ def test_the_keys_of_a_group_are_parts_of_a_command(key: bytes) -> None:
     places = [layout.row_key(table, key) for table in (b"abc", b"abcd.stream")]
     assert keys.parts(key) == b"".join(b"$%d\r\n%b\r\n" % (len(place), place) for place in places)
     assert keys.parts(key) == keys.parts(key)
+
+
+def test_all_keys_of_a_batch_are_asked_for_at_once(tmp_path: Path) -> None:
+    with redis_started(tmp_path) as server, server.client() as other:
+
+        async def story(hot: Hot, table: str) -> None:
+            await hot.store.create_table(TableSpec("more"))
+            await hot.store.put_rows("more", [(f"k{number}", b"mmm") for number in range(300)])
+            here, there = ReadGroup(0, (table,)), ReadGroup(1, ("more",))
+            for group in (here, there):
+                rows_of(await hot.read(group, ["a"]))  # from here on the tables are known
+            other.config_resetstat()
+            reads = [KeyRead(here, key, asyncio.get_running_loop().time() + 5) for key in ("a", "b")]
+            found = await hot.read(there, [f"k{number}" for number in range(300)], beside=reads)
+            assert rows_of(found) == [[b"mmm"]] * 300
+            assert rows_of(reads) == [[b"aaa"], [b"bbb"]]
+            assert calls_of(other) == {"mget": 1}
+
+        told(f"redis://127.0.0.1:{server.port}", story)
+
+
+def calls_of(client: Any) -> dict[str, int]:
+    """Return how often a server ran each command since its statistics were begun anew, but for ours here."""
+    found = client.info("commandstats")
+    names = {name.removeprefix("cmdstat_"): each["calls"] for name, each in found.items()}
+    return {name: calls for name, calls in names.items() if not name.startswith(("config", "info", "client"))}
 
 
 def test_a_restart_is_not_noticed(tmp_path: Path) -> None:
@@ -232,6 +262,25 @@ def cluster(redis_cluster: str) -> Iterator[Cluster]:
     cluster = Cluster(redis_cluster)
     yield cluster
     cluster.close()
+
+
+def test_each_node_of_a_cluster_is_asked_for_its_own_slots_alone(
+    redis_cluster: str, cluster: Cluster
+) -> None:
+    keys = [f"own-{number}" for number in range(60)]
+
+    async def story(hot: Hot, table: str) -> None:
+        await hot.store.put_rows(table, [(key, key.encode()) for key in keys])
+        group = ReadGroup(0, (table,))
+        rows_of(await hot.read(group, ["own-0"]))
+        for client in cluster.clients.values():
+            client.config_resetstat()
+        assert rows_of(await hot.read(group, keys)) == [[key.encode()] for key in keys]
+        asked = [calls_of(client).get("mget", 0) for client in cluster.clients.values()]
+        assert (min(asked) > 0, sum(asked)) == (True, len(keys))
+        assert [client.info("errorstats") for client in cluster.clients.values()] == [{}] * len(asked)
+
+    told(unused(f"redis+cluster://{redis_cluster}"), story)
 
 
 def test_reads_of_a_cluster_follow_slots_that_move(redis_cluster: str, cluster: Cluster) -> None:
