@@ -47,7 +47,13 @@ def int_remainder(dividend: int, divisor: int) -> int | None:
 
 
 def float_remainder(dividend: float, divisor: float) -> float | None:
-    """Return the remainder with the dividend's sign, null for a division by zero."""
+    """Return the remainder with the dividend's sign, null for a division by zero.
+
+    Raises:
+        ValueError: the dividend is infinite, and has none.
+    """
+    if math.isinf(dividend) and divisor:
+        raise ValueError("% of an infinite number")
     return math.fmod(dividend, divisor) if divisor else None
 
 

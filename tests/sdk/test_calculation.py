@@ -174,6 +174,7 @@ def test_integers_are_exact_or_refused(i: int, j: int) -> None:
         ("SQRT(x)", {"x": -1.0}, "feature `result`: SQRT of a number below 0"),
         ("LN(i)", {"i": 0}, "feature `result`: LN of a number that isn't above 0"),
         ("EXP(x)", {"x": 1e9}, "feature `result`: EXP of a number that is too large"),
+        ("x % i", {"x": float("-inf"), "i": 2}, "feature `result`: % of an infinite number"),
         ("ABS(i)", {"i": -(2**63)}, "feature `result`: the result is an integer outside int64"),
         ("-i", {"i": -(2**63)}, "feature `result`: the result is an integer outside int64"),
         ("x - x", {"x": float("inf")}, "feature `result`: expected float64 that is a number, got NaN"),
