@@ -1,4 +1,4 @@
-"""What it costs a server to be looked at: metrics, the log in JSON, slow requests, traces; CPU per request.
+"""What it costs a server to be looked at: metrics, logs of three kinds, traces; CPU per request.
 
 Run as `python -m perf.observed [--service NAME …]`. Servers with and without stand beside each other over one
 stand-in store and are loaded in turns; the server with metrics is scraped once a second, as Prometheus would.
@@ -19,6 +19,7 @@ import time
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from perf import server
@@ -34,21 +35,27 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 SERVICES = ("fs_1x10", "fs_5x100")
-BARE, DEFAULTS, SLOW, TRACED = "bare", "metrics, JSON log", "and slow requests", "and traces, 1 %"
+BARE, DEFAULTS, SLOW = "bare", "metrics, JSON log", "and slow requests"
+KEPT, TRACED = "and a feature log", "and traces, 1 %"
 SCRAPE_EVERY_S = 1.0
 
 
-def variants(admin_port: int) -> dict[str, list[str]]:
-    """Give the flags of each server; the ports of admin listeners follow each other."""
+def variants(admin_port: int, folder: str) -> dict[str, list[str]]:
+    """Give the flags of each server, which has those of the one before, too; ``folder`` is a feature log's.
+
+    The ports of admin listeners follow each other.
+    """
     looked_at = ["--log-format", "json", "--admin-port"]
     slow = ["--slow-request-ms", "1000"]
+    kept = [*slow, "--feature-log", folder]
     # Nothing listens there: what a trace costs the loop is the same, and is dropped by the thread.
     traced = ["--trace-endpoint", f"http://127.0.0.1:{free_port()}"]
     return {
         BARE: [],
         DEFAULTS: [*looked_at, str(admin_port)],
         SLOW: [*looked_at, "0", *slow],
-        TRACED: [*looked_at, "0", *slow, *traced],
+        KEPT: [*looked_at, "0", *kept],
+        TRACED: [*looked_at, "0", *kept, *traced],
     }
 
 
@@ -83,12 +90,13 @@ def measure(service: str, options: argparse.Namespace) -> dict[str, Any]:
     costs: dict[str, list[float]] = {}
     bad = 0
     with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(TemporaryDirectory())
         stand_in = stack.enter_context(standin_client.running())
         prepare_service(stand_in, service)
         repo = SHAPES[service].repo_path
         servers = {
             name: stack.enter_context(server.running(repo, stand_in.store_url(), flags))
-            for name, flags in variants(admin_port).items()
+            for name, flags in variants(admin_port, folder).items()
         }
         stack.enter_context(scraped(admin_port))
         for number in range(options.rounds):

@@ -459,8 +459,10 @@ any moment, the others of other workers at most half a second old.
 **What they cost.** Where there is an admin listener, a request takes 0.6 to 1.3 us more with 16 clients,
 whose requests share evaluations, and 1.3 to 1.6 us with one, in turns with the same without
 (`python -m perf.micro.request fs_1x10 --metrics`). A log in JSON has no line per request and costs none.
-Whole servers, bare and with metrics, a log in JSON and a scrape a second, in turns of one run: 34.3 us and
-1.9 us more (`python -m perf.observed --service fs_1x10`, on a machine with other work to do).
+Whole servers, bare and with metrics, a log in JSON and a scrape a second, in turns of one run: 30.7 us and
+2.3 us more, with a log of slow requests 3.6, with a feature log of one in 1,000 beside it 1.8: what these two
+cost is less than such a run can tell (`python -m perf.observed --service fs_1x10 --rounds 5 --duration-s 1
+--warmup-s 0.2`, load average 4; another run had 1.9 and 2.0).
 
 Shares are quotients: keys per call are `fastserve_store_keys_total / fastserve_store_calls_total`, the
 missing share of a view is `fastserve_view_missing_rows_total / fastserve_view_rows_total`. The main store is
