@@ -17,7 +17,7 @@ from fastserve.store.interface import OnlineStore, TableSpec, VersionedRow
 from fastserve.store.url import open_store
 from perf.load.free_port import free_port
 from tests.store.test_contract import fetched, key_read, rows_in
-from tests.support.redis_servers import redis_started
+from tests.support.redis_servers import redis_cluster_started, redis_started
 from tests.support.server_process import ROOT
 
 Story = Callable[[OnlineStore], Awaitable[None]]
@@ -77,20 +77,39 @@ def test_each_server_may_have_credentials_of_its_own(tmp_path: Path, monkeypatch
         told(url, write_and_read)
 
 
-def test_tls_is_spoken_and_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def tls_options(folder: Path) -> tuple[int, tuple[str, ...]]:
+    """Return a free port for TLS, and what has a server in that folder speak it, by a new certificate."""
     subprocess.run(
         shlex.split(
             "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
             " -addext subjectAltName=DNS:localhost,IP:127.0.0.1 -keyout key.pem -out cert.pem"
         ),
-        cwd=tmp_path,
+        cwd=folder,
         check=True,
         capture_output=True,
     )
-    tls_port = free_port()
+    port = free_port()
     files = ("--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem", "--tls-auth-clients", "no")
-    with redis_started(tmp_path, ("--tls-port", str(tls_port), *files)):
-        url = f"rediss://127.0.0.1:{tls_port}"
+    return port, ("--tls-port", str(port), *files)
+
+
+def test_tls_is_spoken_and_certificates_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    port, options = tls_options(tmp_path)
+    with redis_started(tmp_path, options):
+        url = f"rediss://127.0.0.1:{port}"
+        with pytest.raises(StoreError, match="certificate verify failed"):
+            told(url, write_and_read)
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        told(url, write_and_read)
+
+
+def test_a_cluster_speaks_tls_on_the_ports_that_it_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, options = tls_options(tmp_path)
+    bus = ("--tls-cluster", "yes", "--tls-ca-cert-file", "cert.pem")
+    with redis_cluster_started([tmp_path], (*options, *bus)):
+        url = f"rediss+cluster://127.0.0.1:{port}"
         with pytest.raises(StoreError, match="certificate verify failed"):
             told(url, write_and_read)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
