@@ -24,7 +24,7 @@ from fastserve import (
 from fastserve.sdk.on_demand_columns import input_columns
 from fastserve.sdk.types import DataType
 from fastserve.server.on_demand_pool import OnDemandPool
-from fastserve.server.on_demand_process import start_nursery
+from fastserve.server.on_demand_process import NICENESS, start_nursery
 from fastserve.serving.on_demand import Done, Job, Outcome, Raised, Stopped
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -144,6 +144,15 @@ def test_calls_run_in_other_processes_and_their_values_come_back() -> None:
         assert done.values[0] == ["a", NOW.isoformat()]
         assert done.values[1] != os.getpid()
         assert done.took_ns > 0
+
+    run(story)
+
+
+def test_helpers_leave_the_cpu_to_the_worker() -> None:
+    async def story(world: World) -> None:
+        done = await world.submit("tell")
+        assert isinstance(done, Done)
+        assert os.getpriority(os.PRIO_PROCESS, done.values[1]) == min(19, os.nice(0) + NICENESS)
 
     run(story)
 
