@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+from base64 import b64decode
 from itertools import count
 from typing import Any
 
+import orjson
+import pyarrow as pa
 import pytest
 
+from fastserve.errors import StoreError
 from fastserve.ingest.compact import CompactReport
+from fastserve.ingest.export import export
 from fastserve.ingest.materialize import MaterializeReport, materialize
+from fastserve.ingest.partition import rows_job
+from fastserve.ingest.putting import destination, get_put
 from fastserve.ingest.refresh import RefreshSettings, compact_by_hand, new_runner
 from fastserve.ingest.registry import Registry
+from fastserve.ingest.shuffle import TIME, key_column
+from fastserve.ingest.spark_tasks import PARTITION, WriteJob, read_result, write_batches
 from fastserve.ingest.stream_writer import StreamWriter
 from fastserve.plan.service import plan_workspace
-from fastserve.plan.views import ViewPlan
+from fastserve.plan.views import ViewPlan, plan_view
 from fastserve.sdk.repo import Repo, load_repo
+from fastserve.store.addresses import StoreAddresses
 from fastserve.store.interface import MAX_ITEM_BYTES, MAX_ROW_BYTES, OnlineStore
 from fastserve.store.mixed import prefixes_of
+from fastserve.tiles.layout import NO_ROW
 from fastserve.tiles.times import format_time
 from tests.ingest.support import DAY_NS, HOUR_NS, Workbench
 from tests.store.test_conditions import STORES
@@ -58,11 +70,13 @@ PUSHED_ALONE = (
     FeatureService("s", features=[spend])
 """
 )
+IN_A_BUNDLE = WITH_FILES.replace("hours(1))", 'hours(1), bundle="items")')
 LARGE = 500
 """Notes of 1,000 bytes: no store holds the row of the last so many."""
 DATABASES = count(3)
 """Of one server of Redis: these tests' tables have no prefix."""
 PRESENT, MISSING = "PRESENT", "MISSING_DATA"
+LOCAL = pytest.mark.parametrize("bench", ["local"], indirect=True)
 
 
 @pytest.fixture(params=["local", "stand-in", "redis"])
@@ -141,6 +155,15 @@ async def asked(bench: Workbench, repo: Repo, users: tuple[str, ...], now_ns: in
         return await served.vectors("s", [{"user_id": user} for user in users], now_ns)
 
 
+def stored(bench: Workbench, *users: str) -> list[bytes | None]:
+    """Return what lies in the store."""
+
+    async def read(store: OnlineStore) -> list[bytes | None]:
+        return await get_put(store, destination(plan_in(bench, store)), users)
+
+    return bench.with_store(read)
+
+
 def fill(bench: Workbench, key: str, room: int | None) -> None:
     """Put rows of other views into a key's item that leave so many bytes; None: small ones."""
 
@@ -176,3 +199,103 @@ def test_a_key_without_room_in_its_item_is_missing_until_there_is(bench: Workben
     fill(bench, "large", room=None)
     assert compacted(bench).too_large == ()
     assert counts(bench, "large", "small") == [(3, PRESENT), (3, PRESENT)]
+
+
+@LOCAL
+def test_a_key_that_had_a_row_keeps_it_where_the_next_is_too_large(bench: Workbench) -> None:
+    write_events(bench, large=10)
+    define(bench, WITH_FILES)
+    push(bench, HOUR_NS)
+    materialized(bench)
+    write_events(bench)
+    push(bench, 2 * HOUR_NS)
+    assert materialized(bench, FILES_UNTIL_NS + HOUR_NS).too_large_keys == 1
+    assert counts(bench, "large") == [(12, PRESENT)]
+
+
+@LOCAL
+def test_a_job_over_files_tells_keys_without_room_in_their_items(bench: Workbench) -> None:
+    write_events(bench, large=10)
+    define(bench, IN_A_BUNDLE)
+    push(bench, HOUR_NS)
+    fill(bench, "large", room=40)
+    report = materialized(bench)
+    assert (report.keys, report.too_large_samples) == (1, ("large",))
+    assert counts(bench, "large", "small") == [(None, MISSING), (3, PRESENT)]
+    assert stored(bench, "large", "small", "none")[::2] == [NO_ROW, None]
+    define(bench, IN_A_BUNDLE.replace(', bundle="items"', ""))  # moves it to a table of its own
+    assert counts(bench, "large", "small") == [(None, MISSING), (None, MISSING)]
+    assert materialized(bench).keys == 2
+    assert counts(bench, "large", "small") == [(11, PRESENT), (3, PRESENT)]
+
+
+@LOCAL
+def test_what_said_that_a_row_had_no_room_goes_with_the_last_event(bench: Workbench) -> None:
+    define(bench, PUSHED_ALONE)
+    fill(bench, "large", room=40)
+    push(bench, 20 * DAY_NS)
+    compacted(bench)
+    assert stored(bench, "large") == [NO_ROW]
+    report = compacted(bench, NOW_NS + 10 * DAY_NS)
+    assert (report.removed, report.keys, report.too_large) == (2, 0, ())
+    assert stored(bench, "large", "small") == [None, None]
+
+
+@pytest.mark.parametrize("bench", ["stand-in"], indirect=True)
+def test_a_view_is_not_recorded_while_an_item_has_room_for_nothing(bench: Workbench) -> None:
+    write_events(bench, large=10)
+    define(bench, IN_A_BUNDLE)
+    push(bench, HOUR_NS)
+    fill(bench, "large", room=10)
+    refusal = "the item of key 'large' has no room for a row of view 'spend', nor to say that it has none"
+    for _ in range(2):  # what is written is written, and the partition isn't done
+        with pytest.raises(StoreError, match=refusal):
+            materialized(bench)
+    assert counts(bench, "large", "small") == [(None, MISSING), (3, PRESENT)]
+    fill(bench, "large", room=None)
+    assert materialized(bench).resumed == 0
+    assert counts(bench, "large", "small") == [(11, PRESENT), (3, PRESENT)]
+
+
+@LOCAL
+def test_an_export_has_an_item_for_a_key_whose_row_is_too_large(bench: Workbench) -> None:
+    write_events(bench)
+    define(bench, WITH_FILES)
+    folder = bench.folder / "out"
+    (exported,) = asyncio.run(
+        export(load_repo(bench.folder / "repo"), ["spend"], folder, until_ns=FILES_UNTIL_NS, progress=False)
+    )
+    assert (exported.report.keys, exported.report.too_large_samples) == (1, ("large",))
+    items = [
+        orjson.loads(line)["Item"]
+        for file in exported.files
+        for line in gzip.decompress((exported.folder / file.path).read_bytes()).splitlines()
+    ]
+    rows = {item["k"]["S"]: b64decode(item["v"]["B"]) for item in items}
+    assert rows["large"] == NO_ROW
+    assert rows.keys() == {"large", "small"}
+
+
+@LOCAL
+def test_a_task_of_a_cluster_tells_such_keys_as_one_machine_does(bench: Workbench) -> None:
+    write_events(bench)
+    define(bench, WITH_FILES)
+    report = materialized(bench)
+    expected = stored(bench, "large", "small")
+    repo = load_repo(bench.folder / "repo")
+    bench.url = f"local:{bench.folder / 'other'}?sync=off"
+    bench.apply(repo)
+    plan = plan_view(repo.views["spend"], "default", "")
+    job = WriteJob(
+        rows_job(plan, report.as_of_ns), destination(plan), StoreAddresses(bench.url), "default", None, 0, 1
+    )
+    times = [FILES_UNTIL_NS - HOUR_NS * (1 + n % 60) for n in range(LARGE)]
+    events = sorted([("large", time, f"{n:01000}") for n, time in enumerate(times)])
+    events += sorted([("small", time, f"{n:01000}") for n, time in enumerate(times[:2])])
+    keys, moments, notes = (pa.array(column) for column in zip(*events, strict=True))
+    columns = {key_column(0): keys, TIME: moments, "note": notes, PARTITION: pa.array([0] * len(events))}
+    (told,) = write_batches(job, iter([pa.RecordBatch.from_pydict(columns)]))
+    result = read_result(told.column(0)[0].as_py())
+    assert (result.keys, result.too_large, result.untold) == (1, ("large",), ())
+    assert result.bytes == report.bytes
+    assert stored(bench, "large", "small") == expected
