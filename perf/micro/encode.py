@@ -5,6 +5,7 @@ Run as `python -m perf.micro.encode`. Figures per value.
 
 from __future__ import annotations
 
+from functools import partial
 from operator import itemgetter
 
 import numpy as np
@@ -37,8 +38,8 @@ def main() -> None:
 
     cents = np.round(floats, 2)
     for name, values in (("random float64", floats), ("float64 with cents", cents), ("zeros", floats * 0)):
-        show(f"{name}, by orjson", lambda values=values: by_orjson(values), VALUES, "ns a value")
-        show(f"{name}, as served", lambda values=values: float_array(values), VALUES, "ns a value")
+        show(f"{name}, by orjson", partial(by_orjson, values), VALUES, "ns a value")
+        show(f"{name}, as served", partial(float_array, values), VALUES, "ns a value")
     show("float64 array, to Python and dumped", lambda: orjson.dumps(floats.tolist()), VALUES, "ns a value")
     show(f"float64 in runs of {RUN}", in_runs, VALUES, "ns a value")
     show(f"float64 in runs of {RUN}, by orjson", in_runs_by_orjson, VALUES, "ns a value")
