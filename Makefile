@@ -30,8 +30,10 @@ $(VENV)/.build-tools: requirements-build.lock | $(BIN)/python
 	$(PIP) install --quiet --require-hashes --only-binary :all: -r requirements-build.lock
 	@touch $@
 
-# The project itself is installed in place, so that only a change of its metadata asks for a new installation.
-$(VENV)/.installed: requirements.lock pyproject.toml $(VENV)/.build-tools | README.md LICENSE
+# The project itself is installed in place, so that only a change of its metadata asks for a new installation, or one of
+# its inner loops in C, which are compiled with it where there is a compiler.
+NATIVE := fastserve/api/_float_text.c fastserve/store/dynamodb/_plain_items.c
+$(VENV)/.installed: requirements.lock pyproject.toml $(NATIVE) $(VENV)/.build-tools | README.md LICENSE
 	$(INSTALL) -r requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@

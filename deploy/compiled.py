@@ -1,13 +1,15 @@
-"""The compiled build: the modules that every request passes, made into C by mypyc and compiled.
+"""The compiled build: the modules that every request passes, made into C by mypyc, and the inner loops in C.
 
-    python deploy/compiled.py FOLDER [--opt-level 2]    # the package with them into FOLDER, for tests, perf
+    python deploy/compiled.py FOLDER [--opt-level 2]    # the package with both into FOLDER, for tests, perf
+    python deploy/compiled.py --native                  # the inner loops alone, into the checkout
 
-As hatchling's build hook it does the same for a wheel when FASTSERVE_COMPILED is 1 in the environment.
-Without that, and in an editable installation, the package is what it is in the repository: nothing is
-compiled, and no compiler is needed.
+As hatchling's build hook it does the first for a wheel when FASTSERVE_COMPILED is 1 in the environment, the
+second for an editable installation where there is a C compiler. Otherwise the package is what it is in the
+repository: nothing is compiled, and no compiler is needed.
 
 Invariants
-1. Both builds have one source. A module here is listed, not changed; its `.py` travels beside it.
+1. Both builds have one source. A module here is listed, not changed; its `.py` travels beside it. An inner
+   loop in C has a twin in Python, which runs where it isn't compiled and gives the same answers.
 2. All listed modules are compiled or none: what of a running server is compiled is one answer.
 """  # noqa: INP001 - run as a file
 
@@ -15,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -71,6 +75,11 @@ MODULES = (
     "wire/http1_answer.py",
 )
 
+# Inner loops for which Python has no fast enough means (docs/decisions/0012-inner-loops-in-c.md).
+NATIVE = ("api/_float_text.c", "store/dynamodb/_plain_items.c")
+# A loop over bytes is vectorized at level 3 alone.
+NATIVE_FLAGS = ("-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+
 # Types are judged elsewhere (`make type`), with all of a developer's packages; here they have to be known.
 MYPY_FLAGS = ("--config-file=", "--ignore-missing-imports", "--follow-imports=silent")
 
@@ -92,7 +101,26 @@ def compile_in(folder: Path, opt_level: str) -> list[Path]:
     environment = {**os.environ, "PYTHONPATH": "", "MYPYPATH": ""}
     subprocess.run(command, cwd=folder, check=True, env=environment)  # noqa: S603 - this file
     shutil.rmtree(folder / "build")
+    compile_native(folder)
     return sorted(path.relative_to(folder) for path in folder.rglob("*.so"))
+
+
+def compile_native(folder: Path) -> None:
+    """Compile the inner loops of the package in ``folder``, each beside its source.
+
+    Raises:
+        OSError: there is no C compiler.
+        subprocess.CalledProcessError: it refused; the headers of Python may lack.
+    """
+    linker = shlex.split(sysconfig.get_config_var("LDSHARED"))
+    headers = f"-I{sysconfig.get_path('include')}"
+    for name in NATIVE:
+        source = folder / PACKAGE / name
+        library = source.with_suffix(sysconfig.get_config_var("EXT_SUFFIX"))
+        half_done = library.with_suffix(".partial")
+        command = [*linker, *NATIVE_FLAGS, headers, str(source), "-o", str(half_done)]
+        subprocess.run(command, check=True)  # noqa: S603 - the compiler that Python was built with
+        half_done.replace(library)  # whole: a server may be starting
 
 
 def _compile_here(opt_level: str) -> None:
@@ -112,12 +140,24 @@ def _compile_here(opt_level: str) -> None:
     )
 
 
+def _compile_native_if_possible() -> None:
+    try:
+        compile_native(ROOT)
+    except (OSError, subprocess.CalledProcessError) as error:
+        sys.stderr.write(
+            f"fastserve: the inner loops aren't compiled, their twins in Python serve: {error}\n"
+        )
+
+
 class CompiledHook(BuildHookInterface[Any]):
     """Adds the libraries to a wheel that is asked to have them."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, unless a pure wheel or an editable one is built."""
-        if version == "editable" or os.environ.get(ASKED_BY) != "1":
+        """Compile what is asked for: all for a wheel that is to have it, the inner loops for a checkout."""
+        if version == "editable":
+            _compile_native_if_possible()
+            return
+        if os.environ.get(ASKED_BY) != "1":
             return
         folder = Path(tempfile.mkdtemp(prefix="fastserve-compiled-"))
         self._folder = folder
@@ -144,10 +184,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python deploy/compiled.py", description=__doc__)
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--opt-level", default=OPT_LEVEL, choices="0123")
+    parser.add_argument(
+        "--native", action="store_true", help="compile the inner loops alone, in the checkout"
+    )
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here:
         _compile_here(options.opt_level)
+        return
+    if options.native:
+        compile_native(ROOT)
         return
     if options.folder is None:
         parser.error("FOLDER: expected the folder to put the package into, got none")

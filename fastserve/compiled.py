@@ -1,4 +1,4 @@
-"""What the compiled build is told in the source, and which build runs.
+"""What the compiled build is told in the source, and what of this one is compiled.
 
 The modules of a request's way can be compiled by mypyc (`deploy/compiled.py`). Some classes tell it something
 that nobody else needs to know, by `mypyc_attr`; where they run as Python it changes nothing, so that nothing
@@ -13,7 +13,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["is_compiled", "mypyc_attr"]
+__all__ = ["has_loops", "is_compiled", "mypyc_attr"]
+
+_LOOPS = ("fastserve.api._float_text", "fastserve.store.dynamodb._plain_items")
 
 if TYPE_CHECKING:
     from mypy_extensions import mypyc_attr
@@ -32,3 +34,8 @@ def is_compiled() -> bool:
     """Whether the modules of a request's way run compiled: all do, or none."""
     spec = find_spec("fastserve.serving.coalescer")
     return spec is not None and spec.origin is not None and not spec.origin.endswith(".py")
+
+
+def has_loops() -> bool:
+    """Whether the inner loops in C are here: where they aren't, their twins in Python run."""
+    return all(find_spec(name) is not None for name in _LOOPS)

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from fastserve.compiled import is_compiled
+from fastserve.compiled import has_loops, is_compiled
 from perf.load.child import ROOT
 
 _PACKAGES = ("uvloop", "httptools", "orjson", "numpy", "pybase64", "isal")
@@ -51,6 +51,7 @@ def _versions() -> dict[str, Any]:
         "python": platform.python_version(),
         "python_build": " ".join(platform.python_build()),
         "compiled": is_compiled(),
+        "loops": has_loops(),
     }
     for package in _PACKAGES:
         try:

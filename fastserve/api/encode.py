@@ -3,7 +3,7 @@
 One service's answer is static text around its values. Values leave in one of three ways, decided when the
 service is compiled:
 
-- all float64: one ``orjson.dumps`` of a line of the matrix (15 to 22 ns a value, `perf/micro/encode.py`);
+- all float64: one call for a line of the matrix (13 ns a value, 22 by orjson, `perf/micro/encode.py`);
 - mixed types: each kind of column is dumped as a whole and cut into runs (or single tokens) which are joined
   in the answer's order;
 - a line with a NaN, an infinity or a value that looks like a null marker: value by value, exactly.
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from fastserve.api.float_text import float_array
 from fastserve.plan.service import ServicePlan
 from fastserve.serving.columns import Columns, output_storage
 from fastserve.tiles.layout import NULL_BOOL, NULL_FLOAT32_BITS, NULL_FLOAT64_BITS, NULL_INT64, Storage
@@ -78,7 +79,7 @@ class FeaturesEncoder:
         if columns.odd:
             return self.encode_exactly(columns, line)
         if self._all_floats:
-            return orjson.dumps(columns.floats[line], option=NUMPY)
+            return float_array(columns.floats[line])
         parts: list[bytes] = []
         for write in self._writers:
             parts += write(columns, line)
@@ -115,9 +116,9 @@ def _writer(kind: Storage, lengths: list[int], *, in_runs: bool) -> Parts:
     cuts = np.cumsum([0, *lengths]).tolist()
     spans = list(pairwise(cuts))
     if kind is Storage.F8:
-        return _float_runs(lambda columns, line: columns.floats[line], spans) if in_runs else _floats
+        return _float_runs(spans) if in_runs else _floats
     if kind is Storage.F4:
-        return _float_runs(lambda columns, line: columns.singles[line], spans) if in_runs else _singles
+        return _single_runs(spans) if in_runs else _singles
     if kind is Storage.I8:
         return _int_runs(spans) if in_runs else _ints
     per_value: Parts = {Storage.TIME: _times, Storage.BOOL: _bools, Storage.JSON: _texts}[kind]
@@ -136,9 +137,17 @@ def _cut(write: Parts, count: int) -> Parts:
     return lambda columns, line: write(columns, line)[:count]
 
 
-def _float_runs(row_of: Callable[[Columns, int], Any], spans: list[tuple[int, int]]) -> Parts:
+def _float_runs(spans: list[tuple[int, int]]) -> Parts:
     def write(columns: Columns, line: int) -> list[bytes]:
-        row = row_of(columns, line)
+        row = columns.floats[line]
+        return [float_array(row[low:high])[1:-1] for low, high in spans]
+
+    return write
+
+
+def _single_runs(spans: list[tuple[int, int]]) -> Parts:
+    def write(columns: Columns, line: int) -> list[bytes]:
+        row = columns.singles[line]
         return orjson.dumps([row[low:high] for low, high in spans], option=NUMPY)[2:-2].split(b"],[")
 
     return write
@@ -157,7 +166,7 @@ def _int_runs(spans: list[tuple[int, int]]) -> Parts:
 
 
 def _floats(columns: Columns, line: int) -> list[bytes]:
-    return orjson.dumps(columns.floats[line], option=NUMPY)[1:-1].split(b",")
+    return float_array(columns.floats[line])[1:-1].split(b",")
 
 
 def _singles(columns: Columns, line: int) -> list[bytes]:

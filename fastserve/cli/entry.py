@@ -35,7 +35,7 @@ from fastserve.cli import (
     serve,
     test_view,
 )
-from fastserve.compiled import is_compiled
+from fastserve.compiled import has_loops, is_compiled
 from fastserve.errors import DefinitionError, FastserveError, InvariantError
 
 FAILED = 1
@@ -100,6 +100,6 @@ class _Version(argparse.Action):
         super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_rest: object) -> None:
-        build = ", compiled" if is_compiled() else ""
+        build = ", compiled" if is_compiled() else ", inner loops compiled" if has_loops() else ""
         print(f"fastserve {sys.modules['fastserve'].__version__}{build}")
         parser.exit()

@@ -34,15 +34,25 @@ class LineWatch:
         self._store = store
         self._marked_s: float | None = None
         self._mark = 0
+        self._waited_s = 0.0  # as far as seen, by the last of the line that is looked at,
+        self._before_s = 0.0  # and by the last of the one before it
 
     def wait_s(self, now_s: float) -> float:
-        """Return how long a call that stands in line has waited at least; 0.0 where none was seen before."""
+        """Return how long a call has to stand in line at least; 0.0 where none was seen before.
+
+        While it isn't known of those that stand there now, it is what it was of those before them.
+        """
         ever, waiting = self._store.line
-        if self._marked_s is not None and waiting and ever - waiting < self._mark:
-            return now_s - self._marked_s
-        self._marked_s = now_s if waiting else None
-        self._mark = ever
-        return 0.0
+        if not waiting:
+            self._marked_s = None
+            self._waited_s = self._before_s = 0.0
+        elif self._marked_s is not None and ever - waiting < self._mark:
+            self._waited_s = now_s - self._marked_s
+        else:
+            self._before_s, self._waited_s = self._waited_s, 0.0
+            self._marked_s = now_s
+            self._mark = ever
+        return max(self._waited_s, self._before_s)
 
 
 class LoopProbe:

@@ -20,7 +20,7 @@ from itertools import chain, islice
 from os import sysconf
 from pathlib import Path
 
-from fastserve.compiled import is_compiled
+from fastserve.compiled import has_loops, is_compiled
 from fastserve.server.exchange import Exchange
 from fastserve.server.metrics_memory import MetricsMemory
 from fastserve.server.metrics_table import METRICS, Kind, Metric, Of, ViewCell
@@ -185,7 +185,7 @@ class MetricsPage:
         labels = {
             "version": version_text(),
             "python": platform.python_version(),
-            "compiled": "yes" if is_compiled() else "no",
+            "compiled": "yes" if is_compiled() else "loops" if has_loops() else "no",
             "workspace": self._workspace,
         }
         yield Sample(labels, 1)

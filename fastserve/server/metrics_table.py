@@ -429,7 +429,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "fastserve_build_info",
         Kind.GAUGE,
-        "1, with the versions that run, and whether modules are compiled (`yes` or `no`).",
+        "1, with the versions that run, and what is compiled: `yes`, `loops` (the inner ones alone) or `no`.",
         labels=("version", "python", "compiled", "workspace"),
     ),
 )

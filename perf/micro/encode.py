@@ -5,11 +5,13 @@ Run as `python -m perf.micro.encode`. Figures per value.
 
 from __future__ import annotations
 
+from functools import partial
 from operator import itemgetter
 
 import numpy as np
 import orjson
 
+from fastserve.api.float_text import by_orjson, float_array
 from perf.micro.timing import show
 
 VALUES = 5_000
@@ -26,14 +28,21 @@ def main() -> None:
     arrange = itemgetter(*random.permutation(VALUES).tolist())
 
     def in_runs() -> object:
+        return [float_array(floats[low:high])[1:-1] for low, high in runs]
+
+    def in_runs_by_orjson() -> object:
         return orjson.dumps([floats[low:high] for low, high in runs], option=NUMPY)[2:-2].split(b"],[")
 
     def tokens() -> object:
-        return b",".join(arrange(orjson.dumps(floats, option=NUMPY)[1:-1].split(b",")))
+        return b",".join(arrange(float_array(floats)[1:-1].split(b",")))
 
-    show("float64 array, dumped", lambda: orjson.dumps(floats, option=NUMPY), VALUES, "ns a value")
+    cents = np.round(floats, 2)
+    for name, values in (("random float64", floats), ("float64 with cents", cents), ("zeros", floats * 0)):
+        show(f"{name}, by orjson", partial(by_orjson, values), VALUES, "ns a value")
+        show(f"{name}, as served", partial(float_array, values), VALUES, "ns a value")
     show("float64 array, to Python and dumped", lambda: orjson.dumps(floats.tolist()), VALUES, "ns a value")
     show(f"float64 in runs of {RUN}", in_runs, VALUES, "ns a value")
+    show(f"float64 in runs of {RUN}, by orjson", in_runs_by_orjson, VALUES, "ns a value")
     show("float64 as tokens in another order", tokens, VALUES, "ns a value")
     show("int64 array, dumped", lambda: orjson.dumps(ints, option=NUMPY), VALUES, "ns a value")
     show(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 import deploy.compiled as script
+from fastserve import compiled
 from fastserve.compiled import is_compiled, mypyc_attr
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,9 +24,20 @@ def hook() -> Any:
     return script.CompiledHook(str(ROOT), {}, nothing, nothing, "", "wheel")
 
 
-def test_every_listed_module_is_there_and_none_is_listed_twice() -> None:
-    assert len(set(script.MODULES)) == len(script.MODULES)
-    assert [module for module in script.MODULES if not (ROOT / "fastserve" / module).exists()] == []
+def test_every_listed_file_is_there_and_none_is_listed_twice() -> None:
+    listed = (*script.MODULES, *script.NATIVE)
+    assert len(set(listed)) == len(listed)
+    assert [file for file in listed if not (ROOT / "fastserve" / file).exists()] == []
+
+
+def test_every_loop_in_c_is_listed_also_where_make_and_the_version_look() -> None:
+    package = ROOT / "fastserve"
+    found = {str(path.relative_to(package)) for path in package.rglob("*.c")}
+    assert found == set(script.NATIVE)
+    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("NATIVE :=")]
+    assert line.split()[2:] == [f"fastserve/{name}" for name in script.NATIVE]
+    names = [f"fastserve/{name}".removesuffix(".c").replace("/", ".") for name in script.NATIVE]
+    assert list(compiled._LOOPS) == names
 
 
 def test_the_module_that_tells_of_the_build_is_one_of_them() -> None:
@@ -38,11 +52,38 @@ def test_a_wheel_that_nobody_wants_compiled_is_pure(monkeypatch: pytest.MonkeyPa
     assert data == {"force_include": {}, "pure_python": True}
 
 
-def test_an_editable_installation_is_pure_whatever_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_editable_installation_has_its_loops_compiled_and_no_module(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("FASTSERVE_COMPILED", "1")
+    compiled: list[Path] = []
+    monkeypatch.setattr(script, "compile_native", compiled.append)
     data: dict[str, Any] = {"force_include": {}, "pure_python": True}
     hook().initialize("editable", data)
-    assert data["pure_python"]
+    assert compiled == [ROOT]
+    assert data == {"force_include": {}, "pure_python": True}
+
+
+@pytest.mark.parametrize("compiler", ["fastserve-has-no-such-compiler", "false"])
+def test_an_editable_installation_without_a_compiler_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], compiler: str
+) -> None:
+    variables = {**sysconfig.get_config_vars(), "LDSHARED": compiler}
+    monkeypatch.setattr(sysconfig, "get_config_var", variables.get)
+    hook().initialize("editable", {})
+    assert "the inner loops aren't compiled" in capsys.readouterr().err
+
+
+def test_the_loops_are_compiled_beside_their_sources(tmp_path: Path) -> None:
+    for name in script.NATIVE:
+        source = tmp_path / "fastserve" / name
+        source.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "fastserve" / name, source)
+    script.compile_native(tmp_path)
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    sources = {Path(name).name for name in script.NATIVE}
+    assert found == sources | {Path(name).stem + suffix for name in script.NATIVE}
 
 
 def test_a_compiler_that_refuses_leaves_nothing_behind(

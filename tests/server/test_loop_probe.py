@@ -80,11 +80,16 @@ def test_a_line_has_waited_since_its_last_call_was_seen_in_it() -> None:
     assert watch.wait_s(1.1) == 0
     store.line = (9, 5)  # four came, two left: the last of the three seen before still waits
     assert watch.wait_s(1.3) == 1.3 - 1.1
-    store.line = (12, 6)  # it has left; there is a line, but nobody of it was seen before
-    assert watch.wait_s(1.4) == 0
+    store.line = (12, 6)  # it has left; nobody who stands there now was seen before, so it is as it was
+    assert watch.wait_s(1.4) == 1.3 - 1.1
     store.line = (12, 1)
-    assert watch.wait_s(1.5) == 1.5 - 1.4
-    store.line = (12, 0)
+    assert watch.wait_s(1.5) == 1.3 - 1.1
+    assert watch.wait_s(1.7) == 1.7 - 1.4
+    store.line = (13, 1)  # and if those before waited less, it is that
+    assert watch.wait_s(1.8) == 1.7 - 1.4
+    store.line = (14, 1)
+    assert watch.wait_s(1.9) == 0
+    store.line = (14, 0)
     assert watch.wait_s(1.6) == 0
 
 

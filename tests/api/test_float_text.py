@@ -1,0 +1,105 @@
+"""The two ways to print floats give the same bytes, and those read back are the same floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fastserve.api.float_text import by_orjson
+
+native = pytest.importorskip("fastserve.api._float_text", reason="no C compiler was there")
+
+Floats = npt.NDArray[np.float64]
+
+BLOCK = 32
+"""So many values are printed together."""
+
+
+def both(values: Floats) -> bytes:
+    """Return the text, after comparing the two ways."""
+    text: bytes = native.float_array(values)
+    expected = by_orjson(values)
+    if text != expected:
+        pairs = zip(text[1:-1].split(b","), expected[1:-1].split(b","), strict=False)
+        raise AssertionError(next(pair for pair in pairs if pair[0] != pair[1]))
+    return text
+
+
+@given(st.lists(st.floats(width=64), max_size=3 * BLOCK))
+def test_any_floats_are_printed_alike(values: list[float]) -> None:
+    both(np.array(values, np.float64))
+
+
+@pytest.mark.parametrize("count", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 5_000])
+def test_lines_of_any_length_are_printed_alike(count: int) -> None:
+    both(np.random.default_rng(count).normal(size=count))
+
+
+def test_a_million_floats_of_any_bits_are_printed_alike_and_read_back() -> None:
+    bits = np.random.default_rng(1).integers(-(2**63), 2**63 - 1, 1_000_000)
+    values = bits.view(np.float64)
+    values = values[np.isfinite(values)]
+    assert np.array_equal(np.array(orjson.loads(both(values))).view("<i8"), values.view("<i8"))
+
+
+@pytest.mark.parametrize(
+    "name", ["integers", "cents", "near powers of ten", "powers of two", "subnormal", "few digits", "halfway"]
+)
+def test_floats_at_edges_are_printed_alike(name: str) -> None:
+    random = np.random.default_rng(2)
+    exponents = np.arange(-323, 309)
+    powers = np.array([float(f"1e{exponent}") for exponent in exponents])
+    twos = np.ldexp(1.0, np.arange(-1074, 1024))
+    edges: dict[str, Floats] = {
+        "integers": random.integers(-(2**54), 2**54, 100_000).astype(np.float64),
+        "cents": np.round(random.uniform(-1e6, 1e6, 100_000), 2),
+        "near powers of ten": np.concatenate([powers, np.nextafter(powers, 0), np.nextafter(powers, np.inf)]),
+        "powers of two": np.concatenate([twos, np.nextafter(twos, 0), np.nextafter(twos, np.inf)]),
+        "subnormal": random.integers(1, 2**52, 100_000).view(np.float64),
+        "few digits": random.integers(1, 100, 100_000) * 10.0 ** random.integers(-300, 300, 100_000),
+        "halfway": random.integers(2**53, 2**63, 100_000).astype(np.float64),
+    }
+    both(edges[name])
+    both(-edges[name])
+
+
+def test_every_exponent_is_printed_alike() -> None:
+    """The table behind the digits has an entry for each."""
+    random = np.random.default_rng(3)
+    fractions = random.integers(0, 2**52, (2_047, 50))
+    both((np.arange(2_047)[:, None] << 52 | fractions).ravel().view(np.float64))
+
+
+def test_what_is_no_number_is_null_and_zeros_keep_their_sign() -> None:
+    values = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0])
+    assert both(values) == b"[null,null,null,null,0.0,-0.0]"
+
+
+def test_part_of_a_line_is_printed() -> None:
+    assert both(np.arange(9.0)[2:5]) == b"[2.0,3.0,4.0]"
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        (np.zeros(3, np.float32), "expected a line of float64, got 1 dimensions of 'f'"),
+        (np.zeros(3, np.int64), "expected a line of float64, got 1 dimensions of 'l'"),
+        (np.zeros((2, 2)), "expected a line of float64, got 2 dimensions of 'd'"),
+        (np.zeros(3, ">f8"), "expected a line of float64, got 1 dimensions of '>d'"),
+        (b"12345678", "expected a line of float64, got 1 dimensions of 'B'"),
+    ],
+)
+def test_what_is_no_line_of_float64_is_refused(values: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        native.float_array(values)
+
+
+def test_what_lies_apart_is_refused() -> None:
+    with pytest.raises(ValueError, match="not C-contiguous"):
+        native.float_array(np.zeros(8)[::2])
