@@ -167,8 +167,9 @@ def lines(draw: st.DrawFn, definition: Definition, now_ns: int, watermark_ns: in
     edges = drawn.edges_ns(definition.rules, list(definition.asked.values()), moments)
     events = draw(drawn.events(sorted([*edges, *moments]), ("k",)))
     if as_of_ns is None:
-        pushed = _parts(draw, [event for event in events if event.time_ns >= watermark_ns])
-        return Line(None, (), pushed, is_told=draw(st.integers(0, 2)) == 0)
+        is_told = draw(st.booleans())
+        pushed = [event for event in events if is_told or event.time_ns >= watermark_ns]
+        return Line(None, (), _parts(draw, pushed), is_told)
     in_row = [event for event in events if event.time_ns < as_of_ns]
     before = [event for event in in_row if draw(st.booleans())]  # not all of a row came by the stream
     after = [event for event in events if event.time_ns >= as_of_ns]
