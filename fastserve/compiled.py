@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 __all__ = ["has_loops", "is_compiled", "mypyc_attr"]
 
-_LOOPS = ("fastserve.api._float_text", "fastserve.store.dynamodb._plain_items")
+_LOOPS = ("fastserve.api._float_text", "fastserve.store.dynamodb._plain_items", "fastserve.tiles._merge_loop")
 
 if TYPE_CHECKING:
     from mypy_extensions import mypyc_attr
