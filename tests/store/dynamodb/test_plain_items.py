@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
 from fastserve.serving.coalescer import KeyRead
 from fastserve.store.dynamodb import batch_get
@@ -33,6 +34,9 @@ TABLES = st.dictionaries(NAMES, st.lists(ITEMS, max_size=5), max_size=4)
 ONE = b'{"Responses":{"t":[{"k":{"S":"a"},"v":{"B":"AAAA"}}]},"UnprocessedKeys":{}}'
 
 
+REPLACED_BY = [b"", b'"', b"{", b"}", b",", b"\\", b"\xff", b"k", b" "]
+
+
 def document(tables: Tables) -> dict[str, Any]:
     """Return tables as the service has them: with a type before each value."""
     typed = {
@@ -51,20 +55,20 @@ def test_an_answer_is_read_as_by_a_json_parser_or_refused(tables: Tables) -> Non
     assert native.plain_items(text) == (tables if is_plain else None)
 
 
+def damaged(text: bytes, data: st.DataObject, most: int) -> bytes:
+    """Return a text with up to so many places drawn in which up to two bytes are others."""
+    for _ in range(data.draw(st.integers(0, most))):
+        at = data.draw(st.integers(0, len(text)))
+        text = text[:at] + data.draw(st.sampled_from(REPLACED_BY)) + text[at + data.draw(st.integers(0, 2)) :]
+    return text
+
+
 @given(TABLES, st.data())
 def test_a_damaged_answer_is_refused_or_still_means_the_same(tables: Tables, data: st.DataObject) -> None:
-    text = bytearray(orjson.dumps(document(tables)))
-    for _ in range(data.draw(st.integers(1, 3))):
-        at = data.draw(st.integers(0, len(text) - 1))
-        kept = data.draw(st.integers(0, 2))
-        text[at : at + kept] = data.draw(
-            st.sampled_from([b"", b'"', b"{", b"}", b",", b"\\", b"\xff", b"k", b" "])
-        )
-        if not text:
-            break
-    items = native.plain_items(bytes(text))
+    text = damaged(orjson.dumps(document(tables)), data, 3)
+    items = native.plain_items(text)
     if items is not None:
-        parsed = orjson.loads(bytes(text))
+        parsed = orjson.loads(text)
         assert document(items)["Responses"] == parsed["Responses"]
         assert not parsed.get("UnprocessedKeys")
 
@@ -143,3 +147,33 @@ def test_rows_are_filled_in_alike_with_and_without_it(
     by_loop = rows()
     monkeypatch.setattr(batch_get, "plain_items", never)
     assert rows() == by_loop
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            table: st.lists(
+                st.fixed_dictionaries({"k": st.sampled_from("abz")}, optional={"v": ROWS, "w": ROWS}),
+                max_size=4,
+            )
+            for table in ("one", "two", "bundle")
+        },
+    ),
+    st.data(),
+)
+def test_any_answer_fills_in_the_same_rows_with_and_without_it(tables: Tables, data: st.DataObject) -> None:
+    answer = damaged(orjson.dumps(document(tables)), data, 1)
+    groups = [ReadGroup(0, ("one", "two")), ReadGroup(1, ("bundle",), attributes=("v", "w", "x"))]
+
+    def rows(loop: Any) -> tuple[Any, Any]:
+        reads = [KeyRead(group, key, 0.0) for group in groups for key in "abc"]
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(batch_get, "plain_items", loop)
+            try:
+                unprocessed = BatchGetCodec().fill(answer, reads)
+            except StoreError as error:
+                return StoreError, error.message
+        return unprocessed, [list(read.rows) for read in reads]
+
+    assert rows(native.plain_items) == rows(never)
