@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shlex
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Callable
 from importlib.machinery import ExtensionFileLoader
@@ -19,6 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastserve.api.float_text import by_orjson
+from tests.support.guarded import guarded_memory
 
 native = pytest.importorskip("fastserve.api._float_text", reason="no C compiler was there")
 
@@ -114,6 +117,31 @@ def test_what_is_no_number_is_null_and_zeros_keep_their_sign(both: Both) -> None
 
 def test_part_of_a_line_is_printed(both: Both) -> None:
     assert both(np.arange(9.0)[2:5]) == b"[2.0,3.0,4.0]"
+
+
+def test_nothing_behind_a_line_is_read(both: Both) -> None:
+    memory = guarded_memory(8 * 3 * BLOCK)
+    values = np.frombuffer(memory, np.float64)
+    values[:] = np.random.default_rng(4).normal(size=len(values))
+    for count in range(len(values)):
+        both(values[count:])
+
+
+OVERRUN = """
+from array import array
+from fastserve.api._float_text import float_array
+
+LONGEST = -1.2345678901234567e-308
+for before in range(100):
+    for last in (LONGEST, -0.000012345678901234567, -1000000000000000.0, 1.0, float("nan")):
+        float_array(array("d", [LONGEST] * before + [last]))
+"""
+
+
+def test_nothing_is_written_behind_the_memory_of_a_text() -> None:
+    # What is written there kills a process whose allocator looks.
+    environment = {**os.environ, "PYTHONMALLOC": "debug"}
+    subprocess.run([sys.executable, "-c", OVERRUN], env=environment, check=True)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from fastserve.serving.coalescer import KeyRead
 from fastserve.store.dynamodb import batch_get
 from fastserve.store.dynamodb.batch_get import BatchGetCodec
 from fastserve.store.dynamodb.plain_items import never
+from tests.support.guarded import guarded_memory
 
 native = pytest.importorskip("fastserve.store.dynamodb._plain_items", reason="no C compiler was there")
 
@@ -78,6 +79,14 @@ def test_an_answer_that_is_cut_anywhere_is_refused() -> None:
     whole = memoryview(ONE)
     assert native.plain_items(whole) == {"t": [{"k": "a", "v": "AAAA"}]}
     assert [length for length in range(len(ONE)) if native.plain_items(whole[:length]) is not None] == []
+
+
+def test_nothing_behind_an_answer_is_read_wherever_it_is_cut() -> None:
+    memory = guarded_memory(len(ONE))
+    for length in range(len(ONE) + 1):
+        answer = memory[len(ONE) - length :]
+        answer[:] = ONE[:length]
+        assert (native.plain_items(answer) is None) == (length < len(ONE))
 
 
 @pytest.mark.parametrize(
