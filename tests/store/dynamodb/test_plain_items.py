@@ -16,6 +16,7 @@ from fastserve.serving.coalescer import KeyRead
 from fastserve.store.dynamodb import batch_get
 from fastserve.store.dynamodb.batch_get import BatchGetCodec
 from fastserve.store.dynamodb.plain_items import never
+from fastserve.tiles.layout import NO_ROW
 from tests.support.guarded import guarded_memory
 
 native = pytest.importorskip("fastserve.store.dynamodb._plain_items", reason="no C compiler was there")
@@ -142,9 +143,13 @@ def test_rows_are_filled_in_alike_with_and_without_it(
     monkeypatch: pytest.MonkeyPatch, attributes: tuple[str, ...]
 ) -> None:
     tables = ("one",) if attributes else ("one", "two")
+    left_out = {"k": "c", "v": base64.b64encode(NO_ROW).decode()}
     answer = orjson.dumps(
         document(
-            {"one": [{"k": "b", "v": "AAAA"}, {"k": "a", "w": "BBBB"}], "two": [{"v": "CCCC", "k": "a"}]}
+            {
+                "one": [{"k": "b", "v": "AAAA"}, {"k": "a", "w": "BBBB"}, left_out],
+                "two": [{"v": "CCCC", "k": "a"}],
+            }
         )
     )
 
@@ -155,6 +160,7 @@ def test_rows_are_filled_in_alike_with_and_without_it(
         return [list(read.rows) for read in reads]
 
     by_loop = rows()
+    assert by_loop[2][0] == left_out["v"]
     monkeypatch.setattr(batch_get, "plain_items", never)
     assert rows() == by_loop
 
