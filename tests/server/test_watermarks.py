@@ -108,7 +108,7 @@ def test_a_newer_one_waits_until_requests_that_were_under_way_are_answered() -> 
             if len(waits_s) > 3:
                 await asyncio.Event().wait()
 
-        with patch.object(module.asyncio, "sleep", sleep):
+        with patch("fastserve.server.watermarks.asyncio.sleep", sleep):
             await polling.start()
             await records.idle.wait()
         await polling.stop()
