@@ -7,7 +7,8 @@ Calm, there is one limit, the operator's, and a request costs one comparison. Wh
 than ``wait_s`` for the whole of `STANDING_S`, the worker sheds: a wait that stands is a queue that more work
 than can be done keeps filling, while a burst, a collection of garbage or a slow view passes (the idea of
 CoDel, RFC 8289 section 3). From then on the limit follows the measured turns of the loop, so that they are
-short enough for a refusal to leave within milliseconds. It ends when nothing was shed for `CALM_AFTER_S`.
+short enough for a refusal to leave within milliseconds. It ends when nothing was shed for `CALM_AFTER_S`, or
+nothing but what a large batch left no room for, which shows that the limit is low and not that much is asked.
 
 Invariants:
 1. What is refused is refused before its body is read, and costs the store nothing.
@@ -25,9 +26,13 @@ from fastserve.wire.http1_answer import error_body
 
 STANDING_S = 0.1
 CALM_AFTER_S = 1.0
-TRY_CALM_AFTER_S = 60.0
-"""So long it sheds at most before it is tried without, for `STANDING_S`: clients that come back at once when
-they are refused would otherwise keep it going, though their requests could be answered."""
+TRY_AFTER_S = 3.0
+RELAPSE_S = 1.0
+"""So long nothing but batches' rows has filled the limit before it is tried without, four times as long where
+the last try failed within the second of these times: by a try that fails requests wait for `STANDING_S`."""
+TRY_IN_ANY_CASE_S = 60.0
+"""So long it sheds at most before it is tried without: clients that come back at once when they are refused
+would otherwise keep it going, though their requests could be answered."""
 CALM_EVERY_S = 0.02
 """Between samples while nothing is late: also how exactly the server timeout is kept."""
 CLOSE_EVERY_S = 0.001
@@ -73,15 +78,19 @@ class Admission:
     __slots__ = (
         "_ceiling",
         "_began_s",
+        "_ended_s",
         "_has_priorities",
         "_held",
+        "_last_crowd_s",
         "_last_shed_s",
         "_max_rows",
         "_over",
         "_shed_rows",
         "_standing_since_s",
+        "_try_after_s",
         "_turns",
         "_wait_s",
+        "_was_crowded",
         "_was_shed",
         "_window_start_s",
         "is_shedding",
@@ -99,8 +108,11 @@ class Admission:
         self._shed_rows = ROWS_START  # the ceiling while shedding, remembered for the next time
         self._standing_since_s: float | None = None
         self._began_s = self._window_start_s = self._last_shed_s = 0.0
+        self._ended_s = -RELAPSE_S
+        self._try_after_s = TRY_AFTER_S
         self._turns: list[float] = []
-        self._was_shed = False
+        self._was_shed = self._was_crowded = False  # since the limit was looked at
+        self._last_crowd_s = 0.0
         self.is_shedding = False
         self.refused = 0
         self.limit = 0
@@ -115,6 +127,7 @@ class Admission:
             return None
         self.refused += 1
         self._was_shed = True
+        self._was_crowded |= in_flight >= ROWS_MIN
         return OVERLOADED if self.is_shedding else self._over
 
     def hold(self, rows: int) -> None:
@@ -156,9 +169,11 @@ class Admission:
     def _begin(self, now_s: float) -> None:
         self._standing_since_s = None
         self.is_shedding = True
-        self._began_s = self._last_shed_s = self._window_start_s = now_s
+        is_relapse = now_s - self._ended_s < RELAPSE_S
+        self._try_after_s = min(4 * self._try_after_s, TRY_IN_ANY_CASE_S) if is_relapse else TRY_AFTER_S
+        self._began_s = self._last_shed_s = self._last_crowd_s = self._window_start_s = now_s
         self._turns.clear()
-        self._was_shed = False
+        self._was_shed = self._was_crowded = False
         self._set_ceiling(self._shed_rows)
 
     def _on_turn(self, now_s: float, busy_s: float, line_s: float, oldest_s: float | None) -> bool:
@@ -174,17 +189,28 @@ class Admission:
         pressure = max(met_s / TURN_S, line_s / self._wait_s)
         turns.clear()
         self._window_start_s = now_s
-        was_shed, self._was_shed = self._was_shed, False
+        was_shed = self._was_shed
         if was_shed:
             self._last_shed_s = now_s
-        if now_s - self._last_shed_s > CALM_AFTER_S or now_s - self._began_s > TRY_CALM_AFTER_S:
+        if self._was_crowded:
+            self._last_crowd_s = now_s
+        self._was_shed = self._was_crowded = False
+        if self._is_over(now_s):
             self.is_shedding = False
+            self._ended_s = now_s
             self._set_ceiling(self._max_rows)
             return True
         if was_shed or pressure > 1:  # a limit that wasn't reached shows nothing
             self._set_ceiling(self._next_rows(pressure))
             self._shed_rows = self._ceiling
         return False
+
+    def _is_over(self, now_s: float) -> bool:
+        return (
+            now_s - self._last_shed_s > CALM_AFTER_S
+            or now_s - self._last_crowd_s > self._try_after_s
+            or now_s - self._began_s > TRY_IN_ANY_CASE_S
+        )
 
     def _next_rows(self, pressure: float) -> int:
         rows = self._ceiling

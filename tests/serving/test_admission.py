@@ -15,7 +15,8 @@ from fastserve.serving.admission import (
     ROWS_MIN,
     ROWS_START,
     STANDING_S,
-    TRY_CALM_AFTER_S,
+    TRY_AFTER_S,
+    TRY_IN_ANY_CASE_S,
     TURN_S,
     WINDOW_S,
     Admission,
@@ -126,10 +127,33 @@ def test_it_ends_when_nothing_has_been_shed_for_a_while(admission: Admission) ->
 def test_clients_that_hammer_do_not_keep_it_going_once_they_can_be_answered(admission: Admission) -> None:
     loop = Loop(admission)
     loop.run(1.0, turn_s=0.08, in_flight=1000)
-    loop.run(TRY_CALM_AFTER_S, turn_s=TURN_S, in_flight=1000)
+    loop.run(TRY_IN_ANY_CASE_S, turn_s=TURN_S, in_flight=1000)
     assert not admission.is_shedding
     loop.run(1.0, turn_s=0.08, in_flight=1000)
     assert admission.is_shedding
+
+
+def test_a_large_batch_in_flight_does_not_keep_it_going(admission: Admission) -> None:
+    loop = Loop(admission)
+    loop.run(1.0, turn_s=0.08, in_flight=1000)
+    admission.hold(99)
+    loop.run(TRY_AFTER_S + 0.1, turn_s=TURN_S)
+    assert not admission.is_shedding
+    assert admission.limit == 1000 - 99
+
+
+def test_tries_beside_large_batches_grow_rare_while_they_fail(admission: Admission) -> None:
+    loop, began_s, lengths_s = Loop(admission), 0.0, list[float]()
+    while len(lengths_s) < 4:
+        was_shedding = admission.is_shedding
+        admission.hold(99)
+        loop.run(0.001, turn_s=TURN_S if was_shedding else 0.08)
+        admission.hold(-99)
+        if admission.is_shedding and not was_shedding:
+            began_s = loop.now_s
+        elif was_shedding and not admission.is_shedding:
+            lengths_s.append(loop.now_s - began_s)
+    assert [round(length_s) for length_s in lengths_s] == [3, 12, 48, 60]
 
 
 def test_it_begins_anew_where_it_ended(admission: Admission) -> None:
