@@ -76,9 +76,12 @@ MODULES = (
 )
 
 # Inner loops for which Python has no fast enough means (docs/decisions/0012-inner-loops-in-c.md).
-NATIVE = ("api/_float_text.c", "store/dynamodb/_plain_items.c")
-# A loop over bytes is vectorized at level 3 alone.
-NATIVE_FLAGS = ("-O3", "-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror")
+NATIVE = ("api/_float_text.c", "store/dynamodb/_plain_items.c", "tiles/_head_merge.c")
+# A loop over bytes is vectorized at level 3 alone. Products are rounded before they are added, as NumPy does it.
+NATIVE_FLAGS = (
+    *("-O3", "-fno-math-errno", "-ffp-contract=off"),
+    *("-fPIC", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror"),
+)
 
 # Types are judged elsewhere (`make type`), with all of a developer's packages; here they have to be known.
 MYPY_FLAGS = ("--config-file=", "--ignore-missing-imports", "--follow-imports=silent")

@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 __all__ = ["has_loops", "is_compiled", "mypyc_attr"]
 
-_LOOPS = ("fastserve.api._float_text", "fastserve.store.dynamodb._plain_items")
+_LOOPS = (
+    "fastserve.api._float_text",
+    "fastserve.store.dynamodb._plain_items",
+    "fastserve.tiles._head_merge",
+)
 
 if TYPE_CHECKING:
     from mypy_extensions import mypyc_attr
