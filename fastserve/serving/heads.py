@@ -176,11 +176,11 @@ class StreamHeads:
     def _placed(self, blocks: Sequence[Any], raw: bytes) -> _Blocks | None:
         """Return what `find_blocks` does, and None where that says nothing: its twin."""
         there = np.array([number for number, block in enumerate(blocks) if block is not None], np.intp)
-        words = np.frombuffer(raw, "<i8")
         sizes = np.array([len(block) for block in blocks if block is not None], np.intp)
         wholes, rest = np.divmod(sizes, self._whole_units)
         if rest.any() or not wholes.all():
             return None
+        words = np.frombuffer(raw, "<i8")
         lengths = wholes * WHOLE_WORDS
         at = np.cumsum(lengths) - lengths
         items = there % len(self._headers)

@@ -57,7 +57,7 @@ typedef struct {
 } Group;
 
 typedef struct {
-    int64_t tile_words, interval_ns, horizon_ns;
+    int64_t tile_words, interval_ns;
     int64_t first, stride, windows; /* where the place's heads begin, how many words each window has */
     int64_t width;                  /* accumulators */
     int64_t groups;
@@ -212,9 +212,8 @@ static int read_place(Place *place, const Words *program, const Words *bounds, i
     if (at < HEAD_WORDS || at > program->count - PLACE_WORDS)
         return 0;
     const int64_t *own = program->words + at;
-    *place = (Place){own[0], own[1], own[2], own[3], own[4], own[5], 0, own[7], own + PLACE_WORDS, NULL};
-    if (place->tile_words < 1 || place->tile_words > INT32_MAX || place->interval_ns < 1 || place->horizon_ns < 0
-        || place->first < 0
+    *place = (Place){own[0], own[1], own[3], own[4], own[5], 0, own[7], own + PLACE_WORDS, NULL};
+    if (place->tile_words < 1 || place->tile_words > INT32_MAX || place->interval_ns < 1 || place->first < 0
         || place->first > head_words || place->stride < 0 || place->stride > head_words || place->windows < 0
         || place->windows > head_words || place->groups < 0
         || place->windows * place->stride > head_words - place->first)
@@ -531,34 +530,20 @@ enum { BUFFERS = sizeof(Batch) / sizeof(Words), WRITTEN_FROM = 6 };
 
 typedef enum { FAILED = -1, REFUSED = 0, DONE = 1, UNANSWERED = 2 } Outcome;
 
+/* What doesn't begin as words do holds none, so that it is refused. */
 static int get_words(PyObject *object, Words *words, int is_written)
 {
     if (PyObject_GetBuffer(object, &words->view, is_written ? PyBUF_CONTIG : PyBUF_CONTIG_RO) < 0)
         return 0;
     words->words = words->view.buf;
-    words->count = words->view.len / WORD_BYTES;
-    if ((uintptr_t)words->view.buf % WORD_BYTES == 0 && words->view.len % WORD_BYTES == 0)
-        return 1;
-    PyBuffer_Release(&words->view);
-    PyErr_Format(PyExc_ValueError, "expected whole words, got %zd bytes", words->view.len);
-    return 0;
+    words->count = (uintptr_t)words->view.buf % WORD_BYTES == 0 ? words->view.len / WORD_BYTES : 0;
+    return 1;
 }
 
 static void release_words(Words *words, int count)
 {
     while (count > 0)
         PyBuffer_Release(&words[--count].view);
-}
-
-/* Whether a row may answer, or is missing where there are no tiles either. */
-static inline int is_answered(const Place *place, const int64_t *placed, int64_t as_of_ns, int64_t now_ns,
-                              int64_t skew_ns)
-{
-    if (as_of_ns == NULL_INT64)
-        return placed[1] == 0 && placed[1 + PLACED_WORDS] == 0;
-    int64_t latest_ns = now_ns > INT64_MAX - skew_ns ? INT64_MAX : now_ns + skew_ns;
-    int64_t oldest_ns = now_ns < INT64_MIN + place->horizon_ns ? INT64_MIN : now_ns - place->horizon_ns;
-    return oldest_ns <= as_of_ns && as_of_ns <= latest_ns;
 }
 
 static int has_room(Scratch *scratch, int64_t *room, const Place *place)
@@ -580,14 +565,37 @@ typedef struct {
     int is_told;
 } Shape;
 
+/* Whether the rows of a place may answer, or are missing where there are no tiles either. */
+static Outcome are_answered(const Batch *batch, Shape shape, int64_t number)
+{
+    int64_t column = batch->columns.words[number], record = batch->program.words[HEAD_WORDS + number];
+    if (column < 0 || column >= shape.row || record < 0 || record > batch->program.count - PLACE_WORDS)
+        return REFUSED;
+    if (shape.is_told)
+        return DONE;
+    int64_t skew_ns = batch->program.words[1], horizon_ns = batch->program.words[record + 2];
+    int64_t latest_ns, oldest_ns;
+    if (__builtin_add_overflow(shape.now_ns, skew_ns, &latest_ns)
+        || __builtin_sub_overflow(shape.now_ns, horizon_ns, &oldest_ns))
+        return UNANSWERED;
+    const int64_t *placed = batch->placed.words + number * BLOCKS * PLACED_WORDS;
+    for (int64_t line = 0; line < shape.lines; line++, placed += shape.places * BLOCKS * PLACED_WORDS) {
+        int64_t as_of_ns = batch->floors.words[line * shape.row + column];
+        int is_in_time = oldest_ns <= as_of_ns && as_of_ns <= latest_ns;
+        int is_empty = placed[1] == 0 && placed[1 + PLACED_WORDS] == 0;
+        if (as_of_ns == NULL_INT64 ? !is_empty : !is_in_time)
+            return UNANSWERED;
+    }
+    return DONE;
+}
+
 static Outcome merge_place(const Batch *batch, Shape shape, int64_t number, Scratch *scratch, int64_t *room)
 {
     int64_t column = batch->columns.words[number];
     const int64_t *placed = batch->placed.words + number * BLOCKS * PLACED_WORDS;
     Place place;
-    if (column < 0 || column >= shape.row
-        || !read_place(&place, &batch->program, &batch->bounds, batch->program.words[HEAD_WORDS + number],
-                       shape.words - shape.first_word))
+    if (!read_place(&place, &batch->program, &batch->bounds, batch->program.words[HEAD_WORDS + number],
+                    shape.words - shape.first_word))
         return REFUSED;
     if (!has_room(scratch, room, &place)) {
         PyErr_NoMemory();
@@ -597,9 +605,6 @@ static Outcome merge_place(const Batch *batch, Shape shape, int64_t number, Scra
     for (int64_t line = 0; line < shape.lines; line++) {
         int64_t at = line * shape.row + column;
         int64_t *heads = batch->matrix.words + line * shape.words + shape.first_word + place.first;
-        if (!shape.is_told
-            && !is_answered(&place, placed, batch->floors.words[at], shape.now_ns, batch->program.words[1]))
-            return UNANSWERED;
         if (!merge_key(&place, tiles, placed, batch->floors.words[at], heads, batch->newest.words + at, *scratch))
             return REFUSED;
         placed += shape.places * BLOCKS * PLACED_WORDS;
@@ -626,6 +631,8 @@ static Outcome merge_batch(const Batch *batch, int64_t first_word, int64_t now_n
     Scratch scratch = {NULL, NULL};
     int64_t room = 0;
     Outcome outcome = DONE;
+    for (int64_t i = 0; i < places && outcome == DONE; i++)
+        outcome = are_answered(batch, shape, i);
     for (int64_t i = 0; i < places && outcome == DONE; i++)
         outcome = merge_place(batch, shape, i, &scratch, &room);
     PyMem_Free(scratch.words);
