@@ -104,13 +104,13 @@ class LoopPlace:
 
 
 class HeadLoop:
-    """The loop's program for one service; ``places`` by position."""
+    """The loop's ``program`` for one service, and the ``bounds`` of the latest time."""
 
     def __init__(self, places: Sequence[LoopPlace]) -> None:
         self._places = tuple(places)
         self._interval_ns = gcd(*[place.interval_ns for place in places])
         self._tick = (0, -1)
-        self._bounds = b""
+        self.bounds = b""
         records: list[int] = []
         firsts: list[int] = []
         bounds = 0
@@ -122,7 +122,7 @@ class HeadLoop:
             for group in place.groups:
                 records += [CODES[group.op], len(group.columns), group.first, group.step, *group.columns]
             bounds += 3 * windows
-        self._program = _packed([len(places), CLOCK_SKEW_NS, *firsts, *records])
+        self.program = _packed([len(places), CLOCK_SKEW_NS, *firsts, *records])
 
     def merge(
         self,
@@ -148,11 +148,11 @@ class HeadLoop:
         """
         tick = (now_ns // self._interval_ns, -(-now_ns // self._interval_ns))
         if tick != self._tick:
-            self._bounds = self._bounds_at(now_ns)
+            self.bounds = self._bounds_at(now_ns)
             self._tick = tick
         return merge_heads(
-            self._program,
-            self._bounds,
+            self.program,
+            self.bounds,
             words,
             placed,
             floors,

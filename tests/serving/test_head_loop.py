@@ -175,7 +175,7 @@ def test_columns_and_reports_are_the_same_with_the_loop_and_without(
         if how == "older":
             line[item], known = older(stream)
             shapes[stream.place.view.name] = known
-        elif line[item] is not None:
+        elif line[item]:
             line[item] = damaged(line[item], how)
     wrapped = [[None if item is None else transport.wrap(item) for item in line] for line in lines]
     until_ns = {"by_user": NOW_NS - data.draw(st.sampled_from([0, 3 * DAY_NS]))}

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastserve.tiles.aggregates import NEUTRAL_BITS, Op
+from fastserve.tiles.head_merge import leave_blocks, leave_heads
 from fastserve.tiles.heads import HeadPlace, HeadPlan, Runs
 from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64
 from fastserve.tiles.operations import NAN_BITS
-from fastserve.tiles.windows import DAY_NS, HOUR_NS, MINUTE_NS
+from fastserve.tiles.windows import CLOCK_SKEW_NS, DAY_NS, HOUR_NS, LIFETIME_NS, MINUTE_NS, Window
+from tests.differential.tiling import spec
 from tests.support.examples import examples
-from tests.tiles.test_heads import NOW_NS, places
+from tests.tiles.test_heads import NOW_NS, block_of, place_of, places
 
 native = pytest.importorskip("fastserve.tiles._head_merge", reason="no C compiler was there")
 
@@ -158,7 +160,7 @@ def batches(draw: st.DrawFn) -> tuple[Batch, int]:
     return Batch(plan, words, np.array(placed), np.array(floors).reshape(shape)), now_ns
 
 
-@settings(deadline=None, max_examples=examples(120))
+@settings(deadline=None, max_examples=examples(60))
 @given(batches())
 def test_heads_are_the_twins_to_the_bit_or_left_to_it(asked: tuple[Batch, int]) -> None:
     batch, now_ns = asked
@@ -171,3 +173,123 @@ def test_heads_are_the_twins_to_the_bit_or_left_to_it(asked: tuple[Batch, int]) 
         held = batch.words.tolist()
         assert done is False
         assert NULL_INT64 in held or any(triple[1] in held for triple in ODD_MOMENTS)
+
+
+@settings(deadline=None, max_examples=examples(25))
+@given(st.lists(places(), min_size=1, max_size=3), st.integers(0, 2**32), st.integers(0, 60))
+def test_blocks_of_plain_events_are_never_left_to_the_twin(
+    made: list[HeadPlace], seed: int, cut: int
+) -> None:
+    plan = HeadPlan(made)
+    parts: list[Words] = []
+    placed, at = [], 0
+    for position, place in enumerate(made):
+        block = block_of(place, 40, seed + position)
+        for own in (slice(0, cut), slice(cut, None)):
+            tiles = np.hstack([block.starts[own, None], block.words[own]])
+            parts += [np.zeros(HEADER_WORDS, np.int64), tiles.ravel()]
+            placed.append((at, len(tiles)))
+            at += HEADER_WORDS + tiles.size
+    words = np.concatenate([*parts, plan.empty_tiles])
+    batch = Batch(plan, words, np.array(placed), np.full((1, len(made)), NOW_NS - 30 * MINUTE_NS))
+    done, heads, newest = batch.looped(NOW_NS, is_told=False)
+    twin, newest_by_twin = batch.by_numpy(NOW_NS)
+    assert done
+    assert batch.read(heads) == batch.read(twin)
+    assert (newest == newest_by_twin).all()
+
+
+def one_tile(floor_ns: int, tiles: int = 1) -> Batch:
+    """Return a batch of one line and one place, whose block has a tile of an hour ago, or none."""
+    plan = HeadPlan([place_of(spec("units", "max", Window(LIFETIME_NS, MINUTE_NS, MINUTE_NS, DAY_NS)))])
+    block = block_of(plan.places[0], 1, 0)
+    start = (NOW_NS - HOUR_NS) // MINUTE_NS * MINUTE_NS
+    words = np.concatenate([[0, 0, start], block.words[0], plan.empty_tiles])
+    return Batch(plan, words, np.array([(0, 0), (0, tiles)]), np.array([[floor_ns]]))
+
+
+@pytest.mark.parametrize(
+    "floor_ns, tiles, done",
+    [
+        (NOW_NS - 2 * DAY_NS, 1, None),  # the horizon is a day
+        (NOW_NS - 2 * DAY_NS, 0, None),
+        (NOW_NS - DAY_NS - 1, 1, None),
+        (NOW_NS - DAY_NS, 1, True),
+        (NOW_NS + CLOCK_SKEW_NS, 1, True),
+        (NOW_NS + CLOCK_SKEW_NS + 1, 1, None),
+        (NULL_INT64, 1, None),
+        (NULL_INT64, 0, True),
+    ],
+)
+def test_nothing_is_done_where_a_row_can_t_answer_and_nobody_told_what_counts(
+    floor_ns: int, tiles: int, done: bool | None
+) -> None:
+    batch = one_tile(floor_ns, tiles)
+    outcome, heads, _ = batch.looped(NOW_NS, is_told=False)
+    assert outcome is done
+    if done is None:
+        assert (heads == batch.heads()).all()
+        assert batch.looped(NOW_NS, is_told=True)[0] is True
+
+
+def test_starts_that_do_not_ascend_are_left_to_the_twin() -> None:
+    batch = one_tile(NOW_NS - DAY_NS)
+    width = 1 + batch.plan.places[0].blocks.words
+    tile = batch.words[HEADER_WORDS : HEADER_WORDS + width]
+    batch.words = np.concatenate([[0, 0], tile, [tile[0] - 1], tile[1:], batch.plan.empty_tiles])
+    batch.placed = np.array([(0, 0), (0, 2)])
+    assert batch.looped(NOW_NS)[0] is False
+
+
+@settings(deadline=None, max_examples=examples(60))
+@given(st.data(), batches())
+def test_whatever_it_is_told_it_writes_to_no_word_beside_the_heads(
+    data: st.DataObject, asked: tuple[Batch, int]
+) -> None:
+    batch, now_ns = asked
+    batch.looped(now_ns)  # so that there are bounds
+    lines, places_count = batch.floors.shape
+    wild = st.one_of(
+        st.integers(-3, 60),
+        st.sampled_from([2**31, 2**62, NEVER, NULL_INT64, -(2**32)]),
+        st.integers(0, 9999),
+    )
+    arguments = [
+        np.frombuffer(batch.plan.loop.program, "<i8").copy(),
+        np.frombuffer(batch.plan.loop.bounds, "<i8").copy(),
+        batch.words.copy(),
+        batch.placed.copy(),
+        batch.floors.copy(),
+        np.arange(places_count),
+    ]
+    for _ in range(data.draw(st.integers(1, 3))):
+        flat = arguments[data.draw(st.sampled_from([0, 0, 0, 1, 3, 5]))].reshape(-1)
+        if len(flat):
+            flat[data.draw(st.integers(0, len(flat) - 1))] = data.draw(wild)
+    heads = batch.heads()
+    guarded = np.full((lines + 2, heads.shape[1]), GUARD)
+    guarded[1:-1] = heads
+    newest = np.full((lines + 2, places_count), GUARD)
+    first_word = data.draw(st.sampled_from([0, 0, 0, 1, -1, 2**40]))
+    written = (guarded[1:-1], newest[1:-1])
+    done = native.merge_heads(*arguments, *written, first_word, now_ns, data.draw(st.booleans()))
+    assert done in (True, False, None)
+    for words in (guarded, newest):
+        assert (words[0] == GUARD).all()
+        assert (words[-1] == GUARD).all()
+
+
+def test_other_arguments_than_words_are_refused() -> None:
+    with pytest.raises(TypeError, match="expected 11 arguments, got 1"):
+        native.merge_heads(b"")
+    with pytest.raises(TypeError, match="bytes-like"):
+        native.merge_heads(*["text"] * 8, 0, 0, True)
+    with pytest.raises(TypeError, match="expected a list"):
+        native.find_blocks((), 24, b"", b"", bytearray())
+    with pytest.raises(BufferError, match="not writable"):
+        native.find_blocks([], 24, b"", b"", b"")
+
+
+def test_without_the_loop_all_is_left_to_the_twin() -> None:
+    assert leave_blocks([], 24, b"", b"", np.empty((0, 2), np.int64)) is False
+    assert leave_heads() is False
