@@ -19,6 +19,7 @@ _LOOPS = (
     "fastserve.api._float_text",
     "fastserve.store.dynamodb._plain_items",
     "fastserve.tiles._head_merge",
+    "fastserve.tiles._merge_loop",
 )
 
 if TYPE_CHECKING:

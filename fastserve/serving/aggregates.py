@@ -1,11 +1,12 @@
 """The aggregates of a batch, by whichever way of merging its rows allow.
 
-When all rows share one ``as_of`` per view and have done so for a few batches, index arrays are prepared for
+Where it is compiled, the loop in C merges all rows that may answer (`tiles.merge_loop`). Else NumPy does:
+when all rows share one ``as_of`` per view and have done so for a few batches, index arrays are prepared for
 it (an *epoch*) and `MergePlan.fast` serves until a window's start moves; otherwise `MergePlan.masked` does.
 
 Invariants
 1. Rows past their horizon or from the future are nulled before they are merged, whichever way is taken.
-2. The epoch is a cache: it changes what a merge costs and never its result, to the last digit.
+2. Loop and epoch change what a merge costs and never its result, to the last digit.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from fastserve.plan.service import ServicePlan
 from fastserve.serving.columns import Merged, RowReport
 from fastserve.serving.vector_rows import VectorRows, pairs
 from fastserve.tiles.aggregates import AggregateFeature
-from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64
+from fastserve.tiles.layout import NULL_INT64
 from fastserve.tiles.merge import Epoch, MergePlan, Words
 from fastserve.tiles.windows import CLOCK_SKEW_NS
 
@@ -53,8 +54,9 @@ def _head_words(plan: ServicePlan) -> dict[tuple[int, int], tuple[int, ...]]:
 class AggregateMerger:
     """Merges the aggregates of one service, and remembers the epoch."""
 
-    def __init__(self, merge: MergePlan, rows: VectorRows) -> None:
+    def __init__(self, merge: MergePlan, rows: VectorRows, places: int) -> None:
         self._merge = merge
+        self._loop = merge.loop(places)
         self._rows = rows
         self._epoch: Epoch | None = None
         self._candidate: tuple[bytes, int] = (b"", 0)
@@ -63,6 +65,9 @@ class AggregateMerger:
         self, matrix: Words, effective: Words, now_ns: int, report: RowReport
     ) -> tuple[Merged, Words, Words]:
         """Return the merged aggregates, and the matrix and effective times less the rows that are too old."""
+        looped = self._loop.merged(matrix, effective, now_ns)
+        if looped is not None:
+            return looped, matrix, effective
         merge = self._merge
         as_of = effective.take(merge.place_numbers, axis=1)
         epoch = self._epoch
@@ -115,10 +120,3 @@ def _all_are(as_of: Words, expected: Words) -> bool:
     """Whether every row has the expected as_of of its place, or is a null row."""
     same = as_of == expected
     return bool(same.all()) or bool((same | (as_of == NULL_INT64)).all())
-
-
-def has_odd(merged: Merged) -> bool:
-    """Whether any merged float is a NaN or an infinity without being null."""
-    floats = merged[0]
-    finite = np.isfinite(floats)
-    return not finite.all() and bool((~finite & (floats.view("<i8") != NULL_FLOAT64_BITS)).any())

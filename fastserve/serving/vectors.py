@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fastserve.plan.service import ServicePlan
-from fastserve.serving.aggregates import AggregateMerger, compile_merge, has_odd
+from fastserve.serving.aggregates import AggregateMerger, compile_merge
 from fastserve.serving.columns import ColumnIndex, Columns, Merged, RowReport, ZeroCounts
 from fastserve.serving.heads import OldShapes, StreamBatch, StreamHeads, Watermarks
 from fastserve.serving.texts import TextColumns, Texts
@@ -30,6 +30,7 @@ from fastserve.serving.vector_rows import Lines, Transcode, VectorRows, pairs
 from fastserve.serving.wide import NO_TILES, BrokenRowsError, Pieces, WideAnswers
 from fastserve.tiles.layout import NULL_INT64
 from fastserve.tiles.merge import Words
+from fastserve.tiles.merge_loop import has_odd
 from fastserve.tiles.rows import RowError
 
 NO_AGGREGATES: Merged = (np.empty((0, 0)), np.empty((0, 0), np.int64))
@@ -56,7 +57,7 @@ class VectorEvaluator:
         self.plan = plan
         self._rows = VectorRows(plan, transport, old_layouts, transcode_item)
         self._texts = TextColumns(plan, transport)
-        self._merger = None if merge is None else AggregateMerger(merge, self._rows)
+        self._merger = None if merge is None else AggregateMerger(merge, self._rows, len(plan.places))
         self._wide = WideAnswers(plan, transport, merge)
         self._columns = ColumnIndex(plan, merge)
         self._streams = None
@@ -153,7 +154,7 @@ class VectorEvaluator:
             if wide:
                 self._wide.fill(texts, wide, as_of, effective, merged, now_ns, tiles)
                 self._columns.put_null_texts(texts, report)
-        odd = has_odd(merged)
+        odd = has_odd(merged[0])
         values = self._columns.read(matrix, merged, zero_counts, report)
         return Columns(*values, texts, effective, odd, exact, report)
 

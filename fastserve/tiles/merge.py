@@ -51,6 +51,7 @@ from fastserve.tiles.merge_groups import (
     make_groups,
     masked_terms,
 )
+from fastserve.tiles.merge_loop import MergeLoop
 from fastserve.tiles.operations import FLOAT64, INT64, REDUCTIONS, Floats, Words, merge_terms
 from fastserve.tiles.windows import Window
 
@@ -118,6 +119,17 @@ class MergePlan:
         )
         self._masked_finalizer = self._finalizer(columns)
         self._compile_windows([window for _, window in self._windows])
+        self._constants_word = constants
+
+    def loop(self, columns: int) -> MergeLoop:
+        """Return the loop that does the same where it is compiled, for lines of so many effective times."""
+        return MergeLoop(
+            self._constants_word + len(CONSTANT_BITS),
+            columns,
+            dict(zip(self.place_numbers.tolist(), self.horizons_ns.tolist(), strict=True)),
+            self._components,
+            self._features,
+        )
 
     def _compile_windows(self, windows: Sequence[Window]) -> None:
         self._place_of_window = np.array([self._place_column[place] for place, _ in self._windows], np.intp)

@@ -1,7 +1,7 @@
 """Compacted rows merged both ways, as plain Python values: what tests compare with the naive twin.
 
-Lays the rows of one or several views side by side as serving does, asks `MergePlan.fast` and
-`MergePlan.masked`, and holds them against each other to the bit before it answers.
+Lays the rows of one or several views side by side as serving does, asks `MergePlan.fast`, `MergePlan.masked`
+and the loop in C, where it is compiled, and holds them against each other to the bit before it answers.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Merging:
             places.append((number, base, schema, schema.features))
             base += schema.layout.fixed_words
         self.plan = MergePlan(places, base)
+        self.loop = self.plan.loop(len(schemas))
 
     def matrix(self, requests: Sequence[Sequence[bytes]]) -> Words:
         """Return the vector rows of requests that read one row of each view."""
@@ -60,7 +61,10 @@ class Merging:
     ) -> list[list[dict[str, Any]]]:
         """Answer requests whose rows have any as_of."""
         as_of = np.array(as_ofs_ns, np.int64).reshape(len(requests), len(self.schemas))
-        return self.values(*self.plan.masked(self.matrix(requests), as_of, time_ns))
+        masked = self.values(*self.plan.masked(self.matrix(requests), as_of, time_ns))
+        looped = self.loop.merged(self.matrix(requests), as_of, time_ns)
+        assert looped is None or repr(self.values(*looped)) == repr(masked)
+        return masked
 
     def values(self, floats: npt.NDArray[np.float64], ints: Words) -> list[list[dict[str, Any]]]:
         """Return, request by request and view by view, the features by name; None is null."""

@@ -40,6 +40,7 @@ from tests.differential.twin import (
     answer,
 )
 from tests.support.examples import examples
+from tests.support.loops import no_loops
 
 HORIZONS_NS = (HOUR_NS, 7 * HOUR_NS, DAY_NS, 2 * DAY_NS)
 
@@ -101,14 +102,20 @@ def plan_of(definition: Definition) -> ServicePlan:
 def check(
     definition: Definition, lines: Sequence[Line], now_ns: int, watermark_ns: int, transport: RowTransport
 ) -> None:
-    """Hold every line of a batch against the twin."""
+    """Hold every line of a batch against the twin, and what NumPy makes of it against the loops in C."""
     plan = plan_of(definition)
-    evaluator = VectorEvaluator(plan, transport, watermarks=Watermarks({definition.view.name: watermark_ns}))
+    watermarks = Watermarks({definition.view.name: watermark_ns})
     items = [items_of(plan, line, now_ns, transport) for line in lines]
-    columns = [evaluator.evaluate(items, now_ns) for _ in range(6)][-1]  # at the last an epoch may serve
+    columns = VectorEvaluator(plan, transport, watermarks=watermarks).evaluate(items, now_ns)
+    with no_loops():
+        evaluator = VectorEvaluator(plan, transport, watermarks=watermarks)
+    by_numpy = [evaluator.evaluate(items, now_ns) for _ in range(6)][-1]  # at the last an epoch may serve
+    assert by_numpy.effective_ns.tolist() == columns.effective_ns.tolist()
     interval_ns = definition.rules.interval_ns
     for number, line in enumerate(lines):
-        values: list[Any] = orjson.loads(FeaturesEncoder(plan).encode(columns, number))
+        text = FeaturesEncoder(plan).encode(columns, number)
+        assert FeaturesEncoder(plan).encode(by_numpy, number) == text
+        values: list[Any] = orjson.loads(text)
         streamed = line.streamed(interval_ns)
         effective_ns = columns.effective_ns[number, 0]
         assert effective_ns == expected_effective_ns(line, streamed, interval_ns, now_ns)
