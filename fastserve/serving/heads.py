@@ -39,7 +39,6 @@ from fastserve.serving.transport import RowTransport
 from fastserve.serving.wide import NO_TILES, TileIRs
 from fastserve.serving.wide_heads import END_BYTES, WideHeads, WideTiles
 from fastserve.tiles.blocks import BLOCK_FORMAT, HEADER_BYTES, BlockShape, decode, encode
-from fastserve.tiles.head_merge import find_blocks
 from fastserve.tiles.heads import Runs
 from fastserve.tiles.layout import FIXED_MULTIPLE_BYTES, NULL_INT64, WORD_BYTES
 from fastserve.tiles.merge import Words
@@ -113,6 +112,7 @@ class StreamHeads:
             raise InvariantError(f"service {plan.name} reads no stream")
         self._plan = plan
         self._heads = plan.heads
+        self._loop = plan.heads.loop()
         self._transport = transport
         self._watermarks = watermarks
         # The caller's own, also while it is empty: shapes are added to it.
@@ -169,12 +169,12 @@ class StreamHeads:
         except (TypeError, ValueError):
             return None
         placed = np.empty((len(blocks), 2), np.int64)
-        if find_blocks(blocks, self._whole_units, self._items, raw, placed):
+        if self._loop.find(blocks, self._whole_units, self._items, raw, placed):
             return _Blocks(raw, placed)
         return self._placed(blocks, raw)
 
     def _placed(self, blocks: Sequence[Any], raw: bytes) -> _Blocks | None:
-        """Return what `find_blocks` does, and None where that says nothing: its twin."""
+        """Return what `HeadLoop.find` does, and None where that says nothing: its twin."""
         there = np.array([number for number, block in enumerate(blocks) if block is not None], np.intp)
         sizes = np.array([len(block) for block in blocks if block is not None], np.intp)
         wholes, rest = np.divmod(sizes, self._whole_units)
@@ -296,7 +296,7 @@ class StreamHeads:
     ) -> bool | None:
         """Merge tiles that count as `HeadLoop.merge` says, and tell their newest ones' ends."""
         heads = self._plan.heads_word
-        return self._heads.loop.merge(
+        return self._loop.merge(
             blocks.raw, blocks.placed, floors, self._places, matrix, newest, heads, now_ns, is_told=is_told
         )
 

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import gcd
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,16 +34,7 @@ import numpy.typing as npt
 from fastserve.tiles.aggregates import Op
 from fastserve.tiles.windows import CLOCK_SKEW_NS, Window
 
-__all__ = [
-    "CODES",
-    "HeadLoop",
-    "LoopGroup",
-    "LoopPlace",
-    "find_blocks",
-    "leave_blocks",
-    "leave_heads",
-    "merge_heads",
-]
+__all__ = ["CODES", "HeadLoop", "LoopGroup", "LoopPlace"]
 
 Words = npt.NDArray[np.int64]
 
@@ -63,21 +55,15 @@ CODES = {
 """Operations as the loop knows them."""
 
 
-def leave_blocks(_blocks: list[Any], _unit: int, _items: bytes, _words: bytes, _placed: Words) -> bool:
-    """Return False: without the loop in C blocks are found by the twin."""
-    return False
+def _loaded() -> ModuleType | None:
+    try:
+        from fastserve.tiles import _head_merge
+    except ImportError:
+        return None
+    return _head_merge
 
 
-def leave_heads(*_arguments: object) -> bool | None:
-    """Return False: without the loop in C heads are merged by the twin."""
-    return False
-
-
-try:
-    from fastserve.tiles._head_merge import find_blocks, merge_heads
-except ImportError:
-    find_blocks = leave_blocks
-    merge_heads = leave_heads
+_native = _loaded()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +90,13 @@ class LoopPlace:
 
 
 class HeadLoop:
-    """The loop's ``program`` for one service, and the ``bounds`` of the latest time."""
+    """The loop for one service, if it is compiled; else it leaves everything to the twin.
+
+    Its ``program`` holds for good, the ``bounds`` are those of the latest time.
+    """
 
     def __init__(self, places: Sequence[LoopPlace]) -> None:
+        self._native = _native
         self._places = tuple(places)
         self._interval_ns = gcd(*[place.interval_ns for place in places])
         self._tick = (0, -1)
@@ -123,6 +113,18 @@ class HeadLoop:
                 records += [CODES[group.op], len(group.columns), group.first, group.step, *group.columns]
             bounds += 3 * windows
         self.program = _packed([len(places), CLOCK_SKEW_NS, *firsts, *records])
+
+    def find(self, blocks: list[Any], unit: int, items: bytes, words: bytes, placed: Words) -> bool:
+        """Write to ``placed`` by block its first word and the number of its tiles, 0 where there is none.
+
+        ``words`` are the blocks joined, ``unit`` is how long 24 bytes are in the form in which they came, and
+        ``items`` are by block of a line its header word and how many bytes a tile takes. Returns False if any
+        is not as it should be, or isn't known to be.
+        """
+        if self._native is None:
+            return False
+        found: bool = self._native.find_blocks(blocks, unit, items, words, placed)
+        return found
 
     def merge(
         self,
@@ -146,11 +148,13 @@ class HeadLoop:
         can't answer at ``now_ns``, or is missing (the smallest int64) where there are tiles. Returns False if
         all this is left to the twin, which writes to the same heads.
         """
+        if self._native is None:
+            return False
         tick = (now_ns // self._interval_ns, -(-now_ns // self._interval_ns))
         if tick != self._tick:
             self.bounds = self._bounds_at(now_ns)
             self._tick = tick
-        return merge_heads(
+        done: bool | None = self._native.merge_heads(
             self.program,
             self.bounds,
             words,
@@ -163,6 +167,7 @@ class HeadLoop:
             now_ns,
             is_told,
         )
+        return done
 
     def _bounds_at(self, now_ns: int) -> bytes:
         """Return the bounds; of windows that end together a longer one can go on from a shorter one."""

@@ -127,10 +127,6 @@ class HeadPlan:
         self.neutral: Words = _filled_up(
             np.concatenate([np.empty(0, INT64), *[c.neutral for c in self._classes]])
         )
-        in_loop = {position: own for each in self._classes for position, own in each.in_loop().items()}
-        self.loop = HeadLoop(
-            [in_loop.get(position) or LoopPlace(*_tiles_of(place)) for position, place in enumerate(places)]
-        )
 
     @property
     def words(self) -> int:
@@ -143,6 +139,16 @@ class HeadPlan:
             if position in each.positions:
                 return each.words_of(position, component)
         raise AssertionError(position)
+
+    def loop(self) -> HeadLoop:
+        """Return the loop that does the same where it is compiled."""
+        known = {position: own for each in self._classes for position, own in each.in_loop().items()}
+        return HeadLoop(
+            [
+                known.get(position) or LoopPlace(*_tiles_of(place))
+                for position, place in enumerate(self.places)
+            ]
+        )
 
     def merge(self, runs: Runs, now_ns: int, heads: Words) -> None:
         """Merge tiles into ``heads``, shape (lines, `words`), which holds `neutral` in every line."""

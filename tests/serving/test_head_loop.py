@@ -7,14 +7,11 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import cache
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fastserve.serving.heads as heads_module
-import fastserve.tiles.head_merge as loop_module
 from fastserve import (
     Aggregate,
     FeatureView,
@@ -34,11 +31,11 @@ from fastserve.serving.heads import Watermarks
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.serving.vectors import VectorEvaluator
 from fastserve.tiles.blocks import BlockShape, block_schema, encode, from_events
-from fastserve.tiles.head_merge import leave_blocks, leave_heads
 from fastserve.tiles.layout import NULL_FLOAT64_BITS
 from fastserve.tiles.operations import NAN_BITS
 from fastserve.tiles.windows import CLOCK_SKEW_NS, DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 from tests.support.examples import examples
+from tests.support.loops import no_loops
 from tests.support.plans import NOW_NS, SHOP, USER, aggregate_row, aggregate_view, workspace_plan
 
 AMOUNT, UNITS = Field("amount", Float64), Field("units", Int64)
@@ -185,8 +182,6 @@ def test_columns_and_reports_are_the_same_with_the_loop_and_without(
         return VectorEvaluator(plan, transport, watermarks=Watermarks(until_ns), old_shapes=shapes)
 
     looped = evaluated(evaluator(), wrapped, now_ns)
-    with (
-        patch.object(heads_module, "find_blocks", leave_blocks),
-        patch.object(loop_module, "merge_heads", leave_heads),
-    ):
-        assert evaluated(evaluator(), wrapped, now_ns) == looped
+    with no_loops():
+        numpys = evaluator()
+    assert evaluated(numpys, wrapped, now_ns) == looped

@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastserve.tiles.aggregates import NEUTRAL_BITS, Op
-from fastserve.tiles.head_merge import leave_blocks, leave_heads
 from fastserve.tiles.heads import HeadPlace, HeadPlan, Runs
 from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64
 from fastserve.tiles.operations import NAN_BITS
 from fastserve.tiles.windows import CLOCK_SKEW_NS, DAY_NS, HOUR_NS, LIFETIME_NS, MINUTE_NS, Window
 from tests.differential.tiling import spec
 from tests.support.examples import examples
+from tests.support.loops import no_loops
 from tests.tiles.test_heads import NOW_NS, block_of, place_of, places
 
 native = pytest.importorskip("fastserve.tiles._head_merge", reason="no C compiler was there")
@@ -69,7 +69,7 @@ class Batch:
         """Return whether the loop has done it, heads, and newest tiles' ends."""
         heads, newest = self.heads(), np.empty_like(self.floors)
         columns = np.arange(len(self.plan.places))
-        done = self.plan.loop.merge(
+        done = self.plan.loop().merge(
             self.words.tobytes(), self.placed, self.floors, columns, heads, newest, 0, now_ns, is_told=is_told
         )
         return done, heads, newest
@@ -247,7 +247,18 @@ def test_whatever_it_is_told_it_writes_to_no_word_beside_the_heads(
     data: st.DataObject, asked: tuple[Batch, int]
 ) -> None:
     batch, now_ns = asked
-    batch.looped(now_ns)  # so that there are bounds
+    loop = batch.plan.loop()
+    loop.merge(
+        batch.words.tobytes(),
+        batch.placed,
+        batch.floors,
+        np.arange(batch.floors.shape[1]),
+        batch.heads(),
+        batch.floors.copy(),
+        0,
+        now_ns,
+        is_told=True,
+    )  # so that there are bounds
     lines, places_count = batch.floors.shape
     wild = st.one_of(
         st.integers(-3, 60),
@@ -255,8 +266,8 @@ def test_whatever_it_is_told_it_writes_to_no_word_beside_the_heads(
         st.integers(0, 9999),
     )
     arguments = [
-        np.frombuffer(batch.plan.loop.program, "<i8").copy(),
-        np.frombuffer(batch.plan.loop.bounds, "<i8").copy(),
+        np.frombuffer(loop.program, "<i8").copy(),
+        np.frombuffer(loop.bounds, "<i8").copy(),
         batch.words.copy(),
         batch.placed.copy(),
         batch.floors.copy(),
@@ -291,5 +302,9 @@ def test_other_arguments_than_words_are_refused() -> None:
 
 
 def test_without_the_loop_all_is_left_to_the_twin() -> None:
-    assert leave_blocks([], 24, b"", b"", np.empty((0, 2), np.int64)) is False
-    assert leave_heads() is False
+    batch = one_tile(NOW_NS - DAY_NS)
+    with no_loops():
+        loop = batch.plan.loop()
+    arguments = (batch.words.tobytes(), batch.placed, batch.floors, np.arange(1), batch.heads(), batch.floors)
+    assert loop.merge(*arguments, 0, NOW_NS, is_told=True) is False
+    assert loop.find([], 24, b"", b"", batch.placed) is False
