@@ -119,12 +119,12 @@ def compile_native(folder: Path) -> None:
         subprocess.CalledProcessError: it refused; the headers of Python may lack.
     """
     linker = shlex.split(sysconfig.get_config_var("LDSHARED"))
-    headers = f"-I{sysconfig.get_path('include')}"
+    headers = ("-isystem", sysconfig.get_path("include"))  # whose warnings, of any version, are no errors
     for name in NATIVE:
         source = folder / PACKAGE / name
         library = source.with_suffix(sysconfig.get_config_var("EXT_SUFFIX"))
         half_done = library.with_suffix(".partial")
-        command = [*linker, *NATIVE_FLAGS, headers, str(source), "-o", str(half_done)]
+        command = [*linker, *NATIVE_FLAGS, *headers, str(source), "-o", str(half_done)]
         subprocess.run(command, check=True)  # noqa: S603 - the compiler that Python was built with
         half_done.replace(library)  # whole: a server may be starting
 

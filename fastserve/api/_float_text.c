@@ -3,7 +3,7 @@
  * fastserve/api/float_text.py says when this runs and has its twin. The digits are found as R. Giulietti's
  * "The Schubfach way to render doubles" (2020) proves: three products with a power of ten tell between which
  * decimals a float64 lies, and one division by ten whether a shorter one fits. The powers are computed when
- * the module is loaded. Digits are made eight at a time within a machine word.
+ * the module is loaded. Digits are made sixteen at a time.
  *
  * Invariants
  * 1. The text is that of orjson, to the byte: 1e15 and less as 1000000000000000.0, 1e-5 and more as 0.00001, else
@@ -154,7 +154,7 @@ static inline uint64_t scaled(Power power, uint64_t quarters)
     return (uint64_t)(product >> 64) | ((uint64_t)product > 1);
 }
 
-/* As `shortest`, for every float64 but 0 and infinities; of 2 to 17 digits. */
+/* As `shortest`, for every float64 but 0, infinities and NaN; of 1 to 17 digits. */
 static Decimal shortest_of_any(uint64_t bits)
 {
     uint64_t fraction = bits & FRACTION;
@@ -166,7 +166,7 @@ static Decimal shortest_of_any(uint64_t bits)
     int h = shift_of(q, k);
     Power power = powers[-k - LEAST_POWER];
     uint64_t is_odd = c & 1;
-    uint64_t lower = scaled(power, (4 * c - 2 + is_uneven) << h) + is_odd;
+    uint64_t lower = scaled(power, (4 * c - (is_uneven ? 1 : 2)) << h) + is_odd;
     uint64_t value = scaled(power, 4 * c << h);
     uint64_t upper = scaled(power, (4 * c + 2) << h) - is_odd;
     uint64_t s = value / 4;
@@ -181,7 +181,8 @@ static Decimal shortest_of_any(uint64_t bits)
     int is_above_in = 4 * s + 4 <= upper;
     uint64_t middle = 4 * s + 2;
     int is_above_nearer = value > middle || (value == middle && (s & 1));
-    return (Decimal){s + (is_below_in != is_above_in ? is_above_in : is_above_nearer), k};
+    int is_above = is_below_in != is_above_in ? is_above_in : is_above_nearer;
+    return (Decimal){is_above ? s + 1 : s, k};
 }
 
 static inline int is_near(uint64_t one, uint64_t other)
@@ -191,7 +192,7 @@ static inline int is_near(uint64_t one, uint64_t other)
 
 /* The shortest decimal that is read as this float64, the nearest of those.
  *
- * One product gives the float64 in units of 10^k as an integer and a fraction, too large by less than 2^-63. Half the
+ * One product gives the float64 in units of 10^k as an integer and a fraction, off by less than 2^-63. Half the
  * distance to the next float64, from 1/2 to 5 units, is the power itself. If a multiple of ten is no further away
  * than that, it is the answer, else the nearest integer. Where the product isn't exact enough to tell, or the
  * distances to both sides differ, the long way is taken; that is one random float64 in 10^17, and powers of two. */
@@ -230,7 +231,7 @@ static inline int write_sixteen(char *out, uint32_t high, uint32_t low)
     rest = _mm_sub_epi16(twos, _mm_mullo_epi16(ones, _mm_set1_epi16(10)));
     ones = _mm_or_si128(ones, _mm_slli_epi16(rest, 8));
     _mm_storeu_si128((__m128i *)out, _mm_or_si128(ones, _mm_set1_epi8('0')));
-    unsigned zeros = _mm_movemask_epi8(_mm_cmpeq_epi8(ones, _mm_setzero_si128()));
+    unsigned zeros = (unsigned)_mm_movemask_epi8(_mm_cmpeq_epi8(ones, _mm_setzero_si128()));
     return 31 - __builtin_clz((zeros ^ 0xffff) << 1 | 1);
 }
 #else
@@ -270,7 +271,7 @@ static inline void write_digits(Digits *out, Decimal decimal)
     uint64_t first = s / TEN_TO_16;
     uint64_t rest = s - first * TEN_TO_16;
     uint64_t high = rest / 100000000;
-    out->text[0] = '0' + (char)first;
+    out->text[0] = (char)('0' + first);
     out->length = 1 + write_sixteen(out->text + 1, (uint32_t)high, (uint32_t)(rest - high * 100000000));
     out->point = point - is_short;
 }
@@ -281,12 +282,12 @@ static char *write_exponent(char *out, int exponent)
 {
     *out++ = 'e';
     *out++ = exponent < 0 ? '-' : '+';
-    unsigned size = exponent < 0 ? -exponent : exponent;
+    int size = exponent < 0 ? -exponent : exponent;
     if (size >= 100)
-        *out++ = '0' + size / 100;
+        *out++ = (char)('0' + size / 100);
     if (size >= 10)
-        *out++ = '0' + size / 10 % 10;
-    *out++ = '0' + size % 10;
+        *out++ = (char)('0' + size / 10 % 10);
+    *out++ = (char)('0' + size % 10);
     return out;
 }
 
@@ -355,7 +356,7 @@ static PyObject *float_array(PyObject *module, PyObject *line)
     const char *format = values.format ? values.format : "B";
     format += *format == '<' || *format == '=' || *format == '@';
     if (values.ndim != 1 || strcmp(format, "d") != 0) {
-        PyErr_Format(PyExc_TypeError, "float_array: expected a line of float64, got %d dimensions of '%s'",
+        PyErr_Format(PyExc_TypeError, "float_array: expected a line of float64, got %d dimensions of '%.64s'",
                      values.ndim, values.format ? values.format : "B");
         PyBuffer_Release(&values);
         return NULL;
@@ -369,7 +370,7 @@ static PyObject *float_array(PyObject *module, PyObject *line)
         for (Py_ssize_t done = 0; done < count; done += BLOCK) {
             uint64_t bits[BLOCK];
             Py_ssize_t length = count - done < BLOCK ? count - done : BLOCK;
-            memcpy(bits, in + 8 * done, 8 * length);
+            memcpy(bits, in + 8 * done, 8 * (size_t)length);
             out = write_block(out, bits, length);
         }
         out -= count > 0;

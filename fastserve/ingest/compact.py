@@ -35,7 +35,7 @@ from fastserve.ingest.definition import rows_digest
 from fastserve.ingest.lease import Guard
 from fastserve.ingest.places import check_place, confirm_place
 from fastserve.ingest.progress import Progress
-from fastserve.ingest.putting import NotPut, delete_put, destination, put_made
+from fastserve.ingest.putting import NotPut, check_told, delete_put, destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
 from fastserve.ingest.scratch import scratch_folder
 from fastserve.plan.keys import split_block_key
@@ -45,6 +45,7 @@ from fastserve.store.interface import MAX_ROW_BYTES, OnlineStore
 from fastserve.tiles.aggregates import CompactedSchema
 from fastserve.tiles.blocks import Block, BlockSchema, BlockShape, block_schema, decode
 from fastserve.tiles.compact import compact, encode, gather
+from fastserve.tiles.layout import NO_ROW
 from fastserve.tiles.rows import RowError
 from fastserve.tiles.times import format_time
 from fastserve.tiles.write import spoilt_rows
@@ -60,8 +61,9 @@ class CompactReport:
     """What became of one view.
 
     ``removed`` entities had nothing in their windows, so they have no row now. ``spoilt`` ones have an
-    integer sum beyond int64, which is null. ``too_large`` rows are more than a store takes; those keys keep
-    the row that they had. ``swept`` blocks had expired and were deleted (a store may do that by itself).
+    integer sum beyond int64, which is null. ``too_large`` rows are more than a store takes, or than their
+    item has room for; those keys keep the row that they had, and without one they are missing. ``swept``
+    blocks had expired and were deleted (a store may do that by itself).
     """
 
     view: str
@@ -117,8 +119,8 @@ async def compact_view(
     Raises:
         DefinitionError: the view was compacted as of a later moment or applied to lie elsewhere, ``until_ns``
         is to come, or there is no room to work in.
-        StoreError: the store failed, the lease is lost (`LeaseLostError`), or the view was moved meanwhile;
-        running it again is right.
+        StoreError: the store failed, the lease is lost (`LeaseLostError`), the view was moved meanwhile, or
+        an item of its bundle had room for nothing; running it again is right.
     """
     since_ns = await check_place(registry, plan)
     done = (await registry.materialized([plan.name]))[plan.name]
@@ -155,7 +157,7 @@ class _Counts:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """What some entities came to."""
+    """What some entities came to. The rows of ``too_large`` ones are `NO_ROW`."""
 
     keys: list[str]
     rows: list[bytes]
@@ -193,6 +195,7 @@ class _Job:
         self._counts = _Counts()
         self._spoilt: list[str] = []
         self._too_large: list[str] = []
+        self._untold: list[str] = []
 
     async def run(self, folder: Path, until_ns: int, now_ns: int, parallel: int) -> CompactReport:
         """Do it all; return what it came to."""
@@ -251,9 +254,10 @@ class _Job:
             await delete_put(self._store, target, chunk.dead)
             counts = self._counts
             counts.tiles += chunk.tiles
-            counts.keys += len(chunk.keys) - len(not_put.keys)
-            counts.bytes += sum(map(len, chunk.rows)) - not_put.row_bytes
+            counts.keys += len(chunk.keys) - len(chunk.too_large) - len(not_put.keys)
+            counts.bytes += sum(map(len, chunk.rows)) - len(chunk.too_large) * len(NO_ROW) - not_put.row_bytes
             counts.removed += len(chunk.dead)
+            self._untold += not_put.untold
             self._spoilt += chunk.spoilt[: SAMPLES - len(self._spoilt)]
             self._too_large += [*chunk.too_large, *not_put.keys][: SAMPLES - len(self._too_large)]
             self._shows.advance(sum(len(blocks) for blocks in entities.values()))
@@ -274,8 +278,8 @@ class _Job:
         rows = encode(self._schema, compacted, self._as_of_ns, live)
         made = [(keys[place], row) for place, row in zip(live, rows, strict=True)]
         return _Chunk(
-            keys=[key for key, row in made if len(row) <= MAX_ROW_BYTES],
-            rows=[row for _, row in made if len(row) <= MAX_ROW_BYTES],
+            keys=[key for key, _ in made],
+            rows=[row if len(row) <= MAX_ROW_BYTES else NO_ROW for _, row in made],
             dead=[key for key, is_live in zip(keys, compacted.live.tolist(), strict=True) if not is_live],
             spoilt=spoilt,
             too_large=[key for key, row in made if len(row) > MAX_ROW_BYTES],
@@ -289,6 +293,7 @@ class _Job:
             raise StoreError(f"table {self._stream.table}: blocks of {shown(key)}: {error}") from error
 
     async def _record(self, until_ns: int) -> None:
+        check_told(self._plan, self._untold)
         await self._guard.confirm()
         await confirm_place(self._registry, self._plan, self._since_ns)
         counts = self._counts

@@ -21,7 +21,7 @@ from fastserve.ingest.files import InputFile
 from fastserve.ingest.registry import Registry
 from fastserve.plan.views import ViewPlan
 
-JOB_FORMAT = 1
+JOB_FORMAT = 2
 """Raise it when partitions are cut otherwise or rows are made otherwise from the same input."""
 
 

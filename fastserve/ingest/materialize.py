@@ -42,7 +42,7 @@ from fastserve.ingest.lease import Guard, Unguarded
 from fastserve.ingest.partition import SAMPLES, PartitionJob, PartitionResult, make_rows, read_rows, rows_job
 from fastserve.ingest.places import check_place, confirm_place
 from fastserve.ingest.progress import Progress, make_progress
-from fastserve.ingest.putting import NotPut, destination, put_made
+from fastserve.ingest.putting import NotPut, check_told, destination, put_made
 from fastserve.ingest.registry import Materialized, Registry
 from fastserve.ingest.scratch import scratch_folder
 from fastserve.ingest.shuffle import (
@@ -76,7 +76,8 @@ class MaterializeReport:
     ``rows_outside`` were good, but at or after ``until`` or before every window. ``bad_samples`` are the
     first of the bad rows. ``spoilt_keys`` have an integer sum beyond int64, which is null. ``too_large_keys``
     have more than a store's row holds, or than their item in the ``bundle`` has room for: they keep the row
-    that they had. ``resumed`` partitions had been written by an earlier run of the same job.
+    that they had, and without one those of aggregates are missing, whatever is pushed. ``resumed`` partitions
+    had been written by an earlier run of the same job.
     """
 
     view: str
@@ -401,6 +402,7 @@ class _ViewJob:
         name = fingerprint(self._plan, files, self._settings.until_ns, partitions)
         done = await self._outlet.begin(name, partitions)
         results = await self._written(staged, done)
+        check_told(self._plan, [key for result in results for key in result.untold])
         report = make_report(
             self._plan,
             self._settings.until_ns,
@@ -462,7 +464,8 @@ class _ViewJob:
         async def one(partition: int, source: Path) -> PartitionResult:
             async with limit:
                 result = await self._make_and_put(partition, source, executor)
-                await self._outlet.partition_done(partition, result)
+                if not result.untold:
+                    await self._outlet.partition_done(partition, result)
                 self._shows.advance(1)
                 return result
 

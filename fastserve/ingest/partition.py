@@ -10,9 +10,8 @@ Invariants
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from fastserve.plan.views import ViewPlan
 from fastserve.sdk.types import Bool, DataType, Field, String
 from fastserve.store.interface import MAX_ROW_BYTES
 from fastserve.tiles.aggregates import CompactedSchema, Op
-from fastserve.tiles.layout import RowLayout, Storage, storage_of
+from fastserve.tiles.layout import NO_ROW, RowLayout, Storage, storage_of
 from fastserve.tiles.operations import Words
 from fastserve.tiles.rows import RowBuilder
 from fastserve.tiles.times import format_time
@@ -105,7 +104,8 @@ class PartitionResult:
     """What a partition came to.
 
     ``spoilt`` are keys with an int64 sum that left its range, ``too_large`` keys that get no row, since the
-    store couldn't hold it (the first few of each).
+    store couldn't hold it (the first few of each). ``untold`` are those of them that nothing tells from keys
+    without events: the partition isn't done.
     """
 
     keys: int
@@ -114,10 +114,11 @@ class PartitionResult:
     spoilt: tuple[str, ...]
     too_large_count: int = 0
     too_large: tuple[str, ...] = ()
+    untold: tuple[str, ...] = ()
 
     def less(self, not_put: NotPut) -> PartitionResult:
         """Return the result without rows for which there was no room."""
-        if not not_put.keys:
+        if not not_put.keys and not not_put.untold:
             return self
         return replace(
             self,
@@ -125,6 +126,7 @@ class PartitionResult:
             bytes=self.bytes - not_put.row_bytes,
             too_large_count=self.too_large_count + len(not_put.keys),
             too_large=(*self.too_large, *not_put.keys)[:SAMPLES],
+            untold=tuple(not_put.untold[:SAMPLES]),
         )
 
 
@@ -179,7 +181,8 @@ class RowMaker:
     """Makes rows of events that come sorted by entity key and, within one, by time; see `row_maker`.
 
     ``spoilt_count`` counts the keys with an int64 sum that left its range, ``spoilt`` are the first of them.
-    ``too_large_count`` and ``too_large`` are of keys that get no row, since the store couldn't hold it.
+    ``too_large_count`` and ``too_large`` are of keys with aggregates that get `NO_ROW`, since the store
+    couldn't hold their row.
     """
 
     def __init__(self, job: RowsJob) -> None:
@@ -194,9 +197,14 @@ class RowMaker:
         raise NotImplementedError
 
     def result(self, keys: int, size: int) -> PartitionResult:
-        """Return what all rows came to."""
+        """Return what all rows came to, given how many were made, and of how many bytes."""
         return PartitionResult(
-            keys, size, self.spoilt_count, tuple(self.spoilt), self.too_large_count, tuple(self.too_large)
+            keys - self.too_large_count,
+            size - self.too_large_count * len(NO_ROW),
+            self.spoilt_count,
+            tuple(self.spoilt),
+            self.too_large_count,
+            tuple(self.too_large),
         )
 
     def keys(self, table: Any) -> tuple[list[Any], npt.NDArray[np.intp]]:
@@ -242,9 +250,7 @@ class _Aggregates(RowMaker):
 
     def rows(self, tables: Iterator[Any]) -> Iterator[tuple[list[str], list[bytes]]]:
         """Yield keys and rows, every entity once."""
-        for keys, rows in map(self._encoded, self._whole(tables)):
-            if keys:
-                yield keys, rows
+        return map(self._encoded, self._whole(tables))
 
     def _whole(self, tables: Iterator[Any]) -> Iterator[_Tiled]:
         """Yield the tiles of all entities, each with all of its events."""
@@ -314,18 +320,20 @@ class _Aggregates(RowMaker):
         self.spoilt_count += len(spoilt)
         self.spoilt += [texts[place] for place in spoilt[: SAMPLES - len(self.spoilt)]]
         if tiled.too_large:
-            self._leave_out(texts)
-            return [], []
+            return texts, [self._left_out(text) for text in texts]
         rows = encode_words(self._schema, tiled.words, self.job.effective_ns, tiled.wide)
-        fits = [len(row) <= MAX_ROW_BYTES for row in rows]
-        if all(fits):
+        if max(map(len, rows)) <= MAX_ROW_BYTES:
             return texts, rows
-        self._leave_out([text for text, fit in zip(texts, fits, strict=True) if not fit])
-        return list(compress(texts, fits)), list(compress(rows, fits))
+        return texts, [
+            row if len(row) <= MAX_ROW_BYTES else self._left_out(text)
+            for text, row in zip(texts, rows, strict=True)
+        ]
 
-    def _leave_out(self, texts: Sequence[str]) -> None:
-        self.too_large_count += len(texts)
-        self.too_large += texts[: SAMPLES - len(self.too_large)]
+    def _left_out(self, text: str) -> bytes:
+        self.too_large_count += 1
+        if len(self.too_large) < SAMPLES:
+            self.too_large.append(text)
+        return NO_ROW
 
 
 def _slice(column: EventColumn, low: int, high: int) -> EventColumn:

@@ -48,7 +48,7 @@ from fastserve.ingest.materialize import (
 )
 from fastserve.ingest.partition import PartitionResult, rows_job
 from fastserve.ingest.places import check_place, confirm_place
-from fastserve.ingest.putting import destination
+from fastserve.ingest.putting import check_told, destination
 from fastserve.ingest.registry import Registry
 from fastserve.ingest.shuffle import TIME, checked_columns, feature_columns, key_column
 from fastserve.ingest.spark_tasks import (
@@ -118,7 +118,7 @@ def materialize_frame(
     Raises:
         DefinitionError: an unknown view, a table that isn't there, a column that lacks or can't be of the
             declared type, too many bad rows (`BadRowsError`); a URL that executors can't use.
-        StoreError: the store failed on the driver.
+        StoreError: the store failed on the driver, or an item of a bundle had room for nothing.
         pyspark.errors.PySparkException: a task failed as often as Spark tries it; what it raised is in the
             message.
     """
@@ -198,6 +198,7 @@ class _FrameJob:
             results = self._written(checked, check, since_ns, sorted(done))
         finally:
             checked.unpersist()
+        check_told(self.plan, [key for result in results for key in result.untold])
         report = make_report(
             self.plan,
             self.until_ns,

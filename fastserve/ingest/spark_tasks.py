@@ -227,15 +227,15 @@ async def _written(job: WriteJob, batches: Iterator[Any]) -> PartitionResult:
     store = await job.store.open()
     try:
         not_put = await put_made(store, job.destination, counted())
-        keys, size = keys - len(not_put.keys), size - not_put.row_bytes
-        if job.job_name is not None:
+        result = maker.result(keys, size).less(not_put)
+        if job.job_name is not None and not result.untold:
             # One partition, unless Spark put several into one task: then all are done now.
             records = JobRecords(Registry(store, job.workspace), job.job_name, job.partitions, job.since_ns)
             for number, partition in enumerate(sorted(seen)):
-                await records.record(partition, 0 if number else keys, 0 if number else size)
+                await records.record(partition, 0 if number else result.keys, 0 if number else result.bytes)
     finally:
         await store.close()
-    return maker.result(keys + len(not_put.keys), size + not_put.row_bytes).less(not_put)
+    return result
 
 
 def _gathered(batches: Iterator[Any], seen: set[int]) -> Iterator[Any]:

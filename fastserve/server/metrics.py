@@ -25,7 +25,7 @@ from fastserve.server.metrics_table import (
     ViewCell,
     WorkerCell,
 )
-from fastserve.serving.columns import Columns, ZeroCounts
+from fastserve.serving.columns import Columns, RowReport, ZeroCounts
 from fastserve.serving.on_demand_times import Cells
 from fastserve.serving.requests import Evaluator
 from fastserve.serving.vector_rows import Lines
@@ -85,7 +85,7 @@ class MeasuredEvaluator:
         cells[_ROWS] += len(lines) * self._places
         report = columns.report
         if report.missing:
-            self._count_missing(lines)
+            self._count_missing(lines, report)
         if report.missing or report.expired or report.unreadable or report.transcoded:
             cells[ServiceCell.MISSING] += report.missing
             cells[ServiceCell.EXPIRED] += report.expired
@@ -93,8 +93,10 @@ class MeasuredEvaluator:
             cells[ServiceCell.TRANSCODED] += report.transcoded
         return columns
 
-    def _count_missing(self, lines: Lines) -> None:
+    def _count_missing(self, lines: Lines, report: RowReport) -> None:
         places, missing = self._places, self.missing
+        for _, place in report.unwritten:
+            missing[place] += 1
         for line in lines:
             position = -1
             try:

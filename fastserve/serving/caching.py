@@ -9,6 +9,24 @@ Invariants
 2. Only whole answers of the store are kept: no failed read, and none that was asked for before what is kept.
 3. Stale rows are put into one request's reads, in place of those that failed or haven't come. The reads
    themselves, which others may share, stay as they are.
+4. A request's row and blocks may be of different moments, some out of the cache and some not. What was pushed
+   ``cache_ttl`` before it or earlier (``stale_ttl``, where the store fails) counts once, as beside the row
+   that is there or was when it was read; nothing drops out between row and blocks:
+
+       row, of any age     blocks, of any age
+       there               Tiles from its own as_of on count, be the blocks older or newer. While it answers,
+                           its as_of lies in the blocks that are read or between them, for they reach back a
+                           horizon from the request. A newer row has what it took out of their sight.
+       past its horizon    None count, and the key is missing until the row's time is over.
+       `NO_ROW`            As one past its horizon, also when a row has come meanwhile.
+       absent              All count, if the view is complete by the watermark of the moment at which the row
+                           was asked for (`serving.absent_rows`): no event lies before that watermark, and
+                           the blocks reach back to it. By a later watermark nothing would be known of what
+                           a job has put into the row meanwhile. Where the view wasn't complete, or will
+                           not be by that watermark, the read isn't kept, or not given out any more.
+
+   Blocks are kept by their numbers. One that was kept as the current block and is the previous one by now
+   lacks what was pushed to it since, beside a newer one: no later than ``cache_ttl`` allows, as any block.
 """
 
 from __future__ import annotations
@@ -18,6 +36,7 @@ from typing import Any, ClassVar, Protocol
 
 from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
+from fastserve.serving.absent_rows import AbsentRows, Asked
 from fastserve.serving.coalescer import Coalescer, KeyRead, Waiter
 from fastserve.serving.row_cache import RowCache
 
@@ -46,7 +65,7 @@ class CacheUser(Waiter, Protocol):
 class CachingCoalescer(Coalescer):
     """See the module. ``clock_ns`` is monotonic."""
 
-    __slots__ = ("_ask", "_asked_ns", "_cache", "_clock_ns", "_hits", "_tell")
+    __slots__ = ("_absent", "_ask", "_asked", "_cache", "_clock_ns", "_hits", "_tell")
 
     def __init__(
         self,
@@ -57,6 +76,7 @@ class CachingCoalescer(Coalescer):
         on_ready: Callable[[list[Any]], None],
         cache: RowCache,
         clock_ns: Callable[[], int],
+        absent: AbsentRows,
         *,
         has_pushed: bool = False,
         has_bundles: bool = False,
@@ -74,8 +94,9 @@ class CachingCoalescer(Coalescer):
         self._tell = on_ready
         self._cache = cache
         self._clock_ns = clock_ns
+        self._absent = absent
         self._hits: list[KeyRead] = []
-        self._asked_ns: dict[KeyRead, int] = {}
+        self._asked: dict[KeyRead, Asked] = {}
 
     def read(self, group: ReadGroup, key: str, waiter: Any, deadline_s: float) -> KeyRead:
         """See `Coalescer.read`."""
@@ -93,11 +114,12 @@ class CachingCoalescer(Coalescer):
     def settle(self, reads: Sequence[KeyRead]) -> None:
         """See `Coalescer.settle`; what has come is kept."""
         for read in reads:
-            asked_ns = self._asked_ns.pop(read, None)
-            if asked_ns is None or read.settled or read.error is not None:
+            asked = self._asked.pop(read, None)
+            if asked is None or read.settled or read.error is not None:
                 continue
             if _may_be_kept(read):
-                self._cache.put(read.group, read.key, read.rows, asked_ns)
+                trusted_ns = self._absent.trusted_ns(read.group, read.rows, asked)
+                self._cache.put(read.group, read.key, read.rows, asked.timer_ns, trusted_ns)
         super().settle(reads)
 
     def substitute(self, request: Any) -> bool:
@@ -125,8 +147,8 @@ class CachingCoalescer(Coalescer):
         super().settle(hits)
 
     def _fetch_noted(self, reads: Sequence[KeyRead]) -> None:
-        now_ns = self._clock_ns()
-        self._asked_ns.update((read, now_ns) for read in reads if read.group.cache is not None)
+        asked = self._absent.asked()
+        self._asked.update((read, asked) for read in reads if read.group.cache is not None)
         self._ask(reads)
 
     def _on_ready_or_stale(self, waiters: list[Any]) -> None:

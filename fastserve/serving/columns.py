@@ -4,8 +4,9 @@ Knows the plan and the merged aggregates, nothing of how rows came or were repai
 
 Invariants
 1. Within a kind, values stand in the order of the plan's inputs; null is the layout's in-band marker.
-2. A count that was made of no row, because the row failed or has not come, is null whatever the request asks
-   for: zero would be a value. So is every aggregate that an older row lacks, whatever was pushed since.
+2. A count that was made of no row, because the row failed, has not come or found no room in the store, is
+   null whatever the request asks for: zero would be a value. So is every aggregate that an older row lacks,
+   whatever was pushed since.
 """
 
 from __future__ import annotations
@@ -47,13 +48,15 @@ class RowReport:
     """What was unusual about a batch's rows: for metrics and statuses.
 
     ``unreadable`` has the reason by (line, place), ``lacking`` the outputs of which an older row there holds
-    nothing, though there may be something. ``missing`` are rows that weren't there.
+    nothing, though there may be something. ``missing`` are rows that weren't there, ``unwritten`` those of
+    them in whose place there is `NO_ROW`.
     """
 
     unreadable: dict[tuple[int, int], str] = field(default_factory=dict)
     expired: int = 0
     transcoded: int = 0
     missing: int = 0
+    unwritten: set[tuple[int, int]] = field(default_factory=set)
     lacking: dict[tuple[int, int], Sequence[int]] = field(default_factory=dict)
 
 
@@ -226,7 +229,7 @@ class ColumnIndex:
             lacking_rows = [
                 (line, place) for line, places in enumerate(zero_counts) for place in places or ()
             ]
-            for line, place in (*lacking_rows, *report.unreadable):
+            for line, place in (*lacking_rows, *report.unreadable, *report.unwritten):
                 empty[line, self._counts_of_place.get(place, [])] = True
         np.copyto(counts, NULL_INT64, where=empty)
 

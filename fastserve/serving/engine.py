@@ -20,6 +20,7 @@ from types import MappingProxyType
 from fastserve.errors import RequestError
 from fastserve.plan.service import ServicePlan, WorkspacePlan
 from fastserve.plan.stores import MAIN_STORE
+from fastserve.serving.absent_rows import AbsentRows
 from fastserve.serving.caching import CachingCoalescer
 from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead
 from fastserve.serving.columns import Columns, Computed
@@ -84,6 +85,7 @@ class Engine:
             for name, service in plan.services.items()
         }
         self._timer_ns = around.clock_ns
+        self._absent = AbsentRows(plan, self.watermarks, clock_ns, self._timer_ns)
         self._unread: list[VectorRequest] = []
         self._computing = 0
         self.on_computing: Callable[[int], None] = _ignore
@@ -125,6 +127,7 @@ class Engine:
                 *parts,
                 cache,
                 self._timer_ns,
+                self._absent,
                 has_pushed=self._has_pushed,
                 has_bundles=self._has_bundles,
             )

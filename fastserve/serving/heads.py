@@ -10,6 +10,7 @@ Which tiles count, for a key of a view:
     absent, the view complete        any: the key had no event before the blocks that are read
     absent, the view not complete    none: events may lie in blocks that aren't read
     past its horizon, unreadable     none
+    never written for lack of room   none: `NO_ROW` stands there
 
 A view is *complete* at ``now`` when its watermark, the time until which all events were compacted or
 materialized, lies at most a horizon back.

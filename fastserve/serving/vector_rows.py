@@ -27,7 +27,15 @@ from fastserve.serving.texts import check_texts
 from fastserve.serving.transcode import OldLayouts, null_row, transcode
 from fastserve.serving.transport import RowTransport
 from fastserve.tiles.aggregates import AggregateFeature
-from fastserve.tiles.layout import FLAG_NULL_BITMAP, NULL_INT64, WORD_BYTES, Column, RowLayout, Storage
+from fastserve.tiles.layout import (
+    FLAG_NULL_BITMAP,
+    NO_ROW,
+    NULL_INT64,
+    WORD_BYTES,
+    Column,
+    RowLayout,
+    Storage,
+)
 from fastserve.tiles.merge import CONSTANT_BITS, Words
 from fastserve.tiles.rows import RowError, check_header, decode_row
 
@@ -160,7 +168,12 @@ class VectorRows:
         try:
             if not place.view.packed and self._transcode_item is not None:
                 return self._transcode_item(place.view, row)
-            decoded, old = self._current(place.view, self._transport.unwrap(row))
+            stored = self._transport.unwrap(row)
+            if stored == NO_ROW:
+                report.missing += 1
+                report.unwritten.add((line, place.number))
+                return null
+            decoded, old = self._current(place.view, stored)
             check_texts(place.view.layout, decoded)  # also finds what is cut or too long
         except (RowError, ValueError, TypeError) as error:
             report.unreadable[line, place.number] = str(error)

@@ -168,7 +168,7 @@ class VectorEvaluator:
             return matrix, effective
         stale = self._merger.stale(effective, now_ns)
         report.expired += len(stale)
-        dead = [*report.unreadable, *stale]
+        dead = [*report.unreadable, *report.unwritten, *stale]
         if dead:
             matrix, effective = self._rows.nulled(matrix, effective, dead)
         batch.fill(matrix, effective, dead, now_ns, report)

@@ -23,6 +23,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from fastserve.plan import keys
 from fastserve.serving.coalescer import KeyRead, Reader
+from fastserve.tiles.layout import NO_ROW
 
 MAX_KEY_BYTES = keys.MAX_KEY_BYTES
 """In bytes of UTF-8. The shortest key is one byte."""
@@ -32,7 +33,11 @@ MAX_ROW_BYTES = 390 * 1024
 
 MAX_ITEM_BYTES = 400 * 1024
 """A bundle's item that would grow beyond is refused, by DynamoDB itself or in its place. What fits everywhere
-are rows and their attributes' names of `MAX_ROW_BYTES` together."""
+are rows and their attributes' names of `MAX_ROW_BYTES` together, and beside them rows of `TINY_ROW_BYTES`."""
+
+TINY_ROW_BYTES = len(NO_ROW)
+"""No row of a view is as short. The 10 KB that rows leave of an item are for its key, for times, and for
+these: they are kept out of an item only where DynamoDB has let in more than fits everywhere."""
 
 TIME_MARK = ":e"
 """Behind an attribute's name: where a bundle's item says the time of a row of which the newest stays."""
@@ -182,7 +187,9 @@ class OnlineStore(Protocol):
 
         An item is made where there is none, and all else in it stays, whoever writes it at the same time. Of
         several rows for one key the last one stays. Where the item would have more than `MAX_ITEM_BYTES`, or
-        more than every store can keep, the row that is there stays, and its key is returned.
+        more than every store can keep, the row that is there stays, and its key is returned. Of what every
+        store can keep, rows of at most `TINY_ROW_BYTES` take nothing; they too are refused where an item
+        would be too large for DynamoDB.
 
         With ``newest`` no row is written over one that was written so and whose time is later, as by
         `put_newest`; without it the row gives way to any.

@@ -406,6 +406,11 @@ static inline int is_within(int64_t value, int64_t end)
     return 0 <= value && value < end;
 }
 
+static inline int is_size(int64_t value)
+{
+    return 0 < value && value <= MOST;
+}
+
 static inline int is_near(int64_t value)
 {
     return -FAR < value && value < FAR;
@@ -422,7 +427,7 @@ static int is_sound_member(const Program *program, const Group *group, const Mem
 {
     const Window *window = &program->windows[group->window];
     int64_t words = PARTS[group->op] * slots_of(window);
-    int is_sound = is_within(member->cell + (group->op == MOMENTS), program->head.cells) && member->cell >= 0 &&
+    int is_sound = is_within(member->cell, program->head.cells - (group->op == MOMENTS)) &&
                    is_within(member->word, program->head.width + 1) && words <= program->head.width - member->word;
     for (int part = 0; group->has_head && part < PARTS[group->op]; part++)
         is_sound &= is_within(member->head[part], program->head.width);
@@ -482,7 +487,7 @@ static int check_program(Program *program, Py_ssize_t length)
         return 0;
     memcpy(&program->head, head, sizeof(Head));
     const Head *sizes = &program->head;
-    if (!is_within(sizes->width - 1, MOST) || !is_within(sizes->columns - 1, MOST) || !is_near(sizes->skew) ||
+    if (!is_size(sizes->width) || !is_size(sizes->columns) || !is_near(sizes->skew) ||
         !is_within(sizes->cells, 2 * length + 1) || sizes->groups < 0 || sizes->steps < 0)
         return 0;
     program->places = (const Place *)take_fields(&at, end, sizes->places, FIELDS(Place));

@@ -21,6 +21,9 @@ A variable-width value is kept as the JSON text that the API answers with: it is
 parsed. In rows of aggregates it is the bytes of a wide component's slot (`aggregates.WideComponent`), which
 may be empty and are no text.
 
+`NO_ROW` stands where a key should have a row of aggregates, and the store has no room for it: something is to
+be told, and isn't known. Where nothing stands, there has been nothing.
+
 Invariants
 1. A layout is a pure function of its columns in their order; equal columns give equal schema ids on every
    host.
@@ -56,6 +59,9 @@ FLAG_NULL_BITMAP = 1
 FLAG_NONFINITE = 2
 
 HEADER_BYTES = 16
+NO_ROW_FORMAT = 0x4E
+NO_ROW = bytes((NO_ROW_FORMAT,)) + bytes(17)
+"""A header of a format that neither rows nor blocks have, and zeros: shorter than any view's fixed part."""
 WORD_BYTES = 8
 FIXED_MULTIPLE_BYTES = 24
 """The least common multiple of base64's 3 and the word's 8."""

@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from importlib.machinery import ExtensionFileLoader
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,36 +21,61 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastserve.api.float_text import by_orjson
+from tests.support.guarded import guarded_memory
 
 native = pytest.importorskip("fastserve.api._float_text", reason="no C compiler was there")
 
 Floats = npt.NDArray[np.float64]
 
+Both = Callable[[Floats], bytes]
+
 BLOCK = 32
 """So many values are printed together."""
 
 
-def both(values: Floats) -> bytes:
-    """Return the text, after comparing the two ways."""
-    text: bytes = native.float_array(values)
-    expected = by_orjson(values)
-    if text != expected:
-        pairs = zip(text[1:-1].split(b","), expected[1:-1].split(b","), strict=False)
-        raise AssertionError(next(pair for pair in pairs if pair[0] != pair[1]))
-    return text
+def for_any_processor(folder: Path) -> Any:
+    """Return the loop with its digits made in whole words, which is what processors without SSE2 run."""
+    source = Path(__file__).parents[2] / "fastserve/api/_float_text.c"
+    library = folder / "_float_text.so"
+    command = shlex.split(sysconfig.get_config_var("LDSHARED"))
+    command += ["-O3", "-fPIC", "-U__SSE2__", f"-I{sysconfig.get_path('include')}", str(source)]
+    subprocess.run([*command, "-o", str(library)], check=True)
+    loader = ExtensionFileLoader("_float_text", str(library))
+    spec = importlib.util.spec_from_file_location("_float_text", library, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module", params=["as it is here", "for any processor"])
+def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Both:
+    """Return what prints a line, after comparing the two ways."""
+    here = request.param == "as it is here"
+    loop = native if here else for_any_processor(tmp_path_factory.mktemp("loop"))
+
+    def compare(values: Floats) -> bytes:
+        text: bytes = loop.float_array(values)
+        expected = by_orjson(values)
+        if text != expected:
+            pairs = zip(text[1:-1].split(b","), expected[1:-1].split(b","), strict=False)
+            raise AssertionError(next(pair for pair in pairs if pair[0] != pair[1]))
+        return text
+
+    return compare
 
 
 @given(st.lists(st.floats(width=64), max_size=3 * BLOCK))
-def test_any_floats_are_printed_alike(values: list[float]) -> None:
+def test_any_floats_are_printed_alike(both: Both, values: list[float]) -> None:
     both(np.array(values, np.float64))
 
 
 @pytest.mark.parametrize("count", [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK, 5_000])
-def test_lines_of_any_length_are_printed_alike(count: int) -> None:
+def test_lines_of_any_length_are_printed_alike(both: Both, count: int) -> None:
     both(np.random.default_rng(count).normal(size=count))
 
 
-def test_a_million_floats_of_any_bits_are_printed_alike_and_read_back() -> None:
+def test_a_million_floats_of_any_bits_are_printed_alike_and_read_back(both: Both) -> None:
     bits = np.random.default_rng(1).integers(-(2**63), 2**63 - 1, 1_000_000)
     values = bits.view(np.float64)
     values = values[np.isfinite(values)]
@@ -51,7 +85,7 @@ def test_a_million_floats_of_any_bits_are_printed_alike_and_read_back() -> None:
 @pytest.mark.parametrize(
     "name", ["integers", "cents", "near powers of ten", "powers of two", "subnormal", "few digits", "halfway"]
 )
-def test_floats_at_edges_are_printed_alike(name: str) -> None:
+def test_floats_at_edges_are_printed_alike(both: Both, name: str) -> None:
     random = np.random.default_rng(2)
     exponents = np.arange(-323, 309)
     powers = np.array([float(f"1e{exponent}") for exponent in exponents])
@@ -69,20 +103,45 @@ def test_floats_at_edges_are_printed_alike(name: str) -> None:
     both(-edges[name])
 
 
-def test_every_exponent_is_printed_alike() -> None:
+def test_every_exponent_is_printed_alike(both: Both) -> None:
     """The table behind the digits has an entry for each."""
     random = np.random.default_rng(3)
     fractions = random.integers(0, 2**52, (2_047, 50))
     both((np.arange(2_047)[:, None] << 52 | fractions).ravel().view(np.float64))
 
 
-def test_what_is_no_number_is_null_and_zeros_keep_their_sign() -> None:
+def test_what_is_no_number_is_null_and_zeros_keep_their_sign(both: Both) -> None:
     values = np.array([np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0])
     assert both(values) == b"[null,null,null,null,0.0,-0.0]"
 
 
-def test_part_of_a_line_is_printed() -> None:
+def test_part_of_a_line_is_printed(both: Both) -> None:
     assert both(np.arange(9.0)[2:5]) == b"[2.0,3.0,4.0]"
+
+
+def test_nothing_behind_a_line_is_read(both: Both) -> None:
+    memory = guarded_memory(8 * 3 * BLOCK)
+    values = np.frombuffer(memory, np.float64)
+    values[:] = np.random.default_rng(4).normal(size=len(values))
+    for count in range(len(values)):
+        both(values[count:])
+
+
+OVERRUN = """
+from array import array
+from fastserve.api._float_text import float_array
+
+LONGEST = -1.2345678901234567e-308
+for before in range(100):
+    for last in (LONGEST, -0.000012345678901234567, -1000000000000000.0, 1.0, float("nan")):
+        float_array(array("d", [LONGEST] * before + [last]))
+"""
+
+
+def test_nothing_is_written_behind_the_memory_of_a_text() -> None:
+    # What is written there kills a process whose allocator looks.
+    environment = {**os.environ, "PYTHONMALLOC": "debug"}
+    subprocess.run([sys.executable, "-c", OVERRUN], env=environment, check=True)
 
 
 @pytest.mark.parametrize(

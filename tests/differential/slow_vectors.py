@@ -18,7 +18,7 @@ import orjson
 from fastserve.plan.service import Output, Place, ServicePlan
 from fastserve.sdk.types import Float32, Float64, Int64, Timestamp
 from fastserve.tiles.aggregates import AggregateFeature, Op
-from fastserve.tiles.layout import Column, RowLayout, Storage
+from fastserve.tiles.layout import NO_ROW, Column, RowLayout, Storage
 from fastserve.tiles.rows import RowError, decode_row, effective_ns_of
 from fastserve.tiles.times import format_time
 
@@ -40,6 +40,7 @@ class _Row:
     status: str
     effective_ns: int | None = None
     values: Mapping[str, Any] | None = None
+    is_known: bool = True
 
 
 def slow_vector(
@@ -74,6 +75,8 @@ def _read(place: Place, raw: Any, now_ns: int, old: Mapping[int, RowLayout]) -> 
         if isinstance(raw, str) and len(raw) % 4:
             raise ValueError(raw)  # the standard library passes over a "=" too many
         row = base64.b64decode(raw, validate=True) if isinstance(raw, str) else raw
+        if row == NO_ROW:
+            return _Row("MISSING_DATA", is_known=False)
         try:
             values = decode_row(view.layout, row)
         except RowError as error:
@@ -104,8 +107,8 @@ def _value(output: Output, place: Place, row: _Row, now_ns: int, *, zero_counts:
     if isinstance(source, Column):
         return None if row.values is None else row.values[source.name]
     if row.values is None:
-        zero = zero_counts and source.spec.function == "count" and row.status == "MISSING_DATA"
-        return 0 if zero else None
+        is_empty = row.status == "MISSING_DATA" and row.is_known
+        return 0 if zero_counts and is_empty and source.spec.function == "count" else None
     assert row.effective_ns is not None
     return _aggregate(source, place, row.values, row.effective_ns, now_ns, zero_counts=zero_counts)
 

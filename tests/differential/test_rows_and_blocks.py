@@ -22,7 +22,7 @@ from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.serving.vectors import VectorEvaluator
 from fastserve.tiles import blocks, compact
 from fastserve.tiles.blocks import Block, BlockSchema
-from fastserve.tiles.layout import NULL_INT64
+from fastserve.tiles.layout import NO_ROW, NULL_INT64
 from tests.differential import drawn
 from tests.differential.definitions import COLUMNS, Definition, define, push_source, repo_of
 from tests.differential.readable import value_of
@@ -47,15 +47,21 @@ HORIZONS_NS = (HOUR_NS, 7 * HOUR_NS, DAY_NS, 2 * DAY_NS)
 
 @dataclass(frozen=True)
 class Line:
-    """One key of a batch: its row's as_of (None: no row), what is in it, and what its blocks hold."""
+    """One key of a batch: its row's as_of (None: no row), what is in it, and what its blocks hold.
+
+    ``is_told`` is whether the store says that it should have a row.
+    """
 
     as_of_ns: int | None
     in_row: Sequence[RawEvent]
     pushed: Sequence[Sequence[RawEvent]]
+    is_told: bool = False
 
     def streamed(self, interval_ns: int) -> list[RawEvent]:
         """Return the pushed events that are to count on the row."""
         pushed = [event for part in self.pushed for event in part]
+        if self.is_told:
+            return []
         return [e for e in pushed if self.as_of_ns is None or floor(e.time_ns, interval_ns) >= self.as_of_ns]
 
 
@@ -87,7 +93,9 @@ def items_of(plan: ServicePlan, line: Line, now_ns: int, transport: RowTransport
     """Return what reads of the line's key bring."""
     (stream,) = plan.streams
     schema = stream.blocks
-    row = None if line.as_of_ns is None else row_of(plan, schema, line.in_row, line.as_of_ns)
+    row = NO_ROW if line.is_told else None
+    if line.as_of_ns is not None:
+        row = row_of(plan, schema, line.in_row, line.as_of_ns)
     found = blocks_of(schema, line.pushed)
     current = now_ns // schema.block_ns
     read = [found.get(current - 1), found.get(current)]
@@ -159,7 +167,9 @@ def lines(draw: st.DrawFn, definition: Definition, now_ns: int, watermark_ns: in
     edges = drawn.edges_ns(definition.rules, list(definition.asked.values()), moments)
     events = draw(drawn.events(sorted([*edges, *moments]), ("k",)))
     if as_of_ns is None:
-        return Line(None, (), _parts(draw, [event for event in events if event.time_ns >= watermark_ns]))
+        is_told = draw(st.booleans())
+        pushed = [event for event in events if is_told or event.time_ns >= watermark_ns]
+        return Line(None, (), _parts(draw, pushed), is_told)
     in_row = [event for event in events if event.time_ns < as_of_ns]
     before = [event for event in in_row if draw(st.booleans())]  # not all of a row came by the stream
     after = [event for event in events if event.time_ns >= as_of_ns]

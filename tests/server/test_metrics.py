@@ -53,12 +53,13 @@ def test_an_evaluation_is_counted_with_what_was_unusual() -> None:
     class Evaluator:
         def evaluate(self, lines: object, now_ns: int, zero_counts: object = None) -> Columns:
             columns = no_columns(2)
-            columns.report = RowReport({(0, 0): "x"}, 2, 3, 4)
+            columns.report = RowReport({(0, 0): "x"}, 2, 3, 4, unwritten={(1, 4)})
             return columns
 
     cells = [0] * SERVICE_CELLS
     measured = MeasuredEvaluator(Evaluator(), cells, 5)
-    assert measured.evaluate([[], []], 0).report.expired == 2
+    assert measured.evaluate([[None, "", "", None, ""], [None, "", "", "", "no row"]], 0).report.expired == 2
+    assert measured.missing == [2, 0, 0, 1, 1]
     assert cells[ServiceCell.EVALUATIONS] == 1
     assert cells[ServiceCell.VECTORS : ServiceCell.LATENCY] == [2, 10, 4, 2, 1, 3]
 

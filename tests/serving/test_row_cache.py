@@ -48,6 +48,19 @@ def test_a_late_answer_does_not_replace_a_newer_one(cache: RowCache) -> None:
     assert cache.fresh(BRIEF, "u", 5) == ["new"]
 
 
+def test_rows_are_used_no_longer_than_they_are_trusted(cache: RowCache) -> None:
+    cache.put(GROUP, "u", [None, None], asked_ns=1000, trusted_ns=4)
+    assert cache.fresh(GROUP, "u", 1004) == cache.last_known(GROUP, "u", 1004) == [None, None]
+    assert cache.fresh(GROUP, "u", 1005) is cache.last_known(GROUP, "u", 1005) is None
+
+
+def test_rows_that_are_not_trusted_are_not_kept_and_nor_is_what_they_replace(cache: RowCache) -> None:
+    cache.put(GROUP, "u", ["row", None], asked_ns=1000)
+    cache.put(GROUP, "u", [None, None], asked_ns=1001, trusted_ns=-1)
+    assert cache.last_known(GROUP, "u", 1001) is None
+    assert cache.bytes == 0
+
+
 def test_those_used_least_lately_go_first() -> None:
     size = ENTRY_BYTES + 1 + ROW_BYTES + 100
     cache = RowCache(3 * size)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from fastserve.plan.service import Place, ServicePlan
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.tiles.aggregates import Op
-from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64, RowLayout, make_layout
+from fastserve.tiles.layout import NO_ROW, NULL_FLOAT64_BITS, NULL_INT64, RowLayout, make_layout
 from fastserve.tiles.rows import encode_row
 from fastserve.tiles.windows import DAY_NS, HOUR_NS
 from tests.support.plans import (
@@ -172,13 +172,15 @@ DAMAGE: dict[str, Callable[[Any], Any]] = {
 def lines(draw: st.DrawFn, plan: ServicePlan, transport: RowTransport) -> list[Any]:
     row_of: list[Any] = []
     for place in plan.places:
-        kind = draw(st.sampled_from(["good"] * 8 + ["absent", "absent", "old", "unknown", *DAMAGE]))
+        kind = draw(st.sampled_from(["good"] * 8 + ["absent", "absent", "told", "old", "unknown", *DAMAGE]))
         if kind == "absent":
             row_of.append(None)
             continue
         if kind == "old" and place.view.schema is None:
             values = {"d_text": b'"then"', "a_int": 1.5, "j_float": draw(floats())}
             raw = encode_row(OLD, values, AS_OF_NS)
+        elif kind == "told":
+            raw = NO_ROW
         elif kind == "unknown":
             raw = encode_row(UNKNOWN_LAYOUT, {"nobody": 1}, AS_OF_NS)
         else:

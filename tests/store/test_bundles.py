@@ -11,6 +11,7 @@ import pytest
 from fastserve.errors import StoreError
 from fastserve.plan.reads import ReadGroup
 from fastserve.store.interface import MAX_ROW_BYTES, KeyAttribute, OnlineStore, TableSpec
+from fastserve.tiles.layout import NO_ROW
 from tests.store.test_conditions import STORES, timed
 from tests.store.test_contract import (
     ODD_KEYS,
@@ -238,6 +239,28 @@ def test_rows_that_fill_an_item_find_room_in_every_store(url: str) -> None:
             assert await store.put_bundled(table, f"v:{number}", rows, newest=True) == []
         (found,) = await read(store, bundle(table, *[f"v:{number}" for number in range(4)]), [LONG_KEY])
         assert found == [row_of(str(number), length) for number in range(4)]
+
+    told(url, story)
+
+
+def test_what_says_that_a_row_had_no_room_finds_room_and_takes_none(url: str) -> None:
+    async def story(store: OnlineStore) -> None:
+        table = await with_table(store)
+        half = MAX_ROW_BYTES // 2
+        await store.put_bundled(table, A, [("x", row_of("a", half - len(A)))])
+        assert await store.put_bundled(table, C, [("x", NO_ROW)]) == []
+        assert await store.put_bundled(table, B, [("x", row_of("b", half - len(B)))]) == []
+        assert await store.put_bundled(table, "v:d", [("x", NO_ROW), ("y", NO_ROW)]) == []
+        assert await store.put_bundled(table, C, [("x", row_of("c", 20_000))]) == ["x"]
+        one = bundle(table, A, C, "v:d")
+        assert await read(store, one, ["x", "y"]) == [
+            [row_of("a", half - len(A)), NO_ROW, NO_ROW],
+            [None, None, NO_ROW],
+        ]
+        await store.put_bundled(table, A, [("x", row_of("less"))])
+        assert await store.put_bundled(table, C, [("x", row_of("c", 20_000))]) == []
+        await store.delete_bundled(table, "v:d", ["x", "y"])
+        assert await read(store, one, ["x", "y"]) == [[row_of("less"), row_of("c", 20_000), None], [None] * 3]
 
     told(url, story)
 

@@ -77,7 +77,7 @@ static PyObject *take_name(Reader *reader)
     Reader before = *reader;
     Py_ssize_t length;
     const char *text = take_text(reader, &length);
-    if (text == NULL || length == 0 || length > LONGEST_NAME)
+    if (text == NULL || length > LONGEST_NAME)
         return NULL;
     unsigned hash = (unsigned)length;
     for (Py_ssize_t i = 0; i < length; i++)

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import orjson
 
 from fastserve.errors import StoreError
-from fastserve.store.interface import MAX_ROW_BYTES
+from fastserve.store.interface import MAX_ROW_BYTES, TINY_ROW_BYTES
 from fastserve.store.limits import check_row, check_timed, encode_key
 from fastserve.store.local import layout
 from fastserve.store.local.catalogue import naming
@@ -80,10 +80,17 @@ def put(
         if newest and _is_later(item.get(attribute), bundled.row):
             continue
         item[attribute] = bundled
-        if sum(len(name.encode()) + len(other.row) for name, other in item.items()) > MAX_ROW_BYTES:
+        if len(bundled.row) > TINY_ROW_BYTES and _size(item) > MAX_ROW_BYTES:
             full[key] = None
             continue
         transaction.put(place, layout.framed(raw_key, encode_item(item)))
+
+
+def _size(item: dict[str, BundledRow]) -> int:
+    """Return the bytes of rows and attributes' names, but for those of tiny rows."""
+    return sum(
+        len(name.encode()) + len(other.row) for name, other in item.items() if len(other.row) > TINY_ROW_BYTES
+    )
 
 
 def _is_later(there: BundledRow | None, row: bytes) -> bool:

@@ -63,10 +63,10 @@ Gives 1 if the row is written, else what is there: row and note, nil for what is
 """
 
 PUT_BUNDLED = b"""
-local attribute, mark, most = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local attribute, mark, most, tiny = ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[5])
 local time, full = attribute .. mark, {}
 for i = 1, #KEYS do
-  local item, row = KEYS[i], ARGV[4 + i]
+  local item, row = KEYS[i], ARGV[5 + i]
   local kept = ARGV[4] == '1' and redis.call('HGET', item, time)
   local later = true
   if kept then
@@ -78,10 +78,11 @@ for i = 1, #KEYS do
     local size = #attribute + #row
     for _, name in ipairs(redis.call('HKEYS', item)) do
       if name ~= attribute and string.sub(name, -#mark) ~= mark then
-        size = size + #name + redis.call('HSTRLEN', item, name)
+        local length = redis.call('HSTRLEN', item, name)
+        size = size + (length > tiny and #name + length or 0)
       end
     end
-    if size > most then
+    if size > most and #row > tiny then
       full[#full + 1] = i
     else
       redis.call('HSET', item, attribute, row)
@@ -96,5 +97,6 @@ end
 return full
 """
 """KEYS: items. ARGV: the attribute, `TIME_MARK`, how many bytes rows and names may have, 1 or 0 for whether
-the newest stays, and a row for each item. Gives the numbers, from 1, of those that have no room.
+the newest stays, `TINY_ROW_BYTES`, and a row for each item. Gives the numbers, from 1, of those that have no
+room.
 """

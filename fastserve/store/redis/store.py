@@ -23,6 +23,7 @@ from fastserve.store.counts import StoreCounts
 from fastserve.store.interface import (
     MAX_ROW_BYTES,
     TIME_MARK,
+    TINY_ROW_BYTES,
     AttributeValue,
     Item,
     Settle,
@@ -217,7 +218,7 @@ class RedisStore:
         """See `OnlineStore`."""
         await self._require_packed(table)
         placed = self._newest(table, rows) if newest else self._last(table, rows)
-        arguments = (attribute.encode(), TIME_MARK.encode(), MAX_ROW_BYTES, int(newest))
+        arguments = (attribute.encode(), TIME_MARK.encode(), MAX_ROW_BYTES, int(newest), TINY_ROW_BYTES)
         full: list[bytes] = []
         for part in _row_slices(placed.items(), BUNDLED_ROWS):
             calls = [[one] for one in part] if self._cluster else [part]
