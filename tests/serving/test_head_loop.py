@@ -31,7 +31,7 @@ from fastserve.serving.heads import Watermarks
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.serving.vectors import VectorEvaluator
 from fastserve.tiles.blocks import BlockShape, block_schema, encode, from_events
-from fastserve.tiles.layout import NULL_FLOAT64_BITS
+from fastserve.tiles.layout import NO_ROW, NULL_FLOAT64_BITS
 from fastserve.tiles.operations import NAN_BITS
 from fastserve.tiles.windows import CLOCK_SKEW_NS, DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 from tests.support.examples import examples
@@ -157,9 +157,9 @@ def test_columns_and_reports_are_the_same_with_the_loop_and_without(
     shapes = {}
     lines: list[list[Any]] = []
     for _ in range(data.draw(st.integers(1, 3))):
-        as_ofs_ns = [data.draw(st.sampled_from((None, *AS_OFS_NS))) for _ in plan.places]
+        as_ofs_ns = [data.draw(st.sampled_from((None, NO_ROW, *AS_OFS_NS))) for _ in plan.places]
         line: list[Any] = [
-            None if as_of_ns is None else row_of(plan, place, as_of_ns, chance)
+            row_of(plan, place, as_of_ns, chance) if isinstance(as_of_ns, int) else as_of_ns
             for place, as_of_ns in enumerate(as_ofs_ns)
         ]
         for stream in plan.streams:

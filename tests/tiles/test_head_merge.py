@@ -17,6 +17,7 @@ from fastserve.tiles.operations import NAN_BITS
 from fastserve.tiles.windows import CLOCK_SKEW_NS, DAY_NS, HOUR_NS, LIFETIME_NS, MINUTE_NS, Window
 from tests.differential.tiling import spec
 from tests.support.examples import examples
+from tests.support.guarded import guarded_memory
 from tests.support.loops import no_loops
 from tests.tiles.test_heads import NOW_NS, block_of, place_of, places
 
@@ -241,6 +242,12 @@ def test_starts_that_do_not_ascend_are_left_to_the_twin() -> None:
     assert batch.looped(NOW_NS)[0] is False
 
 
+def behind_which_is_nothing(words: Words) -> Words:
+    found: Words = np.frombuffer(guarded_memory(words.nbytes), "<i8")
+    found[:] = words
+    return found
+
+
 @settings(deadline=None, max_examples=examples(60))
 @given(st.data(), batches())
 def test_whatever_it_is_told_it_writes_to_no_word_beside_the_heads(
@@ -283,6 +290,7 @@ def test_whatever_it_is_told_it_writes_to_no_word_beside_the_heads(
     newest = np.full((lines + 2, places_count), GUARD)
     first_word = data.draw(st.sampled_from([0, 0, 0, 1, -1, 2**40]))
     written = (guarded[1:-1], newest[1:-1])
+    arguments[:3] = [behind_which_is_nothing(words) for words in arguments[:3]]
     done = native.merge_heads(*arguments, *written, first_word, now_ns, data.draw(st.booleans()))
     assert done in (True, False, None)
     for words in (guarded, newest):
