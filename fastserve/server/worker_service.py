@@ -71,6 +71,10 @@ def row_transports(where: StoreAddresses) -> StoreTransports:
     return StoreTransports(row_transport(where.main), named)
 
 
+READ_LAG_S = 1.0
+"""How far an eventually consistent read may lie behind: rarely a second."""
+
+
 class WorkerService:
     """The feature server's life in one worker."""
 
@@ -191,7 +195,9 @@ class WorkerService:
             old_shapes=shapes,
         )
         registry = Registry(store, self._plan.workspace)
-        self._watermarks = WatermarkPoll(registry, self._plan, engine.watermarks, shapes)
+        # Whoever joins a read just before it is answered may wait as long again for its other reads.
+        settle_s = 2 * self._settings.server_timeout_ms / 1e3 + READ_LAG_S
+        self._watermarks = WatermarkPoll(registry, self._plan, engine.watermarks, shapes, settle_s)
         await self._watermarks.start()
         kept_bytes = self._settings.row_cache_bytes
         self._cache = RowCache(kept_bytes) if kept_bytes else None
