@@ -19,6 +19,8 @@ tile, because ``add.reduce`` over that takes 0.3 ns a number and ``add.reduceat`
 most do. Tiles are merged from the newest on, so that of windows that end together a longer one can go on from
 a shorter one, with the same outcome as by itself.
 
+All this is the twin of one pass over the tiles in C (`tiles.head_merge`), which serves where it is compiled.
+
 Invariants
 1. A head is the merge of exactly the tiles that start within the window, by the component's own operation.
 2. The outcome doesn't depend on which lines, places and tiles are reduced together, to the last digit.
