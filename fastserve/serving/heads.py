@@ -1,7 +1,4 @@
-"""The blocks of a batch: joined, cut into tiles, and merged into the heads of its vector rows.
-
-All blocks of all lines and views are joined in the form in which they came and decoded at once, as rows are;
-header words say where each one's tiles lie. Only blocks with another header are looked at one by one.
+"""The tiles of a batch's blocks that count, merged into the heads of its vector rows.
 
 Which tiles count, for a key of a view:
 
@@ -18,8 +15,7 @@ materialized, lies at most a horizon back.
 Invariants
 1. Tiles that count are told by the row's own as_of, never by a remembered one: a row and blocks that were
    read in any order, before or after a batch job, give the same answer.
-2. Bytes that are no block make the whole row of its view unreadable, in no case a smaller count.
-3. No tile that starts at or after ``now`` counts.
+2. No tile that starts at or after ``now`` counts.
 """
 
 from __future__ import annotations
@@ -35,24 +31,18 @@ import numpy.typing as npt
 from fastserve.errors import InvariantError
 from fastserve.plan.service import ServicePlan
 from fastserve.plan.streams import BLOCKS_READ
+from fastserve.serving.blocks import COUNT_BITS, COUNT_MASK, BlockReader, Blocks, OldShapes
 from fastserve.serving.columns import RowReport
 from fastserve.serving.transport import RowTransport
 from fastserve.serving.wide import NO_TILES, TileIRs
-from fastserve.serving.wide_heads import END_BYTES, WideHeads, WideTiles
-from fastserve.tiles.blocks import BLOCK_FORMAT, HEADER_BYTES, BlockShape, decode, encode
+from fastserve.serving.wide_heads import WideHeads, WideTiles
+from fastserve.tiles.blocks import HEADER_BYTES
 from fastserve.tiles.heads import Runs
-from fastserve.tiles.layout import FIXED_MULTIPLE_BYTES, NULL_INT64, WORD_BYTES
+from fastserve.tiles.layout import NULL_INT64, WORD_BYTES
 from fastserve.tiles.merge import Words
-from fastserve.tiles.rows import RowError
-
-OldShapes = Mapping[str, Mapping[int, BlockShape]]
-"""Shapes that a view's blocks may still have, by view name and schema id."""
 
 NEVER = np.iinfo(np.int64).max
 HEADER_WORDS = HEADER_BYTES // WORD_BYTES
-WHOLE_WORDS = FIXED_MULTIPLE_BYTES // WORD_BYTES
-COUNT_BITS = 32
-COUNT_MASK = (1 << COUNT_BITS) - 1
 
 Index = npt.NDArray[np.intp]
 Pairs = Collection[tuple[int, int]]
@@ -64,30 +54,6 @@ class Watermarks:
     """Until when, by view, all events are in rows (ns since the epoch); views that lack aren't complete."""
 
     until_ns: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Blocks:
-    """The blocks of a batch in one buffer, and of each its first word and how many tiles it has.
-
-    They are numbered line by line, of each streamed place the previous block, then the current one; one that
-    isn't there has no tiles.
-    """
-
-    raw: bytes
-    placed: Words
-
-    @property
-    def words(self) -> Words:
-        return np.frombuffer(self.raw, "<i8")
-
-    @property
-    def at(self) -> Index:
-        return self.placed[:, 0]
-
-    @property
-    def counts(self) -> Index:
-        return self.placed[:, 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +80,10 @@ class StreamHeads:
         self._plan = plan
         self._heads = plan.heads
         self._loop = plan.heads.loop()
-        self._transport = transport
+        # The caller's own shapes, also while there are none: they are added to it.
+        shapes: OldShapes = {} if old_shapes is None else old_shapes
+        self._blocks = BlockReader(plan.streams, transport, self._loop, shapes, plan.heads.empty_tiles)
         self._watermarks = watermarks
-        # The caller's own, also while it is empty: shapes are added to it.
-        self._old_shapes: OldShapes = {} if old_shapes is None else old_shapes
         self._views = [stream.place.view for stream in plan.streams]
         self._place_count = len(plan.places)
         self._places = np.array([stream.place.number for stream in plan.streams], np.intp)
@@ -127,14 +93,8 @@ class StreamHeads:
         self._pick = itemgetter(*[item for stream in plan.streams for item in stream.items])
         per_block = [stream for stream in plan.streams for _ in stream.items]
         self._widths = np.array([1 + stream.blocks.words for stream in per_block], np.intp)
-        wide = np.array([len(stream.blocks.wide) for stream in per_block], np.intp)
-        self._tile_bytes = self._widths * WORD_BYTES + wide * END_BYTES
-        self._headers = np.array([_header_word(stream.blocks.schema_id) for stream in per_block], np.int64)
-        self._items = np.stack([self._headers, self._tile_bytes], axis=1).tobytes()
         self._span = slice(plan.heads_word, plan.heads_word + plan.heads.words)
-        self._empty_tiles = transport.wrap(plan.heads.empty_tiles.tobytes())
         self._wide = WideHeads(plan.streams)
-        self._whole_units = int(FIXED_MULTIPLE_BYTES / transport.bytes_per_unit)
 
     # --- blocks -----------------------------------------------------------------------------------------
 
@@ -148,75 +108,7 @@ class StreamHeads:
         for line in lines:
             rows.append(line[:count])
             blocks += pick(line)
-        return rows, StreamBatch(self, self._read(blocks, report))
-
-    def _read(self, blocks: list[Any], report: RowReport) -> _Blocks | None:
-        """Return the blocks in one buffer, None if there are none; report unreadable ones and omit them."""
-        if blocks.count(None) == len(blocks):
-            return None
-        found = self._joined(blocks)
-        if found is None:
-            found = self._joined(self._repaired(blocks, report))
-            if found is None:
-                raise InvariantError("expected blocks that were written anew to be readable")
-        return found
-
-    def _joined(self, blocks: list[Any]) -> _Blocks | None:
-        """Return blocks that all have their view's present shape; None when there is any other."""
-        texts = [block for block in blocks if block is not None]
-        texts.append(self._empty_tiles)
-        try:
-            raw = self._transport.join(texts)
-        except (TypeError, ValueError):
-            return None
-        placed = np.empty((len(blocks), 2), np.int64)
-        if self._loop.find(blocks, self._whole_units, self._items, raw, placed):
-            return _Blocks(raw, placed)
-        return self._placed(blocks, raw)
-
-    def _placed(self, blocks: Sequence[Any], raw: bytes) -> _Blocks | None:
-        """Return what `HeadLoop.find` does, and None where that says nothing: its twin."""
-        there = np.array([number for number, block in enumerate(blocks) if block is not None], np.intp)
-        sizes = np.array([len(block) for block in blocks if block is not None], np.intp)
-        wholes, rest = np.divmod(sizes, self._whole_units)
-        if rest.any() or not wholes.all():
-            return None
-        words = np.frombuffer(raw, "<i8")
-        lengths = wholes * WHOLE_WORDS
-        at = np.cumsum(lengths) - lengths
-        items = there % len(self._headers)
-        if (words.take(at) != self._headers.take(items)).any():
-            return None
-        sizes = words.take(at + 1)
-        counts = sizes & COUNT_MASK
-        bytes_used = counts * self._tile_bytes.take(items) + (sizes >> COUNT_BITS & COUNT_MASK)
-        if ((bytes_used + (HEADER_BYTES + FIXED_MULTIPLE_BYTES - 1)) // FIXED_MULTIPLE_BYTES != wholes).any():
-            return None
-        placed = np.zeros((len(blocks), 2), np.int64)
-        placed[there, 0], placed[there, 1] = at, counts
-        return _Blocks(raw, placed)
-
-    def _repaired(self, blocks: Sequence[Any], report: RowReport) -> list[Any]:
-        """Return blocks in their views' present shape; report unreadable ones and leave them out."""
-        per_line = len(self._headers)
-        repaired: list[Any] = []
-        for number, block in enumerate(blocks):
-            line, item = divmod(number, per_line)
-            stream = self._plan.streams[item // BLOCKS_READ]
-            if block is None:
-                repaired.append(None)
-                continue
-            try:
-                row = self._transport.unwrap(block)
-                shapes = self._old_shapes.get(stream.place.view.name, {})
-                current = encode(stream.blocks, decode(stream.blocks, row, shapes))
-            except (RowError, ValueError, TypeError) as error:
-                report.unreadable[line, stream.place.number] = f"a block of its stream: {error}"
-                repaired.append(None)
-            else:
-                report.transcoded += current != row
-                repaired.append(self._transport.wrap(current))
-        return repaired
+        return rows, StreamBatch(self, self._blocks.read(blocks, report))
 
     # --- heads ------------------------------------------------------------------------------------------
 
@@ -241,7 +133,7 @@ class StreamHeads:
         found = [(line, self._position_of[place]) for line, place in dead if place in self._position_of]
         return [line for line, _ in found], [position for _, position in found]
 
-    def passed_over(self, blocks: _Blocks, floors: Words, dead: Pairs) -> int:
+    def passed_over(self, blocks: Blocks, floors: Words, dead: Pairs) -> int:
         """Return for how many keys without a row tiles don't count, as their view isn't complete."""
         found = np.zeros(floors.shape, np.bool_)
         found.reshape(-1)[np.flatnonzero(blocks.counts) // BLOCKS_READ] = True
@@ -249,7 +141,7 @@ class StreamHeads:
         found[self._at(dead)] = False
         return int(np.count_nonzero(found))
 
-    def live_tiles(self, blocks: _Blocks, floors: Words, now_ns: int) -> _LiveTiles | None:
+    def live_tiles(self, blocks: Blocks, floors: Words, now_ns: int) -> _LiveTiles | None:
         """Return the tiles that count, None if there are none."""
         numbers = np.flatnonzero(blocks.counts)
         if not len(numbers):
@@ -279,7 +171,7 @@ class StreamHeads:
         runs = Runs(words, at.take(left), counts.take(left), owners.take(left), starts)
         return _LiveTiles(runs, numbers.take(left), passed.take(left))
 
-    def wide_irs(self, blocks: _Blocks, live: _LiveTiles, now_ns: int) -> TileIRs:
+    def wide_irs(self, blocks: Blocks, live: _LiveTiles, now_ns: int) -> TileIRs:
         """Return the wide IRs of the tiles that count; raises `BrokenRowsError` as `WideHeads.irs`."""
         runs = live.runs
         each = runs.counts
@@ -293,7 +185,7 @@ class StreamHeads:
         return self._wide.irs(found, now_ns)
 
     def merge_in_loop(
-        self, blocks: _Blocks, floors: Words, matrix: Words, newest: Words, now_ns: int, *, is_told: bool
+        self, blocks: Blocks, floors: Words, matrix: Words, newest: Words, now_ns: int, *, is_told: bool
     ) -> bool | None:
         """Merge tiles that count as `HeadLoop.merge` says, and tell their newest ones' ends."""
         heads = self._plan.heads_word
@@ -331,7 +223,7 @@ class StreamBatch:
 
     __slots__ = ("_blocks", "_effective", "_floors", "_is_refused", "_newest", "_now_ns", "_streams")
 
-    def __init__(self, streams: StreamHeads, blocks: _Blocks | None) -> None:
+    def __init__(self, streams: StreamHeads, blocks: Blocks | None) -> None:
         self._streams = streams
         self._blocks = blocks
         self._now_ns = 0
@@ -403,9 +295,3 @@ class StreamBatch:
             self._floors, _ = streams.floors(self._effective, self._now_ns, ())
         live = streams.live_tiles(blocks, self._floors, self._now_ns)
         return NO_TILES if live is None else streams.wide_irs(blocks, live, self._now_ns)
-
-
-def _header_word(schema_id: int) -> int:
-    """Return the first 8 bytes of a block's header as an int64."""
-    raw = bytes((BLOCK_FORMAT, 0, 0, 0)) + schema_id.to_bytes(4, "little")
-    return int.from_bytes(raw, "little", signed=True)

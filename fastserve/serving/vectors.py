@@ -21,8 +21,9 @@ import numpy as np
 
 from fastserve.plan.service import ServicePlan
 from fastserve.serving.aggregates import AggregateMerger, compile_merge
+from fastserve.serving.blocks import OldShapes
 from fastserve.serving.columns import ColumnIndex, Columns, Merged, RowReport, ZeroCounts
-from fastserve.serving.heads import OldShapes, StreamBatch, StreamHeads, Watermarks
+from fastserve.serving.heads import StreamBatch, StreamHeads, Watermarks
 from fastserve.serving.texts import TextColumns, Texts
 from fastserve.serving.transcode import OldLayouts
 from fastserve.serving.transport import RowTransport

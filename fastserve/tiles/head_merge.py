@@ -1,8 +1,8 @@
 """Blocks found and tiles merged by one call each, where the loop in `_head_merge.c` is compiled.
 
-What NumPy does in some seventy calls for a batch of whatever size (`serving.heads`, `tiles.heads`), the loop
-does in one pass over the tiles. It is told by a *program* of flat int64 where a view's tiles have which
-number and where its heads lie:
+What NumPy does in some seventy calls for a batch of whatever size (`serving.blocks`, `serving.heads`,
+`tiles.heads`), the loop does in one pass over the tiles. It is told by a *program* of flat int64 where a
+view's tiles have which number and where its heads lie:
 
     places, the clocks' skew (ns), and of each place where its record begins
     record   tile words, interval (ns), horizon (ns), first word of the heads, words of a window, windows,
