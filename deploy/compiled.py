@@ -76,7 +76,10 @@ MODULES = (
 )
 
 # Inner loops for which Python has no fast enough means (docs/decisions/0012-inner-loops-in-c.md).
-NATIVE = ("api/_float_text.c", "store/dynamodb/_plain_items.c", "tiles/_merge_loop.c")
+NATIVE = (
+    *("api/_float_text.c", "store/dynamodb/_plain_items.c"),
+    *("tiles/_head_merge.c", "tiles/_merge_loop.c"),
+)
 # A loop over bytes is vectorized at level 3 alone. Products are rounded before they are added, as by NumPy.
 NATIVE_FLAGS = (
     *("-O3", "-fno-math-errno", "-ffp-contract=off"),

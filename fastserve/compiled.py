@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 __all__ = ["has_loops", "is_compiled", "mypyc_attr"]
 
-_LOOPS = ("fastserve.api._float_text", "fastserve.store.dynamodb._plain_items", "fastserve.tiles._merge_loop")
+_LOOPS = (
+    "fastserve.api._float_text",
+    "fastserve.store.dynamodb._plain_items",
+    "fastserve.tiles._head_merge",
+    "fastserve.tiles._merge_loop",
+)
 
 if TYPE_CHECKING:
     from mypy_extensions import mypyc_attr

@@ -21,10 +21,11 @@ from fastserve.errors import RequestError
 from fastserve.plan.service import ServicePlan, WorkspacePlan
 from fastserve.plan.stores import MAIN_STORE
 from fastserve.serving.absent_rows import AbsentRows
+from fastserve.serving.blocks import OldShapes
 from fastserve.serving.caching import CachingCoalescer
 from fastserve.serving.coalescer import GAVE_UP, Coalescer, KeyRead
 from fastserve.serving.columns import Columns, Computed
-from fastserve.serving.heads import OldShapes, Watermarks
+from fastserve.serving.heads import Watermarks
 from fastserve.serving.on_demand import OnDemandEvaluator, Surroundings
 from fastserve.serving.on_demand_batch import Batch
 from fastserve.serving.requests import Evaluator, ServiceRuntime, VectorRequest, make_runtime

@@ -21,8 +21,9 @@ import numpy as np
 
 from fastserve.plan.service import ServicePlan
 from fastserve.serving.aggregates import AggregateMerger, compile_merge
+from fastserve.serving.blocks import OldShapes
 from fastserve.serving.columns import ColumnIndex, Columns, Merged, RowReport, ZeroCounts
-from fastserve.serving.heads import OldShapes, StreamBatch, StreamHeads, Watermarks
+from fastserve.serving.heads import StreamBatch, StreamHeads, Watermarks
 from fastserve.serving.texts import TextColumns, Texts
 from fastserve.serving.transcode import OldLayouts
 from fastserve.serving.transport import RowTransport
@@ -163,6 +164,8 @@ class VectorEvaluator:
     ) -> tuple[Words, Words]:
         """Return matrix and effective times with heads, and less the rows that can't answer."""
         if self._merger is None:
+            return matrix, effective
+        if not report.unreadable and batch.filled(matrix, effective, now_ns):
             return matrix, effective
         stale = self._merger.stale(effective, now_ns)
         report.expired += len(stale)

@@ -19,6 +19,8 @@ tile, because ``add.reduce`` over that takes 0.3 ns a number and ``add.reduceat`
 most do. Tiles are merged from the newest on, so that of windows that end together a longer one can go on from
 a shorter one, with the same outcome as by itself.
 
+All this is the twin of one pass over the tiles in C (`tiles.head_merge`), which serves where it is compiled.
+
 Invariants
 1. A head is the merge of exactly the tiles that start within the window, by the component's own operation.
 2. The outcome doesn't depend on which lines, places and tiles are reduced together, to the last digit.
@@ -36,8 +38,9 @@ import numpy.typing as npt
 
 from fastserve.tiles.aggregates import NEUTRAL_BITS, AggregateFeature, CompactedSchema, Op
 from fastserve.tiles.blocks import BlockSchema
-from fastserve.tiles.layout import NULL_INT64
-from fastserve.tiles.operations import FLOAT64, INT64, REDUCTIONS, over_axis, reduce_parts
+from fastserve.tiles.head_merge import HeadLoop, LoopGroup, LoopPlace
+from fastserve.tiles.layout import NULL_FLOAT64_BITS, NULL_INT64
+from fastserve.tiles.operations import FLOAT64, INT64, NAN_BITS, REDUCTIONS, over_axis, reduce_parts
 from fastserve.tiles.windows import Window
 from fastserve.tiles.write import neutral_words
 
@@ -139,6 +142,16 @@ class HeadPlan:
                 return each.words_of(position, component)
         raise AssertionError(position)
 
+    def loop(self) -> HeadLoop:
+        """Return the loop that does the same where it is compiled."""
+        known = {position: own for each in self._classes for position, own in each.in_loop().items()}
+        return HeadLoop(
+            [
+                known.get(position) or LoopPlace(*_tiles_of(place))
+                for position, place in enumerate(self.places)
+            ]
+        )
+
     def merge(self, runs: Runs, now_ns: int, heads: Words) -> None:
         """Merge tiles into ``heads``, shape (lines, `words`), which holds `neutral` in every line."""
         lines, positions = np.divmod(runs.owners, len(self.places))
@@ -201,6 +214,23 @@ class _Class:
         first = self._first + (number * self._windows + window) * self._width + columns.first + column
         return tuple(first + part * columns.count for part in range(op.parts))
 
+    def in_loop(self) -> dict[int, LoopPlace]:
+        """Return by position what the loop in C has to know; it needs nothing that fills up."""
+        found = {}
+        for number, member in enumerate(self._members):
+            groups = [
+                LoopGroup(each.op, each.first, each.count, tuple(member.columns[each.op]))
+                for each in self._columns
+            ]
+            found[self.positions[number]] = LoopPlace(
+                *_tiles_of(member.place),
+                self._first + number * self._windows * self._width,
+                self._width,
+                tuple(member.windows),
+                tuple(groups),
+            )
+        return found
+
     # --- merge ---
 
     def _bounds_at(self, now_ns: int) -> _Bounds:
@@ -238,6 +268,7 @@ class _Class:
         doubles = runs.owners[1:] == runs.owners[:-1]
         if doubles.any():
             merged, lines, numbers = self._joined(merged, np.flatnonzero(doubles), lines, numbers)
+        self._unify(merged)
         self._put(merged, layer_of, lines, numbers, heads)
 
     def _layers(self, runs: Runs, numbers: Index, now_ns: int) -> tuple[list[_Layer], list[int]]:
@@ -372,6 +403,14 @@ class _Class:
         kept = np.delete(np.arange(len(lines)), firsts)
         return merged[:, :, kept], lines[kept], numbers[kept]
 
+    def _unify(self, merged: Words) -> None:
+        """Give every NaN of a kind the same bits, whatever made it; those of moments have them."""
+        for columns in self._columns:
+            if columns.op.is_float and columns.op.parts == 1:
+                own = merged[columns.first : columns.end]
+                nan_bits = NAN_BITS if columns.op is Op.ADD_F else NULL_FLOAT64_BITS
+                np.copyto(own, nan_bits, where=np.isnan(own.view(FLOAT64)))
+
     def _put(
         self, merged: Words, layer_of: Sequence[int], lines: Index, numbers: Index, heads: Words
     ) -> None:
@@ -428,6 +467,7 @@ class _Member:
     """
 
     def __init__(self, place: HeadPlace) -> None:
+        self.place = place
         self.windows: list[Window] = []
         self.parts: dict[int, tuple[Op, int, int]] = {}
         columns: dict[Op, list[int]] = {}
@@ -477,6 +517,10 @@ def _reduced(op: Op, parts: Sequence[Words]) -> list[Words]:
         return reduce_parts(op, parts, over_axis(parts[0].shape[1]))
     terms = parts[0].view(FLOAT64) if op.is_float else parts[0]
     return [REDUCTIONS[op](terms).view(INT64)]
+
+
+def _tiles_of(place: HeadPlace) -> tuple[int, int, int]:
+    return 1 + place.blocks.words, place.blocks.interval_ns, place.schema.horizon_ns
 
 
 def _likeness(place: HeadPlace) -> tuple[frozenset[Op], int]:

@@ -7,12 +7,13 @@ from contextlib import contextmanager
 
 import pytest
 
-from fastserve.tiles import merge_loop
+from fastserve.tiles import head_merge, merge_loop
 
 
 @contextmanager
 def no_loops() -> Iterator[None]:
     """Let NumPy do all in whatever is made meanwhile."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(head_merge, "_native", None)
         patch.setattr(merge_loop, "_native", None)
         yield
