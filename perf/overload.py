@@ -25,6 +25,7 @@ from perf.environment import describe_environment
 from perf.kept import keep_result
 from perf.load import standin_client
 from perf.load.child import run_load
+from perf.load.cpus import kept_apart
 from perf.load.load_plan import LoadPlan
 
 if TYPE_CHECKING:
@@ -56,10 +57,11 @@ def measure_overload(options: OverloadOptions) -> Report:
     Raises:
         ChildError: a process did not come up, or failed.
     """
-    with standin_client.running() as stand_in:
+    with kept_apart(workers=1) as give_cpus, standin_client.running() as stand_in:
         prepare_service(stand_in, options.service)
         repo, store_url = SHAPES[options.service].repo_path, stand_in.store_url()
         with server.running(repo, store_url, PROMISES_100_MS) as (pid, port):
+            give_cpus(pid)
 
             def load(rate_per_s: float | None, duration_s: float, warmup_s: float = 2.0) -> Report:
                 clients = PEAK_CLIENTS if rate_per_s is None else CONNECTIONS

@@ -8,6 +8,7 @@ Invariants:
 1. Saturation is found first, with and without the latency law; the rates follow from it.
 2. All of a run has one server, one stand-in and the same keys; a server is stopped by what started it.
 3. Probes of /healthz run beside every open loop and are in no request count.
+4. Server and floors have a CPU for each worker to themselves; stand-in and generator share the others.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from perf import server
 from perf.data import SHAPES, answer_bytes, prepare_service, request_stream, service_plan
 from perf.load import standin_client
 from perf.load.child import module_process, run_load
+from perf.load.cpus import kept_apart
 from perf.load.load_plan import LoadPlan, Stream
 from perf.progress import Progress
 
@@ -137,7 +139,9 @@ def running(scenario: Scenario, options: ScenarioOptions) -> Iterator[Setting]:
         ChildError: a process did not come up.
     """
     (repo,) = {SHAPES[service].repo_path for service in scenario.services}
-    with standin_client.running() as stand_in, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        give_cpus = stack.enter_context(kept_apart(options.workers))
+        stand_in = stack.enter_context(standin_client.running())
         for service in scenario.services:
             prepare_service(stand_in, service)
         floors = {}
@@ -148,8 +152,10 @@ def running(scenario: Scenario, options: ScenarioOptions) -> Iterator[Setting]:
             for kind, more in ((CLIENT_FLOOR, []), (FLOOR, store)):
                 started = module_process("perf.floor", size + more)
                 floors[kind, service] = stack.enter_context(started)
+                give_cpus(floors[kind, service][0])
         started_server = server.running(repo, stand_in.store_url(), workers=options.workers)
         pid, port = stack.enter_context(started_server)
+        give_cpus(pid)
         yield Setting(scenario, options, stand_in, pid, port, floors)
 
 
