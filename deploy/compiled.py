@@ -80,6 +80,7 @@ NATIVE = (
     *("api/_float_text.c", "store/dynamodb/_plain_items.c"),
     *("tiles/_head_merge.c", "tiles/_merge_loop.c"),
 )
+NATIVE_HEADERS = ("tiles/_words.h",)
 # A loop over bytes is vectorized at level 3 alone. Products are rounded before they are added, as by NumPy.
 NATIVE_FLAGS = (
     *("-O3", "-fno-math-errno", "-ffp-contract=off"),
