@@ -157,7 +157,7 @@ def _compile_native_if_possible() -> None:
 
 
 class CompiledHook(BuildHookInterface[Any]):
-    """Adds the libraries to a wheel that is asked to have them."""
+    """Adds the libraries to a wheel that is asked to have them, and the loops to a checkout."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile what is asked for: all for a wheel that is to have it, the inner loops for a checkout."""

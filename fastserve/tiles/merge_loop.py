@@ -38,6 +38,7 @@ from fastserve.tiles.windows import CLOCK_SKEW_NS, Window
 __all__ = ["MergeLoop", "has_odd", "has_odd_by_numpy"]
 
 _HEAD_PARTS = 3
+"""Moments have as many, all else fewer."""
 
 
 def _loaded() -> ModuleType | None:
