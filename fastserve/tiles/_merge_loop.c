@@ -8,6 +8,7 @@
  * 1. Terms are merged in slot order, the head slot last, by the operations of `operations.py`: floats come out
  *    with the same bits as there, NaNs that aren't null excepted, whose payload is nobody's.
  * 2. Nothing outside of the line, the slots and the columns is read or written, whatever the program says.
+ * 3. A program serves one call at a time, for its scratch is its own: Python's lock is held all the while.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
