@@ -80,6 +80,7 @@ NATIVE = (
     *("api/_float_text.c", "store/dynamodb/_plain_items.c"),
     *("tiles/_head_merge.c", "tiles/_merge_loop.c"),
 )
+NATIVE_HEADERS = ("tiles/_words.h",)
 # A loop over bytes is vectorized at level 3 alone. Products are rounded before they are added, as by NumPy.
 NATIVE_FLAGS = (
     *("-O3", "-fno-math-errno", "-ffp-contract=off"),
@@ -156,7 +157,7 @@ def _compile_native_if_possible() -> None:
 
 
 class CompiledHook(BuildHookInterface[Any]):
-    """Adds the libraries to a wheel that is asked to have them."""
+    """Adds the libraries to a wheel that is asked to have them, and the loops to a checkout."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile what is asked for: all for a wheel that is to have it, the inner loops for a checkout."""

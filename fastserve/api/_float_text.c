@@ -2,8 +2,8 @@
  *
  * fastserve/api/float_text.py says when this runs and has its twin. The digits are found as R. Giulietti's
  * "The Schubfach way to render doubles" (2020) proves: three products with a power of ten tell between which
- * decimals a float64 lies, and one division by ten whether a shorter one fits. The powers are computed when
- * the module is loaded. Digits are made sixteen at a time.
+ * decimals a float64 lies, and one division by ten whether a shorter one fits. `shortest` mostly does with one of
+ * the products. The powers are computed when the module is loaded. Digits are made sixteen at a time.
  *
  * Invariants
  * 1. The text is that of orjson, to the byte: 1e15 and less as 1000000000000000.0, 1e-5 and more as 0.00001, else

@@ -75,12 +75,12 @@ class LoopProbe:
         self._line = LineWatch(store) if isinstance(store, HasLine) else None
         self._waiting = waiting
         self._every_time = every_time
-        self._due_s = self._busy_s = 0.0
+        self._due_s = self._cpu_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Sample from now on."""
-        self._busy_s = thread_time()
+        self._cpu_s = thread_time()
         self._set_timer(CALM_EVERY_S, monotonic())
 
     def stop(self) -> None:
@@ -96,11 +96,11 @@ class LoopProbe:
     def _on_time(self) -> None:
         now_s = monotonic()
         line_s = 0.0 if self._line is None else self._line.wait_s(now_s)
-        busy_s = thread_time()
+        cpu_s = thread_time()
         late_s = max(0.0, now_s - self._due_s)
         oldest = next(iter(self._waiting), None)
         oldest_s = None if oldest is None else oldest.started_s
-        delay_s = self._admission.on_sample(now_s, late_s, busy_s - self._busy_s, line_s, oldest_s)
-        self._busy_s = busy_s
+        delay_s = self._admission.on_sample(now_s, late_s, cpu_s - self._cpu_s, line_s, oldest_s)
+        self._cpu_s = cpu_s
         self._every_time()
         self._set_timer(delay_s, now_s)

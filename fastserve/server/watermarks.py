@@ -66,7 +66,7 @@ class WatermarkPoll:
             self._task = asyncio.get_running_loop().create_task(self._poll())
 
     async def refresh(self) -> None:
-        """Read them once, and put them to use: right while no request is under way.
+        """Read them once, and put them to use at once, which is right only before the first request.
 
         Raises:
             StoreError: the store fails.

@@ -59,6 +59,9 @@ from fastserve.store.url import DynamoDBSettings, parse_store_url
 from fastserve.tiles.blocks import BlockShape
 from fastserve.tiles.layout import RowLayout
 
+READ_LAG_S = 1.0
+"""How far an eventually consistent read may lie behind: rarely a second."""
+
 
 def row_transport(store_url: str) -> RowTransport:
     """Return the form in which a store's rows come."""
@@ -69,10 +72,6 @@ def row_transports(where: StoreAddresses) -> StoreTransports:
     """Return the forms in which rows come from a workspace's stores."""
     named = {name: row_transport(url) for name, url in where.named.items()}
     return StoreTransports(row_transport(where.main), named)
-
-
-READ_LAG_S = 1.0
-"""How far an eventually consistent read may lie behind: rarely a second."""
 
 
 class WorkerService:

@@ -29,7 +29,8 @@ from fastserve.serving.row_cache import FOREVER_NS
 class Asked:
     """What was known when the store was asked: two clocks' times, and the watermarks.
 
-    ``timer_ns`` is monotonic and never later than ``request_ns``, which is compared with watermarks.
+    ``timer_ns`` is monotonic, and what ages are counted from; ``request_ns`` is compared with watermarks, and
+    read second, so that no row is trusted for longer than it says.
     """
 
     timer_ns: int

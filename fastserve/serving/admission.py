@@ -8,7 +8,9 @@ than ``wait_s`` for the whole of `STANDING_S`, the worker sheds: a wait that sta
 than can be done keeps filling, while a burst, a collection of garbage or a slow view passes (the idea of
 CoDel, RFC 8289 section 3). From then on the limit follows the measured turns of the loop, so that they are
 short enough for a refusal to leave within milliseconds. It ends when nothing was shed for `CALM_AFTER_S`, or
-nothing but what a large batch left no room for, which shows that the limit is low and not that much is asked.
+for longer (`TRY_AFTER_S`) nothing but what large batches left no room for, which shows that the limit is low
+and not that much is asked. That is shown by a *crowd*: `ROWS_MIN` requests or more that are in flight where
+one is refused.
 
 Invariants:
 1. What is refused is refused before its body is read, and costs the store nothing.
@@ -27,9 +29,9 @@ from fastserve.wire.http1_answer import error_body
 STANDING_S = 0.1
 CALM_AFTER_S = 1.0
 TRY_AFTER_S = 3.0
+"""So long no crowd has filled the limit before it is tried without. Four times as long after a try that
+failed within `RELAPSE_S`: by each of those requests wait for `STANDING_S`."""
 RELAPSE_S = 1.0
-"""So long nothing but batches' rows has filled the limit before it is tried without, four times as long where
-the last try failed within the second of these times: by a try that fails requests wait for `STANDING_S`."""
 TRY_IN_ANY_CASE_S = 60.0
 """So long it sheds at most before it is tried without: clients that come back at once when they are refused
 would otherwise keep it going, though their requests could be answered."""

@@ -122,10 +122,10 @@ class BlockReader:
         return self._placed(blocks, raw)
 
     def _placed(self, blocks: Sequence[Any], raw: bytes) -> Blocks | None:
-        """Return what `HeadLoop.find` does, and None where that says nothing: its twin."""
+        """Return blocks found by NumPy, None if any isn't as it should be: the twin of `HeadLoop.find`."""
         there = np.array([number for number, block in enumerate(blocks) if block is not None], np.intp)
-        sizes = np.array([len(block) for block in blocks if block is not None], np.intp)
-        wholes, rest = np.divmod(sizes, self._whole_units)
+        units = np.array([len(block) for block in blocks if block is not None], np.intp)
+        wholes, rest = np.divmod(units, self._whole_units)
         if rest.any() or not wholes.all():
             return None
         words = np.frombuffer(raw, "<i8")

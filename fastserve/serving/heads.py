@@ -172,7 +172,11 @@ class StreamHeads:
         return _LiveTiles(runs, numbers.take(left), passed.take(left))
 
     def wide_irs(self, blocks: Blocks, live: _LiveTiles, now_ns: int) -> TileIRs:
-        """Return the wide IRs of the tiles that count; raises `BrokenRowsError` as `WideHeads.irs`."""
+        """Return the wide IRs of the tiles that count.
+
+        Raises:
+            BrokenRowsError: some blocks' wide parts can't be read.
+        """
         runs = live.runs
         each = runs.counts
         firsts = np.cumsum(each) - each
@@ -187,7 +191,7 @@ class StreamHeads:
     def merge_in_loop(
         self, blocks: Blocks, floors: Words, matrix: Words, newest: Words, now_ns: int, *, is_told: bool
     ) -> bool | None:
-        """Merge tiles that count as `HeadLoop.merge` says, and tell their newest ones' ends."""
+        """Merge tiles that count, and tell their newest ones' ends: True, or what `HeadLoop.merge` says."""
         heads = self._plan.heads_word
         return self._loop.merge(
             blocks.raw, blocks.placed, floors, self._places, matrix, newest, heads, now_ns, is_told=is_told
@@ -232,10 +236,11 @@ class StreamBatch:
         self._effective: Words | None = None
         self._floors: Words | None = None
 
-    def filled(self, matrix: Words, effective: Words, now_ns: int) -> bool:
+    def fill_in_loop(self, matrix: Words, effective: Words, now_ns: int) -> bool:
         """Merge the tiles that count into the heads of ``matrix``, if all rows answer that have any.
 
-        What it can't do, `fill` does.
+        Returns False where `fill` has to do it: without the loop, for a row that doesn't answer, for tiles
+        that the loop doesn't take.
         """
         if self._blocks is None:
             return True

@@ -165,7 +165,7 @@ class VectorEvaluator:
         """Return matrix and effective times with heads, and less the rows that can't answer."""
         if self._merger is None:
             return matrix, effective
-        if not report.unreadable and batch.filled(matrix, effective, now_ns):
+        if not report.unreadable and batch.fill_in_loop(matrix, effective, now_ns):
             return matrix, effective
         stale = self._merger.stale(effective, now_ns)
         report.expired += len(stale)

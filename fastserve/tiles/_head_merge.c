@@ -13,8 +13,8 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
+
+#include "_words.h"
 
 #if !defined(__SIZEOF_INT128__) || __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "needs 128-bit integers and little-endian words; the twin in Python runs without"
@@ -31,13 +31,7 @@ enum {
     HEAD_WORDS = 2, PLACE_WORDS = 8, GROUP_WORDS = 4,
 };
 
-/* As `head_merge.CODES` has them. */
-enum { ADD_F, ADD_I, COUNT, MIN_F, MAX_F, MIN_I, MAX_I, MOMENTS, LAST, FIRST, OPERATIONS };
-
-static const int PARTS[OPERATIONS] = {1, 1, 1, 1, 1, 1, 1, 3, 2, 2};
-
-#define NULL_INT64 INT64_MIN
-static const int64_t NULL_FLOAT64_BITS = 0x7FF86E756C6C0000, NAN_BITS = 0x7FF8000000000000;
+static const int64_t NAN_BITS = 0x7FF8000000000000;
 
 typedef struct {
     Py_buffer view;
@@ -72,20 +66,6 @@ typedef struct {
 
 /* --- words ----------------------------------------------------------------------------------------------- */
 
-static inline double as_float(int64_t bits)
-{
-    double value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
-static inline int64_t as_bits(double value)
-{
-    int64_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
 static inline int64_t sum_bits(double value)
 {
     return isnan(value) ? NAN_BITS : as_bits(value);
@@ -117,11 +97,6 @@ static inline int64_t sum_word(const Sum *sum)
     return sum->is_spoilt || sum->sum <= NULL_INT64 || sum->sum > INT64_MAX ? NULL_INT64 : (int64_t)sum->sum;
 }
 
-static inline int64_t wrapping_sum(int64_t one, int64_t other)
-{
-    return (int64_t)((uint64_t)one + (uint64_t)other);
-}
-
 /* Merge a (time, value) pair into another one, whose parts lie apart. */
 static inline void pick(int is_last, int64_t time, int64_t value, int64_t *best_time, int64_t *best_value)
 {
@@ -149,7 +124,7 @@ static inline int are_plain(Moments m)
 {
     if (as_bits(m.count) == 0)
         return as_bits(m.mean) == NULL_FLOAT64_BITS && as_bits(m.squares) == 0;
-    return m.count > 0 && isfinite(m.count) && isfinite(m.mean) && as_bits(m.mean) != NULL_INT64
+    return m.count > 0 && isfinite(m.count) && isfinite(m.mean) && as_bits(m.mean) != NEGATIVE_ZERO_BITS
         && isfinite(m.squares) && !signbit(m.squares);
 }
 
@@ -237,7 +212,7 @@ static int read_place(Place *place, const Words *program, const Words *bounds, i
 /* --- one window ------------------------------------------------------------------------------------------ */
 
 static const int64_t NEUTRAL[OPERATIONS] = {
-    [ADD_F] = NULL_INT64 /* -0.0 */, [MIN_F] = 0x7FF86E756C6C0000, [MAX_F] = 0x7FF86E756C6C0000,
+    [ADD_F] = NEGATIVE_ZERO_BITS, [MIN_F] = NULL_FLOAT64_BITS, [MAX_F] = NULL_FLOAT64_BITS,
     [MIN_I] = INT64_MAX, [MAX_I] = NULL_INT64, [LAST] = NULL_INT64, [FIRST] = INT64_MAX,
 };
 
@@ -356,7 +331,7 @@ static void put(const Place *place, const int64_t *newest, int64_t tiles, Scratc
     }
 }
 
-static const int64_t NO_MOMENTS[] = {0, 0x7FF86E756C6C0000, 0};
+static const int64_t NO_MOMENTS[] = {0, NULL_FLOAT64_BITS, 0};
 
 /* Merge into a window's words moments of a newer block, NULL for none, as those of two tiles: infinite ones don't stay
  * what they are, also with nothing. */
@@ -680,11 +655,11 @@ static int64_t tiles_of(const int64_t *block, int64_t words, const int64_t *item
 }
 
 /* Write where each block lies and its number of tiles; 0 where one isn't plain, -1 with an exception. */
-static int place_blocks(PyObject *const *blocks, Py_ssize_t count, Py_ssize_t unit, const Words *items,
+static int place_blocks(PyObject *const *blocks, Py_ssize_t count, Py_ssize_t whole_units, const Words *items,
                         const Words *words, const Words *placed)
 {
     int64_t per_line = items->count / ITEM_WORDS, at = 0, item = 0;
-    if (unit <= 0 || per_line == 0 || count != placed->count / PLACED_WORDS)
+    if (whole_units <= 0 || per_line == 0 || count != placed->count / PLACED_WORDS)
         return 0;
     for (Py_ssize_t i = 0; i < count; i++, item = item + 1 < per_line ? item + 1 : 0) {
         int64_t *own = placed->words + PLACED_WORDS * i;
@@ -696,14 +671,14 @@ static int place_blocks(PyObject *const *blocks, Py_ssize_t count, Py_ssize_t un
         Py_ssize_t size = PyObject_Size(blocks[i]);
         if (size < 0)
             return -1;
-        int64_t whole = size / unit;
-        if (whole == 0 || size % unit != 0 || whole > (words->count - at) / WHOLE_WORDS)
+        int64_t wholes = size / whole_units;
+        if (wholes == 0 || size % whole_units != 0 || wholes > (words->count - at) / WHOLE_WORDS)
             return 0;
         own[0] = at;
-        own[1] = tiles_of(words->words + at, whole * WHOLE_WORDS, items->words + ITEM_WORDS * item);
+        own[1] = tiles_of(words->words + at, wholes * WHOLE_WORDS, items->words + ITEM_WORDS * item);
         if (own[1] < 0)
             return 0;
-        at += whole * WHOLE_WORDS;
+        at += wholes * WHOLE_WORDS;
     }
     return 1;
 }
@@ -713,8 +688,8 @@ static PyObject *find_blocks(PyObject *module, PyObject *const *arguments, Py_ss
     (void)module;
     if (count != 5 || !PyList_Check(arguments[0]))
         return PyErr_Format(PyExc_TypeError, "find_blocks: expected a list and 4 more arguments, got %zd", count);
-    Py_ssize_t unit = PyLong_AsSsize_t(arguments[1]);
-    if (unit == -1 && PyErr_Occurred())
+    Py_ssize_t whole_units = PyLong_AsSsize_t(arguments[1]);
+    if (whole_units == -1 && PyErr_Occurred())
         return NULL;
     Words all[3];
     int held = 0;
@@ -722,8 +697,8 @@ static PyObject *find_blocks(PyObject *module, PyObject *const *arguments, Py_ss
         held++;
     int outcome = -1;
     if (held == 3)
-        outcome = place_blocks(PySequence_Fast_ITEMS(arguments[0]), PyList_GET_SIZE(arguments[0]), unit, &all[0],
-                               &all[1], &all[2]);
+        outcome = place_blocks(PySequence_Fast_ITEMS(arguments[0]), PyList_GET_SIZE(arguments[0]), whole_units,
+                               &all[0], &all[1], &all[2]);
     release_words(all, held);
     return outcome < 0 ? NULL : PyBool_FromLong(outcome);
 }

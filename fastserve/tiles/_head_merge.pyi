@@ -5,7 +5,9 @@ import numpy.typing as npt
 
 Words: TypeAlias = npt.NDArray[np.int64]
 
-def find_blocks(blocks: list[Any], unit: int, items: bytes, words: bytes, placed: Words, /) -> bool: ...
+def find_blocks(
+    blocks: list[Any], whole_units: int, items: bytes, words: bytes, placed: Words, /
+) -> bool: ...
 def merge_heads(
     program: bytes,
     bounds: bytes,

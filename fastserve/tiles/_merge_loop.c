@@ -8,24 +8,20 @@
  * 1. Terms are merged in slot order, the head slot last, by the operations of `operations.py`: floats come out
  *    with the same bits as there, NaNs that aren't null excepted, whose payload is nobody's.
  * 2. Nothing outside of the line, the slots and the columns is read or written, whatever the program says.
+ * 3. A program serves one call at a time, for its scratch is its own: Python's lock is held all the while.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <math.h>
-#include <stdint.h>
-#include <string.h>
 
-#define NULL_WORD INT64_MIN
-#define NULL_FLOAT 0x7FF86E756C6C0000 /* `NULL_FLOAT64_BITS` and `NULL_INT64` of layout.py */
-#define NEGATIVE_ZERO INT64_MIN
+#include "_words.h"
+
 #define FAR ((int64_t)1 << 61) /* no time or length is as far from zero */
 #define MOST INT32_MAX         /* words and columns of a line */
 
-enum { ADD_F, ADD_I, COUNT, MIN_F, MAX_F, MIN_I, MAX_I, MOMENTS, LAST, FIRST, OPS };
+/* `KINDS` of finalize.py, in its order. */
 enum { SUM, EXTREME, MEAN, INT_MEAN, PICK_FLOAT, VAR_POP, VAR_SAMP, STDDEV_POP, STDDEV_SAMP, FLOAT_KINDS };
 enum { A_COUNT = FLOAT_KINDS, AN_INT, PICK_INT, KINDS };
-
-static const int PARTS[OPS] = {1, 1, 1, 1, 1, 1, 1, 3, 2, 2};
 
 typedef struct {
     int64_t column, horizon;
@@ -83,20 +79,6 @@ static inline int64_t slots_of(const Window *window)
 
 /* --- one operation --------------------------------------------------------------------------------------- */
 
-static inline double float_of(int64_t bits)
-{
-    double value;
-    memcpy(&value, &bits, 8);
-    return value;
-}
-
-static inline int64_t bits_of(double value)
-{
-    int64_t bits;
-    memcpy(&bits, &value, 8);
-    return bits;
-}
-
 #define SUM_OF(a, b) ((a) + (b))
 #define LESS_OF(a, b) ((b) < (a) ? (b) : (a)) /* the sum so far where the term is a NaN */
 #define MORE_OF(a, b) ((b) > (a) ? (b) : (a))
@@ -112,30 +94,30 @@ static inline int64_t bits_of(double value)
             double p = start, q = start, r = start, s = start;                                                    \
             for (int run = 0; run < 3; run++)                                                                     \
                 for (int64_t i = runs->first[run]; i < runs->end[run]; i++) {                                     \
-                    double t = float_of(a[i]), u = float_of(b[i]), v = float_of(c[i]), w = float_of(d[i]);        \
+                    double t = as_float(a[i]), u = as_float(b[i]), v = as_float(c[i]), w = as_float(d[i]);        \
                     p = step(p, t), q = step(q, u), r = step(r, v), s = step(s, w);                               \
                 }                                                                                                 \
             if (group->has_head) {                                                                                \
-                double t = float_of(line[member[0].head[0]]), u = float_of(line[member[1].head[0]]);              \
-                double v = float_of(line[member[2].head[0]]), w = float_of(line[member[3].head[0]]);              \
+                double t = as_float(line[member[0].head[0]]), u = as_float(line[member[1].head[0]]);              \
+                double v = as_float(line[member[2].head[0]]), w = as_float(line[member[3].head[0]]);              \
                 p = step(p, t), q = step(q, u), r = step(r, v), s = step(s, w);                                   \
             }                                                                                                     \
-            out[member[0].cell] = bits_of(p), out[member[1].cell] = bits_of(q);                                   \
-            out[member[2].cell] = bits_of(r), out[member[3].cell] = bits_of(s);                                   \
+            out[member[0].cell] = as_bits(p), out[member[1].cell] = as_bits(q);                                   \
+            out[member[2].cell] = as_bits(r), out[member[3].cell] = as_bits(s);                                   \
         }                                                                                                         \
         for (; left > 0; left--, member++) {                                                                      \
             const int64_t *a = line + member->word;                                                               \
             double p = start;                                                                                     \
             for (int run = 0; run < 3; run++)                                                                     \
                 for (int64_t i = runs->first[run]; i < runs->end[run]; i++) {                                     \
-                    double t = float_of(a[i]);                                                                    \
+                    double t = as_float(a[i]);                                                                    \
                     p = step(p, t);                                                                               \
                 }                                                                                                 \
             if (group->has_head) {                                                                                \
-                double t = float_of(line[member->head[0]]);                                                       \
+                double t = as_float(line[member->head[0]]);                                                       \
                 p = step(p, t);                                                                                   \
             }                                                                                                     \
-            out[member->cell] = bits_of(p);                                                                       \
+            out[member->cell] = as_bits(p);                                                                       \
         }                                                                                                         \
     }
 
@@ -154,12 +136,10 @@ static inline int64_t bits_of(double value)
         }                                                                                                         \
     }
 
-#define WRAPPED_SUM_OF(a, b) ((int64_t)((uint64_t)(a) + (uint64_t)(b)))
-
 FOLD_FLOATS(add_floats, -0.0, SUM_OF)
 FOLD_FLOATS(least_floats, INFINITY, LESS_OF)
 FOLD_FLOATS(most_floats, -INFINITY, MORE_OF)
-FOLD_INTS(count_up, 0, WRAPPED_SUM_OF)
+FOLD_INTS(count_up, 0, wrapping_sum)
 FOLD_INTS(least_ints, INT64_MAX, LESS_OF)
 FOLD_INTS(most_ints, INT64_MIN, MORE_OF)
 
@@ -168,14 +148,14 @@ static void null_extremes(const Group *group, const Member *member, const Runs *
                           int64_t *out, double start)
 {
     for (int64_t left = group->count; left > 0; left--, member++) {
-        if (float_of(out[member->cell]) != start)
+        if (as_float(out[member->cell]) != start)
             continue;
-        int is_empty = !group->has_head || isnan(float_of(line[member->head[0]]));
+        int is_empty = !group->has_head || isnan(as_float(line[member->head[0]]));
         for (int run = 0; run < 3 && is_empty; run++)
             for (int64_t i = runs->first[run]; i < runs->end[run] && is_empty; i++)
-                is_empty = isnan(float_of(line[member->word + i]));
+                is_empty = isnan(as_float(line[member->word + i]));
         if (is_empty)
-            out[member->cell] = NULL_FLOAT;
+            out[member->cell] = NULL_FLOAT64_BITS;
     }
 }
 
@@ -188,12 +168,12 @@ static int add_ints(const Group *group, const Member *member, const Runs *runs, 
         int is_odd = 0;
         for (int run = 0; run < 3; run++)
             for (int64_t i = runs->first[run]; i < runs->end[run]; i++)
-                is_odd |= (a[i] == NULL_WORD) | __builtin_add_overflow(sum, a[i], &sum);
+                is_odd |= (a[i] == NULL_INT64) | __builtin_add_overflow(sum, a[i], &sum);
         if (group->has_head) {
             int64_t head = line[member->head[0]];
-            is_odd |= (head == NULL_WORD) | __builtin_add_overflow(sum, head, &sum);
+            is_odd |= (head == NULL_INT64) | __builtin_add_overflow(sum, head, &sum);
         }
-        if (is_odd || sum == NULL_WORD)
+        if (is_odd || sum == NULL_INT64)
             return 0;
         out[member->cell] = sum;
     }
@@ -226,21 +206,21 @@ static void merge_moments(const Program *program, const Group *group, const Memb
         int64_t terms = collect(program, group, member, line);
         double reference = NAN, count = 0, weighted = -0.0, spread = -0.0;
         for (int64_t i = 0; i < terms; i++) {
-            double mean = float_of(means[i]);
+            double mean = as_float(means[i]);
             reference = mean > reference || isnan(reference) ? mean : reference;
-            count += float_of(counts[i]);
+            count += as_float(counts[i]);
         }
         for (int64_t i = 0; i < terms; i++) {
-            double own = float_of(counts[i]);
-            weighted += own * (own == 0 ? 0 : float_of(means[i]) - reference);
+            double own = as_float(counts[i]);
+            weighted += own * (own == 0 ? 0 : as_float(means[i]) - reference);
         }
         double mean_apart = weighted / (count == 0 ? 1 : count);
         for (int64_t i = 0; i < terms; i++) {
-            double own = float_of(counts[i]), apart = float_of(means[i]) - reference - mean_apart;
-            spread += (own == 0 ? 0 : apart * apart * own) + float_of(squares[i]);
+            double own = as_float(counts[i]), apart = as_float(means[i]) - reference - mean_apart;
+            spread += (own == 0 ? 0 : apart * apart * own) + as_float(squares[i]);
         }
-        program->cells[member->cell] = bits_of(count);
-        program->cells[member->cell + 1] = bits_of(spread);
+        program->cells[member->cell] = as_bits(count);
+        program->cells[member->cell + 1] = as_bits(spread);
     }
 }
 
@@ -256,7 +236,7 @@ static void pick(const Program *program, const Group *group, const Member *membe
         for (int64_t i = 0; i < terms; i++)
             if (times[i] == time)
                 value = is_last ? MORE_OF(value, values[i]) : LESS_OF(value, values[i]);
-        program->cells[member->cell] = !is_last && time == INT64_MAX ? NULL_WORD : value;
+        program->cells[member->cell] = !is_last && time == INT64_MAX ? NULL_INT64 : value;
     }
 }
 
@@ -317,7 +297,7 @@ static int find_runs(const Program *program, const int64_t *effective, int64_t n
         const Window *window = &program->windows[n];
         const Place *place = &program->places[window->place];
         int64_t as_of = effective[place->column];
-        if (as_of == NULL_WORD)
+        if (as_of == NULL_INT64)
             as_of = now;
         else if (as_of < now - place->horizon || as_of > now + program->head.skew)
             return 0;
@@ -340,31 +320,31 @@ static int find_runs(const Program *program, const int64_t *effective, int64_t n
 
 static inline double divided(double sum, double count)
 {
-    return count <= 0 ? float_of(NULL_FLOAT) : sum / count;
+    return count <= 0 ? as_float(NULL_FLOAT64_BITS) : sum / count;
 }
 
 static double float_feature(int64_t kind, const int64_t *cells, const Sources *from)
 {
     int64_t bits = cells[from->value];
-    double value = float_of(bits);
+    double value = as_float(bits);
     switch (kind) {
     case SUM:
-        return bits == NEGATIVE_ZERO ? float_of(NULL_FLOAT) : value;
+        return bits == NEGATIVE_ZERO_BITS ? as_float(NULL_FLOAT64_BITS) : value;
     case EXTREME:
-        return isnan(value) ? float_of(NULL_FLOAT) : value;
+        return isnan(value) ? as_float(NULL_FLOAT64_BITS) : value;
     case MEAN:
         return divided(value, (double)cells[from->count]);
     case INT_MEAN:
-        return bits == NULL_WORD ? float_of(NULL_FLOAT) : divided((double)bits, (double)cells[from->count]);
+        return bits == NULL_INT64 ? as_float(NULL_FLOAT64_BITS) : divided((double)bits, (double)cells[from->count]);
     case PICK_FLOAT:
-        return bits == NULL_WORD ? float_of(NULL_FLOAT) : float_of(bits ^ ((bits >> 63) & INT64_MAX));
+        return bits == NULL_INT64 ? as_float(NULL_FLOAT64_BITS) : as_float(bits ^ ((bits >> 63) & INT64_MAX));
     default:
         break;
     }
     int is_sample = kind == VAR_SAMP || kind == STDDEV_SAMP;
-    double variance = divided(float_of(cells[from->second]), value - is_sample);
+    double variance = divided(as_float(cells[from->second]), value - is_sample);
     int is_root = kind == STDDEV_POP || kind == STDDEV_SAMP;
-    return is_root && bits_of(variance) != NULL_FLOAT ? sqrt(variance) : variance;
+    return is_root && as_bits(variance) != NULL_FLOAT64_BITS ? sqrt(variance) : variance;
 }
 
 static void finalize(const Program *program, int64_t *floats, int64_t *ints)
@@ -375,9 +355,9 @@ static void finalize(const Program *program, int64_t *floats, int64_t *ints)
         const Sources *from = (const Sources *)(step + 1);
         for (int64_t i = 0; i < step->count; i++, from++) {
             if (step->kind < FLOAT_KINDS)
-                *floats++ = bits_of(float_feature(step->kind, cells, from));
+                *floats++ = as_bits(float_feature(step->kind, cells, from));
             else
-                *ints++ = step->kind == AN_INT && cells[from->count] == 0 ? NULL_WORD : cells[from->value];
+                *ints++ = step->kind == AN_INT && cells[from->count] == 0 ? NULL_INT64 : cells[from->value];
         }
         at = (const int64_t *)from;
     }
@@ -449,7 +429,7 @@ static int check_groups(Program *program, const int64_t **at, const int64_t *end
     program->groups = *at;
     for (int64_t n = 0; n < program->head.groups; n++) {
         const Group *group = (const Group *)take_fields(at, end, 1, FIELDS(Group));
-        if (group == NULL || !is_within(group->op, OPS) || !is_within(group->window, program->head.windows))
+        if (group == NULL || !is_within(group->op, OPERATIONS) || !is_within(group->window, program->head.windows))
             return 0;
         const Member *members = (const Member *)take_fields(at, end, group->count, FIELDS(Member));
         for (int64_t i = 0; members != NULL && i < group->count; i++)
@@ -610,7 +590,7 @@ static int are_finite(const char *bytes, Py_ssize_t count)
     for (Py_ssize_t i = 0; i < count; i++) {
         double value;
         memcpy(&value, bytes + 8 * i, 8);
-        rest |= bits_of(value - value);
+        rest |= as_bits(value - value);
     }
     return rest == 0;
 }
@@ -620,7 +600,7 @@ static int are_finite_or_null(const char *bytes, Py_ssize_t count)
     for (Py_ssize_t i = 0; i < count; i++) {
         int64_t bits;
         memcpy(&bits, bytes + 8 * i, 8);
-        if (!isfinite(float_of(bits)) && bits != NULL_FLOAT)
+        if (!isfinite(as_float(bits)) && bits != NULL_FLOAT64_BITS)
             return 0;
     }
     return 1;

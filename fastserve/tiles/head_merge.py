@@ -29,30 +29,16 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastserve.tiles.aggregates import Op
+from fastserve.tiles.operations import OPERATION_CODES, Words
 from fastserve.tiles.windows import CLOCK_SKEW_NS, Window
 
-__all__ = ["CODES", "HeadLoop", "LoopGroup", "LoopPlace"]
+__all__ = ["HeadLoop", "LoopGroup", "LoopPlace"]
 
-Words = npt.NDArray[np.int64]
-
-CODES = {
-    Op.ADD_F: 0,
-    Op.ADD_I: 1,
-    Op.COUNT: 2,
-    Op.MIN_F: 3,
-    Op.MAX_F: 4,
-    Op.MIN_I: 5,
-    Op.MAX_I: 6,
-    Op.MOMENTS: 7,
-    Op.LAST_F: 8,
-    Op.LAST_I: 8,
-    Op.FIRST_F: 9,
-    Op.FIRST_I: 9,
-}
-"""Operations as the loop knows them."""
+_HEAD_WORDS = 2
+"""What stands before the places' beginnings in a program."""
+_BOUND_WORDS = 3
 
 
 def _loaded() -> ModuleType | None:
@@ -105,25 +91,26 @@ class HeadLoop:
         firsts: list[int] = []
         bounds = 0
         for place in places:
-            firsts.append(2 + len(places) + len(records))
+            firsts.append(_HEAD_WORDS + len(places) + len(records))
             windows = len(place.windows)
             records += [place.tile_words, place.interval_ns, place.horizon_ns, place.first, place.stride]
             records += [windows, bounds, len(place.groups)]
             for group in place.groups:
-                records += [CODES[group.op], len(group.columns), group.first, group.step, *group.columns]
-            bounds += 3 * windows
+                records += [OPERATION_CODES[group.op], len(group.columns), group.first, group.step]
+                records += group.columns
+            bounds += _BOUND_WORDS * windows
         self.program = _packed([len(places), CLOCK_SKEW_NS, *firsts, *records])
 
-    def find(self, blocks: list[Any], unit: int, items: bytes, words: bytes, placed: Words) -> bool:
+    def find(self, blocks: list[Any], whole_units: int, items: bytes, words: bytes, placed: Words) -> bool:
         """Write to ``placed`` by block its first word and the number of its tiles, 0 where there is none.
 
-        ``words`` are the blocks joined, ``unit`` is how long 24 bytes are in the form in which they came, and
-        ``items`` are by block of a line its header word and how many bytes a tile takes. Returns False if any
-        is not as it should be, or isn't known to be.
+        ``words`` are the blocks joined, ``whole_units`` is how long 24 bytes are in the form in which they
+        came, and ``items`` are by block of a line its header word and how many bytes a tile takes. Returns
+        False if any is not as it should be, or isn't known to be.
         """
         if self._native is None:
             return False
-        found: bool = self._native.find_blocks(blocks, unit, items, words, placed)
+        found: bool = self._native.find_blocks(blocks, whole_units, items, words, placed)
         return found
 
     def merge(
@@ -142,11 +129,12 @@ class HeadLoop:
         """Merge the tiles that count into the heads of ``matrix``, which begin at ``first_word``.
 
         ``placed`` are by line, place and block its first word and the number of its tiles. Tiles count that
-        start at or after the floor in their place's column of ``floors``. ``newest`` has the shape of floors
-        and is written: the end of the newest tile, or now while it is open, the smallest int64 where none
-        counts. Unless ``is_told`` which tiles count, floors are the rows' as_of; it returns None if some row
-        can't answer at ``now_ns``, or is missing (the smallest int64) where there are tiles. Returns False if
-        all this is left to the twin, which writes to the same heads.
+        start at or after the floor of their line in the column of ``floors`` that ``columns`` says by place.
+        ``matrix`` has a vector row for each line. ``newest`` has the shape of floors and is written: the end
+        of the newest tile, or now while it is open, the smallest int64 where none counts. Unless ``is_told``
+        which tiles count, floors are the rows' as_of; it returns None if some row can't answer at ``now_ns``,
+        or is missing (the smallest int64) where there are tiles. Returns False if all this is left to the
+        twin, which writes to the same heads.
         """
         if self._native is None:
             return False

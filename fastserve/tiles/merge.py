@@ -2,13 +2,15 @@
 
 The rows of one request stand side by side in one *vector row* (all views of the service, `serving.vectors`
 joins them); the vector rows of several requests are stacked to a matrix. Which words of it a feature is made
-of depends on the clock and on the rows' ``as_of``. Two ways compute the same thing:
+of depends on the clock and on the rows' ``as_of``. Three ways compute the same thing:
 
 - `MergePlan.fast`: all rows share one ``as_of`` per view. Index arrays for the live slots are made once and
   hold until a window's start moves; merging is one ``take`` and one reduction per group of components with
   equally many live slots.
 - `MergePlan.masked`: any mix of ``as_of``. All slots are taken, those outside the window are replaced by the
   neutral element.
+- `MergePlan.loop`: what `masked` does, in one pass over each line, where the loop in C is compiled and takes
+  the batch (`merge_loop`).
 
 How words merge is `operations`' business, how values come of them `finalize`'s.
 

@@ -32,26 +32,13 @@ from fastserve.tiles.aggregates import Op
 from fastserve.tiles.finalize import FLOAT_KINDS, INT_KINDS, KINDS
 from fastserve.tiles.layout import NULL_FLOAT64_BITS
 from fastserve.tiles.merge_groups import PlacedComponent
-from fastserve.tiles.operations import INT64, Floats, Words
+from fastserve.tiles.operations import INT64, OPERATION_CODES, Floats, Words
 from fastserve.tiles.windows import CLOCK_SKEW_NS, Window
 
 __all__ = ["MergeLoop", "has_odd", "has_odd_by_numpy"]
 
-_CODES = {
-    Op.ADD_F: 0,
-    Op.ADD_I: 1,
-    Op.COUNT: 2,
-    Op.MIN_F: 3,
-    Op.MAX_F: 4,
-    Op.MIN_I: 5,
-    Op.MAX_I: 6,
-    Op.MOMENTS: 7,
-    Op.LAST_F: 8,
-    Op.LAST_I: 8,
-    Op.FIRST_F: 9,
-    Op.FIRST_I: 9,
-}
 _HEAD_PARTS = 3
+"""Moments have as many, all else fewer."""
 
 
 def _loaded() -> ModuleType | None:
@@ -160,7 +147,7 @@ def _cells(components: Sequence[PlacedComponent]) -> list[int]:
 
 def _group_key(placed: PlacedComponent, windows: Mapping[tuple[int, Window], int]) -> tuple[int, int, int]:
     component = placed.component
-    return _CODES[component.op], windows[placed.place, component.window], bool(placed.heads)
+    return OPERATION_CODES[component.op], windows[placed.place, component.window], bool(placed.heads)
 
 
 def _window(window: Window) -> list[int]:

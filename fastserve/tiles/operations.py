@@ -39,6 +39,21 @@ INT64 = np.dtype("<i8")
 NULL_FLOAT64 = np.array([NULL_FLOAT64_BITS], "<i8").view("<f8")[0]
 NAN_BITS = 0x7FF8_0000_0000_0000
 """How a NaN is stored; the reserved null has another payload."""
+OPERATION_CODES = {
+    Op.ADD_F: 0,
+    Op.ADD_I: 1,
+    Op.COUNT: 2,
+    Op.MIN_F: 3,
+    Op.MAX_F: 4,
+    Op.MIN_I: 5,
+    Op.MAX_I: 6,
+    Op.MOMENTS: 7,
+    Op.LAST_F: 8,
+    Op.LAST_I: 8,
+    Op.FIRST_F: 9,
+    Op.FIRST_I: 9,
+}
+"""Operations as programs for the loops in C name them (`_words.h`)."""
 
 
 @dataclass(frozen=True, slots=True)

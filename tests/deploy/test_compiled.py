@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shutil
 import sys
 import sysconfig
@@ -25,17 +26,21 @@ def hook() -> Any:
 
 
 def test_every_listed_file_is_there_and_none_is_listed_twice() -> None:
-    listed = (*script.MODULES, *script.NATIVE)
+    listed = (*script.MODULES, *script.NATIVE, *script.NATIVE_HEADERS)
     assert len(set(listed)) == len(listed)
     assert [file for file in listed if not (ROOT / "fastserve" / file).exists()] == []
 
 
 def test_every_loop_in_c_is_listed_also_where_make_and_the_version_look() -> None:
     package = ROOT / "fastserve"
-    found = {str(path.relative_to(package)) for path in package.rglob("*.c")}
-    assert found == set(script.NATIVE)
-    (line,) = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("NATIVE :=")]
-    assert line.split()[2:] == [f"fastserve/{name}" for name in script.NATIVE]
+    variables = dict(re.findall(r"^(\w+) := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for listed, variable, suffix in (
+        (script.NATIVE, "NATIVE", "c"),
+        (script.NATIVE_HEADERS, "NATIVE_HEADERS", "h"),
+    ):
+        found = {str(path.relative_to(package)) for path in package.rglob(f"*.{suffix}")}
+        assert found == set(listed)
+        assert variables[variable].split() == [f"fastserve/{name}" for name in listed]
     names = [f"fastserve/{name}".removesuffix(".c").replace("/", ".") for name in script.NATIVE]
     assert list(compiled._LOOPS) == names
 
@@ -75,15 +80,16 @@ def test_an_editable_installation_without_a_compiler_goes_on(
 
 
 def test_the_loops_are_compiled_beside_their_sources(tmp_path: Path) -> None:
-    for name in script.NATIVE:
+    sources = (*script.NATIVE, *script.NATIVE_HEADERS)
+    for name in sources:
         source = tmp_path / "fastserve" / name
         source.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "fastserve" / name, source)
     script.compile_native(tmp_path)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
-    sources = {Path(name).name for name in script.NATIVE}
-    assert found == sources | {Path(name).stem + suffix for name in script.NATIVE}
+    libraries = {Path(name).stem + suffix for name in script.NATIVE}
+    assert found == libraries | {Path(name).name for name in sources}
 
 
 def test_a_compiler_that_refuses_leaves_nothing_behind(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import fastserve.tiles.heads as heads_module
+from fastserve.tiles import head_classes, head_runs
 from fastserve.tiles.aggregates import AggregateSpec, Op, make_schema
 from fastserve.tiles.blocks import Block, block_schema, from_events
 from fastserve.tiles.heads import HeadPlace, HeadPlan, Runs, narrow_components
@@ -158,8 +158,8 @@ def test_heads_are_those_of_each_key_alone_and_of_its_tiles_one_by_one(
             row.append(cut(block, data.draw(st.integers(0, count))) if block else [])
         lines.append(row)
     with (
-        patch.object(heads_module, "MAX_TERMS", max_terms),
-        patch.object(heads_module, "NESTED_FROM", nested_from),
+        patch.object(head_runs, "MAX_TERMS", max_terms),
+        patch.object(head_classes, "NESTED_FROM", nested_from),
     ):
         together = heads_of(plan, lines)
     for number, row in enumerate(lines):
@@ -185,7 +185,7 @@ def test_runs_of_any_lengths_are_merged_together(lengths: list[int], max_terms: 
     place = place_of(spec("units", "max", Window(LIFETIME_NS, MINUTE_NS, MINUTE_NS, DAY_NS)))
     plan = HeadPlan([place])
     lines = [[[block_of(place, count, number)]] for number, count in enumerate(lengths)]
-    with patch.object(heads_module, "MAX_TERMS", max_terms):
+    with patch.object(head_runs, "MAX_TERMS", max_terms):
         together = heads_of(plan, lines)
     for number, row in enumerate(lines):
         (word, *_) = plan.words_of(0, place.components[0])
@@ -199,7 +199,7 @@ def test_a_sum_that_older_tiles_bring_back_is_the_same_whichever_way_it_is_merge
     times = [NOW_NS - 1 - back * MINUTE_NS for back in (2, 1, 0)]
     (block,) = from_events(place.blocks, ["k"] * 3, times, {"units": [-(2**62), 2**62, 2**62]}).values()
     plan = HeadPlan([place])
-    with patch.object(heads_module, "NESTED_FROM", nested_from):
+    with patch.object(head_classes, "NESTED_FROM", nested_from):
         heads = heads_of(plan, [[[block]]])
     sums = {
         place.schema.components[number].window.is_lifetime: own_words(plan, heads, 0, number)

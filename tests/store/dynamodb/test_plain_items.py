@@ -34,8 +34,6 @@ ITEMS = st.fixed_dictionaries({"k": TEXTS}).flatmap(
 TABLES = st.dictionaries(NAMES, st.lists(ITEMS, max_size=5), max_size=4)
 
 ONE = b'{"Responses":{"t":[{"k":{"S":"a"},"v":{"B":"AAAA"}}]},"UnprocessedKeys":{}}'
-
-
 REPLACED_BY = [b"", b'"', b"{", b"}", b",", b"\\", b"\xff", b"k", b" "]
 
 
