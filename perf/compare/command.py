@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from perf.compare.contenders import FASTAPI, FASTSERVE, FEAST, FLOOR, NAMES, SERVICES, TLS, Contender, start
 from perf.compare.fastapi.server import ENVIRONMENT as FASTAPI_ENVIRONMENT
 from perf.compare.feast.environment import feast_version
-from perf.compare.picture import draw_comparison
 from perf.data import service_plan
 from perf.environment import describe_environment
 from perf.kept import keep_result
@@ -28,7 +27,6 @@ from perf.load import standin_client
 from perf.load.child import run_load
 from perf.load.load_plan import LoadPlan
 from perf.progress import Progress
-from perf.style import save
 
 if TYPE_CHECKING:
     import argparse
@@ -73,6 +71,9 @@ def run(options: argparse.Namespace) -> int:
         **describe_environment(),
     }
     keep_result(document, options.json)
+    from perf.compare.picture import draw_comparison
+    from perf.style import save
+
     save(draw_comparison(document), options.json.with_suffix(".png"))
     print(summarize(document))
     failed = [entry for entry in compared if entry["errors"] or entry["wrong"]]

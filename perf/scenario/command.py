@@ -21,8 +21,6 @@ from perf.scenario.definition import BUNDLED, PERCENTILES, SCENARIOS
 from perf.scenario.figures import STALL_MS, problems_of, scenario_figures
 from perf.scenario.measure import QUICK, ScenarioOptions, run_scenario
 from perf.scenario.page import render_page
-from perf.scenario.picture import draw_scenario
-from perf.style import save
 
 if TYPE_CHECKING:
     import argparse
@@ -87,6 +85,9 @@ def run(options: argparse.Namespace) -> int:
 def keep(document: dict[str, Any], path: Path) -> None:
     """Write the figures, their picture and their page beside each other."""
     keep_result(document, path)
+    from perf.scenario.picture import draw_scenario
+    from perf.style import save
+
     picture = path.with_suffix(".png")
     save(draw_scenario(document), picture)
     path.with_suffix(".html").write_text(render_page(document, picture.read_bytes()), encoding="utf-8")

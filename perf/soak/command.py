@@ -16,9 +16,7 @@ from perf.kept import keep_result
 from perf.load.child import ROOT
 from perf.progress import Progress
 from perf.soak.matrix import GROUPS
-from perf.soak.picture import draw_soak
 from perf.soak.run import SoakOptions, soak
-from perf.style import save
 
 if TYPE_CHECKING:
     import argparse
@@ -86,6 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
 
 def keep(document: dict[str, Any], result: Path, picture: Path) -> None:
     """Write the result and its picture."""
+    from perf.soak.picture import draw_soak
+    from perf.style import save
+
     keep_result(document, result)
     save(draw_soak(document), picture)
 

@@ -25,8 +25,6 @@ from perf.load import standin_client
 from perf.load.child import run_load
 from perf.load.load_plan import LoadPlan
 from perf.progress import Progress
-from perf.style import save
-from perf.sweep.picture import draw_sweep
 from perf.sweep.points import AXES, POINTS, Point
 
 if TYPE_CHECKING:
@@ -62,6 +60,9 @@ def run(options: argparse.Namespace) -> int:
         **describe_environment(),
     }
     keep_result(document, options.json)
+    from perf.style import save
+    from perf.sweep.picture import draw_sweep
+
     save(draw_sweep(document), options.json.with_suffix(".png"))
     print(summarize(document))
     failed = [entry for entry in document["sweep"] if entry["errors"] or entry["wrong"]]
