@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,3 +140,8 @@ def test_the_environment_is_told() -> None:
     assert set(told) == {"machine", "versions", "commit", "date"}
     assert told["machine"]["cpus"] >= 1
     assert {"python", "python_build", "uvloop", "numpy"} <= set(told["versions"])
+
+
+def test_measuring_takes_nothing_that_only_pictures_need() -> None:
+    code = "import sys; sys.modules['matplotlib'] = None; import perf.__main__"
+    subprocess.run([sys.executable, "-c", code], check=True)
