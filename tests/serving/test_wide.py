@@ -391,7 +391,9 @@ def test_rows_of_wide_features_alone_are_past_their_horizon_beside_others_too(
     narrow = view_of("narrow", [Aggregate(Field("units", Int64), "sum", LifetimeWindow(), name="f")])
     plan = workspace_plan({"s": [narrow, wide]}).services["s"]
     events: list[RawEvent] = [(AS_OF_NS - HOUR_NS, {**dict.fromkeys(INPUTS), "units": 3})]
-    horizons_ns = {place.view.name: place.view.schema.horizon_ns for place in plan.places if place.view.schema}
+    horizons_ns = {
+        place.view.name: place.view.schema.horizon_ns for place in plan.places if place.view.schema
+    }
     now_ns = AS_OF_NS + horizons_ns["wide"] + late_ns
     line = [
         RAW_ROWS.wrap(row_of(place.view, events, now_ns if place.view.name == "narrow" else AS_OF_NS))
