@@ -290,17 +290,26 @@ static inline int64_t within(int64_t value, int64_t least, int64_t most)
     return value < least ? least : value > most ? most : value;
 }
 
-/* Find which slots count on a line; return 0 if a row of it can't answer. See `MergePlan.masked`. */
-static int find_runs(const Program *program, const int64_t *effective, int64_t now)
+/* Whether the rows of a line may answer: also those of places without a window here, as wide features alone have. */
+static int is_answered(const Program *program, const int64_t *effective, int64_t now)
+{
+    for (int64_t n = 0; n < program->head.places; n++) {
+        const Place *place = &program->places[n];
+        int64_t as_of = effective[place->column];
+        if (as_of != NULL_INT64 && (as_of < now - place->horizon || as_of > now + program->head.skew))
+            return 0;
+    }
+    return 1;
+}
+
+/* Find which slots count on a line whose rows may answer. See `MergePlan.masked`. */
+static void find_runs(const Program *program, const int64_t *effective, int64_t now)
 {
     for (int64_t n = 0; n < program->head.windows; n++) {
         const Window *window = &program->windows[n];
-        const Place *place = &program->places[window->place];
-        int64_t as_of = effective[place->column];
+        int64_t as_of = effective[program->places[window->place].column];
         if (as_of == NULL_INT64)
             as_of = now;
-        else if (as_of < now - place->horizon || as_of > now + program->head.skew)
-            return 0;
         Runs *runs = &program->runs[n];
         int64_t core = window->has_core, heads_from = core + window->tails, hop = window->hop;
         int64_t starts_then = floor_divided(as_of - window->reach, hop);
@@ -315,7 +324,6 @@ static int find_runs(const Program *program, const int64_t *effective, int64_t n
             runs->end[2] += within(come, 0, window->heads);
         }
     }
-    return 1;
 }
 
 static inline double divided(double sum, double count)
@@ -366,8 +374,9 @@ static void finalize(const Program *program, int64_t *floats, int64_t *ints)
 static int merge_line(const Program *program, const int64_t *line, const int64_t *effective, int64_t now,
                       int64_t *floats, int64_t *ints)
 {
-    if (!find_runs(program, effective, now))
+    if (!is_answered(program, effective, now))
         return 0;
+    find_runs(program, effective, now);
     const int64_t *at = program->groups;
     for (int64_t n = 0; n < program->head.groups; n++) {
         const Group *group = (const Group *)at;

@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 
 from fastserve.tiles.aggregates import Op
+from fastserve.tiles.layout import NULL_INT64
 from fastserve.tiles.operations import OPERATION_CODES, Words
 from fastserve.tiles.windows import CLOCK_SKEW_NS, Window
 
@@ -161,8 +162,8 @@ class HeadLoop:
         """Return the bounds; of windows that end together a longer one can go on from a shorter one."""
         found: list[int] = []
         for place in self._places:
-            windows = [
-                (number, window.start_ns(now_ns), window.end_ns(now_ns))
+            windows = [  # no tile starts before int64
+                (number, max(NULL_INT64, window.start_ns(now_ns)), max(NULL_INT64, window.end_ns(now_ns)))
                 for number, window in enumerate(place.windows)
             ]
             windows.sort(key=lambda window: (-window[2], -window[1]))

@@ -31,7 +31,7 @@ from fastserve.serving.heads import Watermarks
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from fastserve.serving.vectors import VectorEvaluator
 from fastserve.tiles.blocks import BlockShape, block_schema, encode, from_events
-from fastserve.tiles.layout import NO_ROW, NULL_FLOAT64_BITS
+from fastserve.tiles.layout import NO_ROW, NULL_FLOAT64_BITS, NULL_INT64
 from fastserve.tiles.operations import NAN_BITS
 from fastserve.tiles.windows import CLOCK_SKEW_NS, DAY_NS, HOUR_NS, MINUTE_NS, SECOND_NS
 from tests.support.examples import examples
@@ -185,3 +185,16 @@ def test_columns_and_reports_are_the_same_with_the_loop_and_without(
     with no_loops():
         numpys = evaluator()
     assert evaluated(numpys, wrapped, now_ns) == looped
+
+
+def test_a_clock_so_early_that_windows_begin_before_int64_is_answered_by_both() -> None:
+    plan = plan_of(wide=False)
+    line: list[Any] = [None for _ in plan.places]
+    for stream in plan.streams:
+        (block,) = from_events(stream.blocks, ["k"], [NOW_NS], {"amount": [1.5], "units": [3]}).values()
+        line += [None, encode(stream.blocks, block)]
+    watermarks = Watermarks({stream.place.view.name: NOW_NS for stream in plan.streams})
+    looped = evaluated(VectorEvaluator(plan, RAW_ROWS, watermarks=watermarks), [line], NULL_INT64 + 1)
+    with no_loops():
+        numpys = VectorEvaluator(plan, RAW_ROWS, watermarks=watermarks)
+    assert evaluated(numpys, [line], NULL_INT64 + 1) == looped

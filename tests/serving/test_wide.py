@@ -380,3 +380,27 @@ def test_a_row_that_could_not_be_read_is_null_beside_others() -> None:
     half = len(vector) // 2
     assert vector[:2] == ["a", ["a", "é"]]
     assert vector[half:] == [None] * half
+
+
+@pytest.mark.parametrize("late_ns, answers", [(0, True), (1, False)])
+def test_rows_of_wide_features_alone_are_past_their_horizon_beside_others_too(
+    late_ns: int, answers: bool
+) -> None:
+    day = TimeWindow(DAY)
+    wide = view_of("wide", [Aggregate(Field("units", Int64), last(2), day, name="f")])
+    narrow = view_of("narrow", [Aggregate(Field("units", Int64), "sum", LifetimeWindow(), name="f")])
+    plan = workspace_plan({"s": [narrow, wide]}).services["s"]
+    events: list[RawEvent] = [(AS_OF_NS - HOUR_NS, {**dict.fromkeys(INPUTS), "units": 3})]
+    horizons_ns = {
+        place.view.name: place.view.schema.horizon_ns for place in plan.places if place.view.schema
+    }
+    now_ns = AS_OF_NS + horizons_ns["wide"] + late_ns
+    line = [
+        RAW_ROWS.wrap(row_of(place.view, events, now_ns if place.view.name == "narrow" else AS_OF_NS))
+        for place in plan.places
+    ]
+    columns = VectorEvaluator(plan, RAW_ROWS).evaluate([line], now_ns)
+    assert columns.report.expired == (not answers)
+    numbers = {place.view.name: place.number for place in plan.places}
+    effective_ns = columns.effective_ns[0, numbers["wide"]]
+    assert effective_ns == (AS_OF_NS if answers else NULL_INT64)
