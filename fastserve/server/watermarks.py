@@ -78,8 +78,14 @@ class WatermarkPoll:
             return  # nothing was applied, so nothing is complete
         found = await self._registry.watermarks(self._views, self._digests)
         self._shapes.update(await self._registry.shapes(self._views))
+        known = {view: at_ns for view, at_ns in found.items() if at_ns is not None}
+        before = self._watermarks.until_ns
+        # One that was withdrawn or is older now is no longer true, for whomever.
+        self._watermarks.until_ns = {
+            view: min(at_ns, known[view]) for view, at_ns in before.items() if view in known
+        }
         await asyncio.sleep(settle_s)
-        self._watermarks.until_ns = {view: at_ns for view, at_ns in found.items() if at_ns is not None}
+        self._watermarks.until_ns = known
 
     async def stop(self) -> None:
         """End the asking."""

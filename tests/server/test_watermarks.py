@@ -94,17 +94,20 @@ def test_streamed_views_have_their_watermarks_from_the_start_and_new_ones_later(
     asyncio.run(run())
 
 
-def test_a_newer_one_waits_until_requests_that_were_under_way_are_answered() -> None:
+@pytest.mark.parametrize("newer_ns, meanwhile", [(7, {"pushed_to": 5}), (3, {"pushed_to": 3}), (None, {})])
+def test_a_newer_one_waits_until_requests_that_were_under_way_are_answered(
+    newer_ns: int | None, meanwhile: dict[str, int]
+) -> None:
     waits_s: list[float] = []
+    seen: list[dict[str, int]] = []
 
     async def run() -> None:
-        records, kept = Records(5, 7), Watermarks()
+        records, kept = Records(5, newer_ns), Watermarks()
         polling = WatermarkPoll(records, plan(), kept, {}, settle_s=3.0)  # type: ignore[arg-type]
-        before: list[object] = []
 
         async def sleep(seconds: float) -> None:
             waits_s.append(seconds)
-            before.append(dict(kept.until_ns))
+            seen.append(dict(kept.until_ns))
             if len(waits_s) > 3:
                 await asyncio.Event().wait()
 
@@ -112,10 +115,11 @@ def test_a_newer_one_waits_until_requests_that_were_under_way_are_answered() -> 
             await polling.start()
             await records.idle.wait()
         await polling.stop()
-        assert before == [{}, {"pushed_to": 5}, {"pushed_to": 5}, {"pushed_to": 7}]
 
     asyncio.run(run())
     assert waits_s == [0.0, module.POLL_EVERY_S, 3.0, module.POLL_EVERY_S]
+    now = {} if newer_ns is None else {"pushed_to": newer_ns}
+    assert seen == [{}, {"pushed_to": 5}, meanwhile, now]
 
 
 def test_a_failure_leaves_them_as_they_were_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
