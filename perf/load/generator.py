@@ -14,7 +14,6 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import os
 import sys
@@ -246,8 +245,6 @@ def main() -> None:
     plan = LoadPlan.from_json(orjson.loads(sys.stdin.buffer.read()))
     # Nothing here makes cycles while it runs; a collection would be seen as the server's latency.
     gc.disable()
-    with contextlib.suppress(PermissionError):  # to go before others takes a privilege
-        os.nice(plan.niceness)
     sys.stdout.buffer.write(orjson.dumps(uvloop.run(run_plan(plan))))
 
 

@@ -61,8 +61,6 @@ class LoadPlan:
     # Name -> pid: read with all below them at the start and the end of the measured time.
     watch: dict[str, int] = field(default_factory=dict)
     stand_in_port: int | None = None
-    # Below 0 the generator goes before others on its CPU, so that its own waits aren't taken for latencies.
-    niceness: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Give the plan as JSON data."""

@@ -8,8 +8,7 @@ Invariants:
 1. Saturation is found first, with and without the latency law; the rates follow from it.
 2. All of a run has one server, one stand-in and the same keys; a server is stopped by what started it.
 3. Probes of /healthz run beside every open loop and are in no request count.
-4. Server and floors have a CPU for each worker to themselves; stand-in and generator share the others, where
-   in open loops the generator goes first.
+4. Server and floors have a CPU for each worker to themselves; stand-in and generator share the others.
 """
 
 from __future__ import annotations
@@ -37,8 +36,6 @@ Report = dict[str, Any]
 PROBE_EVERY_S = 0.005
 LAW = "dynamodb"
 FASTSERVE, FLOOR, CLIENT_FLOOR = "fastserve", "floor", "client_floor"
-# Far below saturation a generator is little on its CPU, and should be when an answer comes.
-_PROMPT = -10
 # What a generator takes to start, to connect and to drain, for the progress bar's sake.
 _AROUND_S = 1.6
 
@@ -217,7 +214,7 @@ def load_mix(setting: Setting, law: str | None, rate_per_s: float, share: float,
         _stream(setting, service, rate_per_s=rate_per_s * part, connections=options.open_connections)
         for service, part in setting.scenario.shares.items()
     ]
-    report = _run(setting, law, (*streams, probe_stream()), duration_s, niceness=_PROMPT)
+    report = _run(setting, law, (*streams, probe_stream()), duration_s)
     bar.advance(duration_s + options.warmup_s + _AROUND_S, f"{share:.0%} of it")
     return report
 
