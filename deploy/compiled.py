@@ -24,9 +24,12 @@ import sys
 import sysconfig
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "fastserve"
@@ -80,6 +83,8 @@ NATIVE = (
     *("api/_float_text.c", "store/dynamodb/_plain_items.c"),
     *("tiles/_head_merge.c", "tiles/_merge_loop.c"),
 )
+# What measures has one, too: the checkout's alone.
+NATIVE_PERF = ("perf/load/_prepared_answer.c",)
 NATIVE_HEADERS = ("tiles/_words.h",)
 # A loop over bytes is vectorized at level 3 alone. Products are rounded before they are added, as by NumPy.
 NATIVE_FLAGS = (
@@ -108,12 +113,12 @@ def compile_in(folder: Path, opt_level: str) -> list[Path]:
     environment = {**os.environ, "PYTHONPATH": "", "MYPYPATH": ""}
     subprocess.run(command, cwd=folder, check=True, env=environment)  # noqa: S603 - this file
     shutil.rmtree(folder / "build")
-    compile_native(folder)
+    compile_native([folder / PACKAGE / name for name in NATIVE])
     return sorted(path.relative_to(folder) for path in folder.rglob("*.so"))
 
 
-def compile_native(folder: Path) -> None:
-    """Compile the inner loops of the package in ``folder``, each beside its source.
+def compile_native(sources: Iterable[Path]) -> None:
+    """Compile inner loops, each beside its source.
 
     Raises:
         OSError: there is no C compiler.
@@ -121,8 +126,7 @@ def compile_native(folder: Path) -> None:
     """
     linker = shlex.split(sysconfig.get_config_var("LDSHARED"))
     headers = ("-isystem", sysconfig.get_path("include"))  # whose warnings, of any version, are no errors
-    for name in NATIVE:
-        source = folder / PACKAGE / name
+    for source in sources:
         library = source.with_suffix(sysconfig.get_config_var("EXT_SUFFIX"))
         half_done = library.with_suffix(".partial")
         command = [*linker, *NATIVE_FLAGS, *headers, str(source), "-o", str(half_done)]
@@ -147,9 +151,14 @@ def _compile_here(opt_level: str) -> None:
     )
 
 
+def compile_checkout() -> None:
+    """Compile all inner loops of the checkout. Raises as `compile_native` does."""
+    compile_native([*(ROOT / PACKAGE / name for name in NATIVE), *(ROOT / name for name in NATIVE_PERF)])
+
+
 def _compile_native_if_possible() -> None:
     try:
-        compile_native(ROOT)
+        compile_checkout()
     except (OSError, subprocess.CalledProcessError) as error:
         sys.stderr.write(
             f"fastserve: the inner loops aren't compiled, their twins in Python serve: {error}\n"
@@ -200,7 +209,7 @@ def main() -> None:
         _compile_here(options.opt_level)
         return
     if options.native:
-        compile_native(ROOT)
+        compile_checkout()
         return
     if options.folder is None:
         parser.error("FOLDER: expected the folder to put the package into, got none")

@@ -77,10 +77,14 @@ class ClientConnection(asyncio.BufferedProtocol):
 
     def send(self, request: bytes, *, keep_body: bool) -> None:
         """Send one request."""
-        self.busy = True
-        self._kept = [] if keep_body else None
+        self.begin(keep_body=keep_body)
         assert self._transport is not None
         self._transport.write(request)
+
+    def begin(self, *, keep_body: bool) -> None:
+        """Expect an answer."""
+        self.busy = True
+        self._kept = [] if keep_body else None
 
     def abort(self) -> None:
         """Give up on the connection; a loss follows."""

@@ -30,13 +30,11 @@ from perf.load.mix import Mix
 from perf.load.precise_timer import PreciseTimer
 from perf.load.processes import Reading, read_tree
 from perf.load.standin_client import StandInAddress
-from perf.load.stream_load import StreamLoad, Window
+from perf.load.stream_load import STALL_NS, StreamLoad, Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# An event loop that answers nobody for longer stands still, by the budget.
-_STALL_NS = 10_000_000
 _WATCH_EVERY_S = 0.1
 _DRAIN_MAX_S = 5.0
 _DRAIN_EVERY_S = 0.01
@@ -186,8 +184,9 @@ def _stream_report(load: StreamLoad, unanswered: int, measured_s: float) -> dict
         "connections": load.stream.connections,
         "latency_ms": load.latency.summary_ms(),
         "latency_buckets_ms": load.latency.buckets_ms(),
-        "over_10_ms": load.latency.count_over(_STALL_NS),
-        "generator_late_over_10_ms": load.lateness.count_over(_STALL_NS),
+        "over_10_ms": load.latency.count_over(STALL_NS),
+        "stalled": load.stalled,
+        "generator_late_over_10_ms": load.lateness.count_over(STALL_NS),
         "generator_late_max_ms": load.lateness.max_ns / 1e6,
         "answered": load.answered,
         "refused_ms": load.refused.summary_ms(),

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from perf.load.client_connection import ClientConnection, connect
 from perf.load.stream_load import StreamLoad, Window
+from perf.load.timed_connection import TimedConnection, connect_timed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,27 +35,27 @@ class Mix:
         self._window = window
         self._order = _order(loads, plan.seed)
         self._next = 0
-        self._connections: list[ClientConnection] = []
+        self._connections: list[TimedConnection] = []
         self._reconnects: set[asyncio.Task[None]] = set()
         self._stopped = False
 
     async def open(self) -> None:
         """Open all connections. Raises OSError."""
         for _ in range(self._plan.mix_connections):
-            self._connections.append(await connect(self._plan.host, self._plan.port, self))
+            self._connections.append(await connect_timed(self._plan.host, self._plan.port, self))
 
     def start(self) -> None:
         """Let every connection send, and send again."""
         for connection in self._connections:
             self._send(connection)
 
-    def on_answer(self, connection: ClientConnection, status: int, body: bytes | None) -> None:
+    def on_answer(self, connection: TimedConnection, status: int, body: bytes | None) -> None:
         """Have an answer counted and send the next request."""
         cast("StreamLoad", connection.load).take_answer(connection, status, body)
         if not self._stopped:
             self._send(connection)
 
-    def on_loss(self, connection: ClientConnection) -> None:
+    def on_loss(self, connection: TimedConnection) -> None:
         """Have a loss counted and open another connection."""
         if self._stopped:
             return
@@ -68,7 +68,7 @@ class Mix:
 
     async def _reopen(self) -> None:
         try:
-            connection = await connect(self._plan.host, self._plan.port, self)
+            connection = await connect_timed(self._plan.host, self._plan.port, self)
         except OSError as error:
             # The server is gone, and not one stream's: the first in the order tells.
             self._order[0].fail(f"cannot connect: {error}")
@@ -97,10 +97,10 @@ class Mix:
         for task in self._reconnects:
             task.cancel()
 
-    def _is_measured(self, connection: ClientConnection) -> bool:
+    def _is_measured(self, connection: TimedConnection) -> bool:
         return connection.busy and self._window.holds(connection.intended_ns)
 
-    def _send(self, connection: ClientConnection) -> None:
+    def _send(self, connection: TimedConnection) -> None:
         load = self._order[self._next]
         self._next = self._next + 1 if self._next + 1 < len(self._order) else 0
         connection.load = load

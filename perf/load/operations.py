@@ -24,6 +24,7 @@ import orjson
 from perf.load import dynamo_error, expressions
 from perf.load.expressions import Names
 from perf.load.faults import Faults
+from perf.load.prepared_answer import PreparedAnswers
 from perf.load.query import query
 from perf.load.tables import JsonObject, StoredTable, Table, check_size, item_size_bytes
 
@@ -54,6 +55,7 @@ class Store:
         self._heads: dict[str, bytes] = {}
         # Prepared tables whose items are given whole, whatever of them is asked for.
         self.whole_items: set[str] = set()
+        self.prepared = PreparedAnswers()
         self._operations: dict[str, Callable[[JsonObject], bytes]] = {
             "BatchGetItem": self.batch_get_item,
             "GetItem": self.get_item,
@@ -292,6 +294,7 @@ class Store:
         """Drop a table with its items."""
         table = self._table(request["TableName"], administration=True)
         del self.tables[request["TableName"]]
+        self.prepared.remove(request["TableName"])
         return orjson.dumps({"TableDescription": {**table.description, "TableStatus": "DELETING"}})
 
     def list_tables(self, request: JsonObject) -> bytes:

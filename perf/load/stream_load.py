@@ -6,6 +6,9 @@ not know how vectors are computed: values are verified through a callback that t
 Invariants:
 1. Only what was intended to start within the measured time is counted.
 2. A latency counts from the intended start, a probe's from its sending: a probe asks about the server alone.
+   It ends when the kernel had the answer, whenever this process reads it.
+3. A probe that was late counts as stalled where the server itself worked for so long in the meantime; else
+   the machine let it wait.
 """
 
 from __future__ import annotations
@@ -16,10 +19,11 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-from perf.load.client_connection import ClientConnection, connect
 from perf.load.histogram import Histogram
 from perf.load.key_laws import draw_entities, entity_key, partner_key
 from perf.load.load_plan import LoadPlan, Stream
+from perf.load.processes import WorkClock
+from perf.load.timed_connection import TimedConnection, connect_timed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +32,8 @@ _PROBLEMS_MAX = 5
 _OK = 200
 _REFUSED = frozenset({429, 503})
 _RECONNECT_EVERY_S = 0.1
+STALL_NS = 10_000_000
+"""An event loop that answers nobody for longer stands still, by the budget."""
 
 
 class Window:
@@ -54,11 +60,13 @@ class StreamLoad:
         # How late the generator itself was: what it adds to latencies that count from the intended start.
         self.lateness = Histogram()
         self.answered = self.errors = self.lost = self.verified = self.wrong = 0
+        self.stalled = 0
         self.response_bytes = 0
         self.problems: list[str] = []
-        self.connections: list[ClientConnection] = []
-        self.free: deque[ClientConnection] = deque()
+        self.connections: list[TimedConnection] = []
+        self.free: deque[TimedConnection] = deque()
         self._is_probe = stream.is_probe
+        self._work = WorkClock(plan.watch["server"]) if stream.is_probe and "server" in plan.watch else None
         self.waiting: deque[int] = deque()
         self.stopped = False
         self._reconnects: set[asyncio.Task[None]] = set()
@@ -70,7 +78,7 @@ class StreamLoad:
     async def open(self) -> None:
         """Open all connections. Raises OSError."""
         for _ in range(self.stream.connections if self.stream.share is None else 0):
-            connection = await connect(self._plan.host, self._plan.port, self)
+            connection = await connect_timed(self._plan.host, self._plan.port, self)
             self.connections.append(connection)
             self.free.append(connection)
 
@@ -80,13 +88,16 @@ class StreamLoad:
             self.send(self.free.popleft(), time.monotonic_ns())
 
     def arrive(self, intended_ns: int) -> None:
-        """Take one arrival of the open loop."""
+        """Take one arrival of the open loop, over the connection that was free last.
+
+        Clients' pools and proxies use the warmest one first, too.
+        """
         if self.free:
-            self.send(self.free.popleft(), intended_ns)
+            self.send(self.free.pop(), intended_ns)
         else:
             self.waiting.append(intended_ns)
 
-    def send(self, connection: ClientConnection, intended_ns: int) -> None:
+    def send(self, connection: TimedConnection, intended_ns: int) -> None:
         """Send the next request, over one of the stream's own connections or a mix's."""
         position = self._next
         self._next = position + 1 if position + 1 < len(self._requests) else 0
@@ -99,23 +110,28 @@ class StreamLoad:
             if self._until_verified <= 0:
                 keep_body = True
                 self._until_verified = self.stream.verify_every
+        if self._work is not None:
+            connection.worked_ns = self._work.read_ns()
         connection.send(request, keep_body=keep_body)
 
-    def on_answer(self, connection: ClientConnection, status: int, body: bytes | None) -> None:
+    def on_answer(self, connection: TimedConnection, status: int, body: bytes | None) -> None:
         """Count an answer and send the next request."""
         self.take_answer(connection, status, body)
         if not self.stopped:
             self._go_on(connection)
 
-    def take_answer(self, connection: ClientConnection, status: int, body: bytes | None) -> None:
+    def take_answer(self, connection: TimedConnection, status: int, body: bytes | None) -> None:
         """Count an answer."""
-        now_ns = time.monotonic_ns()
+        came_ns = connection.came_ns
         if status in _REFUSED and self.stream.may_refuse:
             if self._window.holds(connection.intended_ns):
                 # What this process lets wait is no refusal's time.
-                self.refused.record(now_ns - connection.sent_ns)
+                self.refused.record(came_ns - connection.sent_ns)
         elif self._window.holds(connection.intended_ns):
-            self.latency.record(now_ns - (connection.sent_ns if self._is_probe else connection.intended_ns))
+            took_ns = came_ns - (connection.sent_ns if self._is_probe else connection.intended_ns)
+            self.latency.record(took_ns)
+            if self._work is not None and took_ns > STALL_NS:
+                self.stalled += self._work.read_ns() - connection.worked_ns > STALL_NS
             if status == _OK:
                 self.answered += 1
             else:
@@ -123,7 +139,7 @@ class StreamLoad:
         if body is not None:
             self._check(connection.key, status, body)
 
-    def _go_on(self, connection: ClientConnection) -> None:
+    def _go_on(self, connection: TimedConnection) -> None:
         if self.stream.rate_per_s is None:
             self.send(connection, time.monotonic_ns())
         elif self.waiting:
@@ -131,7 +147,7 @@ class StreamLoad:
         else:
             self.free.append(connection)
 
-    def on_loss(self, connection: ClientConnection) -> None:
+    def on_loss(self, connection: TimedConnection) -> None:
         """Count a loss and open another connection."""
         if self.stopped:
             return
@@ -143,7 +159,7 @@ class StreamLoad:
         self._reconnects.add(task)
         task.add_done_callback(self._reconnects.discard)
 
-    def take_loss(self, connection: ClientConnection) -> None:
+    def take_loss(self, connection: TimedConnection) -> None:
         """Count a loss, if a measured request was under way."""
         if connection.busy and self._window.holds(connection.intended_ns):
             self.lost += 1
@@ -151,7 +167,7 @@ class StreamLoad:
 
     async def _reopen(self) -> None:
         try:
-            connection = await connect(self._plan.host, self._plan.port, self)
+            connection = await connect_timed(self._plan.host, self._plan.port, self)
         except OSError as error:
             self.fail(f"cannot connect: {error}")
             await asyncio.sleep(_RECONNECT_EVERY_S)

@@ -150,7 +150,8 @@ class PreparedTable:
     def __init__(self, name: str, rows: Sequence[str | None]) -> None:
         self.keys_read = 0
         self.time_to_live: str | None = None
-        self._tails = [None if row is None else b'},"v":{"B":"' + row.encode() + b'"}}' for row in rows]
+        # What follows the key in each row's item.
+        self.tails = [None if row is None else b'},"v":{"B":"' + row.encode() + b'"}}' for row in rows]
         self.description = describe(
             name,
             [{"AttributeName": "k", "KeyType": "HASH"}],
@@ -166,7 +167,7 @@ class PreparedTable:
 
     def answer(self, keys: Sequence[JsonObject], parts: list[bytes]) -> int:
         """Append the texts of all items present; give how many were absent. Raises DynamoError."""
-        tails, known = self._tails, self._keys
+        tails, known = self.tails, self._keys
         before, absent = len(parts), 0
         seen = set()
         for key in keys:
@@ -197,7 +198,7 @@ class PreparedTable:
         self.answer(keys, [])
         for key in keys:
             head, crc = self._learn(key["k"]["S"])
-            tail = self._tails[crc % len(self._tails)]
+            tail = self.tails[crc % len(self.tails)]
             items.append(None if tail is None else head[1:] + tail)
         return items
 

@@ -41,6 +41,8 @@ def test_every_loop_in_c_is_listed_also_where_make_and_the_version_look() -> Non
         found = {str(path.relative_to(package)) for path in package.rglob(f"*.{suffix}")}
         assert found == set(listed)
         assert variables[variable].split() == [f"fastserve/{name}" for name in listed]
+    assert {str(path.relative_to(ROOT)) for path in (ROOT / "perf").rglob("*.c")} == set(script.NATIVE_PERF)
+    assert variables["NATIVE_PERF"].split() == list(script.NATIVE_PERF)
     names = [f"fastserve/{name}".removesuffix(".c").replace("/", ".") for name in script.NATIVE]
     assert list(compiled._LOOPS) == names
 
@@ -62,10 +64,11 @@ def test_an_editable_installation_has_its_loops_compiled_and_no_module(
 ) -> None:
     monkeypatch.setenv("FASTSERVE_COMPILED", "1")
     compiled: list[Path] = []
-    monkeypatch.setattr(script, "compile_native", compiled.append)
+    monkeypatch.setattr(script, "compile_native", compiled.extend)
     data: dict[str, Any] = {"force_include": {}, "pure_python": True}
     hook().initialize("editable", data)
-    assert compiled == [ROOT]
+    loops = [f"fastserve/{name}" for name in script.NATIVE]
+    assert compiled == [ROOT / name for name in (*loops, *script.NATIVE_PERF)]
     assert data == {"force_include": {}, "pure_python": True}
 
 
@@ -85,7 +88,7 @@ def test_the_loops_are_compiled_beside_their_sources(tmp_path: Path) -> None:
         source = tmp_path / "fastserve" / name
         source.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "fastserve" / name, source)
-    script.compile_native(tmp_path)
+    script.compile_native([tmp_path / "fastserve" / name for name in script.NATIVE])
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     found = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     libraries = {Path(name).stem + suffix for name in script.NATIVE}

@@ -220,4 +220,5 @@ def test_several_services_at_once_have_their_own_rates_and_probes_are_told_apart
     (probed,) = report["probes"]
     assert probed["latency_ms"]["count"] == pytest.approx(40, rel=0.4)
     assert probed["over_10_ms"] <= probed["latency_ms"]["count"]
+    assert probed["stalled"] <= probed["over_10_ms"]
     assert report["requests"] == sum(found["latency_ms"]["count"] for found in report["streams"])

@@ -1,0 +1,111 @@
+"""A connected socket on the loop that tells when what it reads had come.
+
+The harness shares CPUs with what it measures: what has come may wait for a millisecond until its process
+runs. Between machines of their own that wouldn't be, so it is nobody's latency. Linux stamps each segment as
+it comes, and only `recvmsg` gives the stamp, so the socket is read here and not by the loop's transports.
+Elsewhere what is read has just come.
+
+Invariants:
+1. ``on_data`` gets a read's length and the moment, on `time.monotonic_ns`, when its last segment had come.
+2. ``on_lost`` is called once, a turn after the socket was closed from either side; ``on_data`` never after.
+3. What is written leaves in its order, however much of it the kernel takes at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+# Linux's number; the module has none for it.
+_SO_TIMESTAMPNS = 35
+_STAMP = struct.Struct("@qq")
+_CONTROL_BYTES = socket.CMSG_SPACE(_STAMP.size)
+
+
+class StampedSocket:
+    """Reads a socket into ``view``, which may be shared: it is looked at before the loop goes on."""
+
+    __slots__ = ("_buffers", "_loop", "_on_data", "_on_lost", "_socket", "_unsent")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        connected: socket.socket,
+        view: memoryview,
+        on_data: Callable[[int, int], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # elsewhere than on Linux
+            connected.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        self._loop = loop
+        self._socket: socket.socket | None = connected
+        self._buffers = [view]
+        self._unsent = memoryview(b"")
+        self._on_data = on_data
+        self._on_lost = on_lost
+        loop.add_reader(connected.fileno(), self._on_readable)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Send, now or as the other side reads."""
+        if self._socket is None:
+            return
+        if self._unsent:
+            self._unsent = memoryview(b"".join((self._unsent, data)))
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        if sent < len(data):
+            self._unsent = memoryview(data)[sent:]
+            self._loop.add_writer(self._socket.fileno(), self._on_writable)
+
+    def close(self, *, reset: bool = False) -> None:
+        """Close; what wasn't sent is lost."""
+        if self._socket is None:
+            return
+        self._loop.remove_reader(self._socket.fileno())
+        self._loop.remove_writer(self._socket.fileno())
+        if reset:
+            # Lingering for no time sends RST in place of FIN (socket(7)).
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+        self._socket = None
+        self._loop.call_soon(self._on_lost)
+
+    def _on_writable(self) -> None:
+        if self._socket is None:
+            return
+        self._loop.remove_writer(self._socket.fileno())
+        unsent, self._unsent = self._unsent, memoryview(b"")
+        self.write(unsent)
+
+    def _on_readable(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            count, control, _, _ = self._socket.recvmsg_into(self._buffers, _CONTROL_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            count, control = 0, []
+        if not count:
+            self.close()
+            return
+        came_ns = time.monotonic_ns()
+        if control:
+            seconds, nanoseconds = _STAMP.unpack(control[0][2])
+            # By the age, for the two clocks have no fixed distance.
+            came_ns -= max(0, time.time_ns() - seconds * 1_000_000_000 - nanoseconds)
+        self._on_data(count, came_ns)

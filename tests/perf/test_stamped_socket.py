@@ -1,0 +1,104 @@
+"""Tests of `perf.load.stamped_socket`: real sockets of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import time
+from collections.abc import Callable
+
+import uvloop
+
+from perf.load.stamped_socket import StampedSocket
+
+
+class Side:
+    """A stamped socket whose other end is an ordinary one."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.came_ns: list[int] = []
+        self.losses = 0
+        self.news = asyncio.Event()
+        self._buffer = bytearray(65_536)
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.other = socket.create_connection(listener.getsockname())
+        own, _ = listener.accept()
+        listener.close()
+        own.setblocking(False)
+        loop = asyncio.get_running_loop()
+        self.stamped = StampedSocket(loop, own, memoryview(self._buffer), self._on_data, self._on_lost)
+
+    def end(self) -> None:
+        self.stamped.close()
+        self.other.close()
+
+    async def until(self, is_so: Callable[[], bool]) -> None:
+        while not is_so():
+            self.news.clear()
+            await asyncio.wait_for(self.news.wait(), 10)
+
+    def _on_data(self, count: int, came_ns: int) -> None:
+        self.data += self._buffer[:count]
+        self.came_ns.append(came_ns)
+        self.news.set()
+
+    def _on_lost(self) -> None:
+        self.losses += 1
+        self.news.set()
+
+
+def test_what_came_while_the_process_was_busy_came_before_it_was_read() -> None:
+    async def scene() -> tuple[int, int]:
+        side = Side()
+        side.other.sendall(b"hello")
+        sent_ns = time.monotonic_ns()
+        time.sleep(0.03)  # noqa: ASYNC251 - a process that has no CPU
+        await side.until(lambda: bool(side.data))
+        assert side.data == b"hello"
+        side.end()
+        return sent_ns, side.came_ns[0]
+
+    sent_ns, came_ns = uvloop.run(scene())
+    late_ns = came_ns - sent_ns
+    assert late_ns < 20_000_000 if sys.platform == "linux" else late_ns >= 30_000_000
+
+
+def test_what_the_kernel_does_not_take_at_once_is_sent_in_its_order() -> None:
+    async def scene() -> None:
+        side = Side()
+        pieces = [bytes([number]) * 3_000_000 for number in range(4)]
+        for piece in pieces:
+            side.stamped.write(piece)
+        expected = b"".join(pieces)
+        side.other.settimeout(10)
+
+        def read() -> bytes:
+            data = bytearray()
+            while len(data) < len(expected):
+                data += side.other.recv(1 << 20)
+            return bytes(data)
+
+        assert await asyncio.to_thread(read) == expected
+        side.end()
+
+    uvloop.run(scene())
+
+
+def test_a_connection_is_lost_once_whoever_ends_it() -> None:
+    async def scene() -> None:
+        for end in ("other", "own", "reset"):
+            side = Side()
+            if end == "other":
+                side.other.close()
+            else:
+                side.stamped.close(reset=end == "reset")
+            await side.until(lambda side=side: side.losses > 0)  # type: ignore[misc]
+            side.stamped.close()
+            side.stamped.write(b"to nobody")
+            await asyncio.sleep(0)
+            assert side.losses == 1
+            side.other.close()
+
+    uvloop.run(scene())
