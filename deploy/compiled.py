@@ -83,7 +83,7 @@ NATIVE = (
     *("api/_float_text.c", "store/dynamodb/_plain_items.c"),
     *("tiles/_head_merge.c", "tiles/_merge_loop.c"),
 )
-# What measures has one, too: the checkout's alone.
+# The load harness has a loop, too; it is compiled in a checkout and is in no wheel.
 NATIVE_PERF = ("perf/load/_prepared_answer.c",)
 NATIVE_HEADERS = ("tiles/_words.h",)
 # A loop over bytes is vectorized at level 3 alone. Products are rounded before they are added, as by NumPy.
@@ -122,7 +122,7 @@ def compile_native(sources: Iterable[Path]) -> None:
 
     Raises:
         OSError: there is no C compiler.
-        subprocess.CalledProcessError: it refused; the headers of Python may lack.
+        subprocess.CalledProcessError: it refused; Python's headers may be missing.
     """
     linker = shlex.split(sysconfig.get_config_var("LDSHARED"))
     headers = ("-isystem", sysconfig.get_path("include"))  # whose warnings, of any version, are no errors
@@ -152,7 +152,12 @@ def _compile_here(opt_level: str) -> None:
 
 
 def compile_checkout() -> None:
-    """Compile all inner loops of the checkout. Raises as `compile_native` does."""
+    """Compile all inner loops of the checkout.
+
+    Raises:
+        OSError: there is no C compiler.
+        subprocess.CalledProcessError: it refused; Python's headers may be missing.
+    """
     compile_native([*(ROOT / PACKAGE / name for name in NATIVE), *(ROOT / name for name in NATIVE_PERF)])
 
 

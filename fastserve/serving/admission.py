@@ -6,11 +6,11 @@ connection (`fastserve.server.loop_probe`), and tells.
 Calm, there is one limit, the operator's, and a request costs one comparison. When requests have waited longer
 than ``wait_s`` for the whole of `STANDING_S`, the worker sheds: a wait that stands is a queue that more work
 than can be done keeps filling, while a burst, a collection of garbage or a slow view passes (the idea of
-CoDel, RFC 8289 section 3). From then on the limit follows the measured turns of the loop, so that they are
-short enough for a refusal to leave within milliseconds. It ends when nothing was shed for `CALM_AFTER_S`, or
-for longer (`TRY_AFTER_S`) nothing but what large batches left no room for, which shows that the limit is low
-and not that much is asked. That is shown by a *crowd*: `ROWS_MIN` requests or more that are in flight where
-one is refused.
+CoDel, RFC 8289 section 3). Within `RELAPSE_S` of shedding it needn't stand. From then on the limit follows
+the measured turns of the loop, so that they are short enough for a refusal to leave within milliseconds. It ends
+when nothing was shed for `CALM_AFTER_S`, or for longer (`TRY_AFTER_S`) nothing but what large batches left no
+room for, which shows that the limit is low and not that much is asked. That is shown by a *crowd*: `ROWS_MIN`
+requests or more that are in flight where one is refused.
 
 Invariants:
 1. What is refused is refused before its body is read, and costs the store nothing.
@@ -30,7 +30,7 @@ STANDING_S = 0.1
 CALM_AFTER_S = 1.0
 TRY_AFTER_S = 3.0
 """So long no crowd has filled the limit before it is tried without. Four times as long after a try that
-failed within `RELAPSE_S`: by each of those requests wait for `STANDING_S`."""
+failed within `RELAPSE_S`: by each of those requests wait for ``wait_s`` at least."""
 RELAPSE_S = 1.0
 TRY_IN_ANY_CASE_S = 60.0
 """So long it sheds at most before it is tried without: clients that come back at once when they are refused
@@ -46,9 +46,9 @@ after the second, between them once all requests that were in flight at the chan
 that a store that takes 100 ms makes it swing, and a third of what could be answered isn't."""
 TURN_S = 0.0017
 """The CPU of a turn that is aimed at while shedding. A refusal waits for the turn it came in and leaves at
-the end of the next one's reading, so two of these and the client's own time have to fit into 5 ms. Much
-shorter turns hold too few requests: at 1.4 ms a service of 340 us a request answers less, and goes on
-shedding once less is asked for."""
+the end of the next one's reading, so two of these and the client's own time have to fit into 5 ms. In a
+much shorter turn too few requests fit: at 1.4 ms a service of 340 us a request answered fewer, and went on
+shedding after less was asked (docs/RELIABILITY.md)."""
 ROWS_START = 64
 ROWS_MIN = 8
 BATCH_SHARE = 0.5
@@ -161,6 +161,9 @@ class Admission:
         # six busy processes, shedding on that account answered a tenth of what could be.
         waited_s = max(min(late_s, busy_s), line_s)
         since_s = self._standing_since_s
+        if waited_s > self._wait_s and now_s - self._ended_s < RELAPSE_S:
+            self._begin(now_s)  # no burst: what shedding had kept out is back
+            return CLOSE_EVERY_S
         if waited_s <= (self._wait_s / 4 if since_s is None else self._wait_s):
             self._standing_since_s = None
             return CALM_EVERY_S

@@ -7,6 +7,8 @@
  * Invariants
  * 1. A request that isn't answered here has changed nothing.
  * 2. No byte behind the request's end is read.
+ * 3. It may assume: a table's entry is (bytes, a list of bytes or None that isn't empty, its number), and the counts
+ *    have TOTALS places and one for each number, of 64 bits.
  */
 
 #define PY_SSIZE_T_CLEAN
@@ -17,8 +19,12 @@
 enum {
     MOST_KEYS = 100, /* of a call */
     LONGEST_NAME = 255,
-    TOTALS = 2, /* counts that are of no one table: keys, absent keys */
+    MOST_BYTES = 16 << 20, /* of an answer: beyond them the service leaves keys unprocessed */
 };
+
+enum { KEYS, ABSENT_KEYS, TOTALS }; /* counts, as in prepared_answer.py: those of the tables follow */
+
+#define KEY_START "{\"k\":{\"S\":\""
 
 typedef struct {
     const char *at, *end;
@@ -74,7 +80,7 @@ static inline int takes(Reader *reader, const char *expected, size_t length)
 
 #define TAKES(reader, text) takes(reader, text, sizeof(text) - 1)
 
-/* A string's text behind its opening quote: some ASCII that JSON has as it is. Goes behind the closing quote. */
+/* A string's text behind its opening quote: some ASCII that JSON has as it is. Moves behind the closing quote. */
 static const char *take_text(Reader *reader, Py_ssize_t *length)
 {
     const char *text = reader->at;
@@ -93,13 +99,14 @@ static const char *take_text(Reader *reader, Py_ssize_t *length)
 static int take_keys(Reader *reader, Request *request, int first)
 {
     do {
-        if (request->key_count == MOST_KEYS || !TAKES(reader, "{\"k\":{\"S\":\""))
+        if (request->key_count == MOST_KEYS || !TAKES(reader, KEY_START))
             return 0;
         Key *key = &request->keys[request->key_count];
         key->text = take_text(reader, &key->length);
         if (key->text == NULL || !TAKES(reader, "}}"))
             return 0;
         key->crc = crc_of(key->text, key->length);
+        /* Two keys of one CRC go the slow way, too. */
         for (const Key *other = &request->keys[first]; other < key; other++)
             if (other->crc == key->crc)
                 return 0;
@@ -115,7 +122,7 @@ static int take_same_keys(Reader *reader, Request *request)
         return 0;
     const Part *before = &request->parts[request->part_count - 1];
     const Key *first = &request->keys[before->first], *last = first + before->count - 1;
-    const char *start = first->text - strlen("{\"k\":{\"S\":\"");
+    const char *start = first->text - strlen(KEY_START);
     size_t length = (size_t)(last->text + last->length + strlen("\"}}]") - start);
     if (request->key_count + before->count > MOST_KEYS || !takes(reader, start, length))
         return 0;
@@ -159,7 +166,7 @@ static int take_request(Reader *reader, Request *request, PyObject *tables)
 
 /* --- the answer -------------------------------------------------------------------------------------------- */
 
-static const char ITEM[] = ",{\"k\":{\"S\":\"", HEAD[] = "{\"Responses\":{", TAIL[] = "]},\"UnprocessedKeys\":{}}";
+static const char ITEM[] = "," KEY_START, HEAD[] = "{\"Responses\":{", TAIL[] = "]},\"UnprocessedKeys\":{}}";
 
 static inline PyObject *row_of(const Part *part, const Key *key)
 {
@@ -167,6 +174,7 @@ static inline PyObject *row_of(const Part *part, const Key *key)
     return PyList_GET_ITEM(rows, key->crc % (uint32_t)PyList_GET_SIZE(rows));
 }
 
+/* At least the body's size: commas and NULs that aren't written are counted. */
 static Py_ssize_t size_of(const Request *request)
 {
     Py_ssize_t size = sizeof(HEAD) + sizeof(TAIL);
@@ -197,13 +205,14 @@ static char *write_answer(char *at, const Request *request, int64_t *counts)
 {
     at = put(at, HEAD, sizeof(HEAD) - 1);
     for (const Part *part = request->parts; part < request->parts + request->part_count; part++) {
-        /* Every table's start ends the one before: of the first one that is left out. */
-        at = put_bytes(at, PyTuple_GET_ITEM(part->entry, 0), part == request->parts ? 2 : 0);
+        /* A table's start begins with what ends the table before; there is none before the first. */
+        Py_ssize_t ending = part == request->parts ? (Py_ssize_t)strlen("],") : 0;
+        at = put_bytes(at, PyTuple_GET_ITEM(part->entry, 0), ending);
         size_t skipped = 1; /* the comma before the first item */
         for (const Key *key = &request->keys[part->first]; key < &request->keys[part->first + part->count]; key++) {
             PyObject *row = row_of(part, key);
             if (row == Py_None) {
-                counts[1]++;
+                counts[ABSENT_KEYS]++;
                 continue;
             }
             at = put(at, ITEM + skipped, sizeof(ITEM) - 1 - skipped);
@@ -214,7 +223,7 @@ static char *write_answer(char *at, const Request *request, int64_t *counts)
         }
         counts[TOTALS + PyLong_AsLong(PyTuple_GET_ITEM(part->entry, 2))] += part->count;
     }
-    counts[0] += request->key_count;
+    counts[KEYS] += request->key_count;
     return put(at, TAIL, sizeof(TAIL) - 1);
 }
 
@@ -231,8 +240,9 @@ static PyObject *prepared_answer(PyObject *module, PyObject *arguments)
     Request request = {.key_count = 0, .part_count = 0};
     Reader reader = {body.buf, (const char *)body.buf + body.len};
     PyObject *answer = NULL;
-    if (take_request(&reader, &request, tables)) {
-        answer = PyByteArray_FromStringAndSize(NULL, room + size_of(&request));
+    Py_ssize_t size = take_request(&reader, &request, tables) ? size_of(&request) : 0;
+    if (size > 0 && size <= MOST_BYTES) {
+        answer = PyByteArray_FromStringAndSize(NULL, room + size);
         if (answer != NULL) {
             char *start = PyByteArray_AS_STRING(answer);
             char *end = write_answer(start + room, &request, counts.buf);
@@ -252,14 +262,14 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static int start(PyObject *module)
+static int prepare_module(PyObject *module)
 {
     (void)module;
     make_crcs();
     return 0;
 }
 
-static PyModuleDef_Slot slots[] = {{Py_mod_exec, start}, {0, NULL}};
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, prepare_module}, {0, NULL}};
 
 static struct PyModuleDef definition = {
     PyModuleDef_HEAD_INIT, "_prepared_answer", "Answers out of prepared tables.", 0, methods, slots, NULL, NULL, NULL,

@@ -1,4 +1,4 @@
-"""One keep-alive HTTP/1.1 connection of the load generator, made to cost little.
+"""One keep-alive HTTP/1.1 connection of what sends load, made to cost little.
 
 Knows no load laws: it sends bytes, waits for the whole answer, and says so. Reads go into one buffer that all
 connections share, since a body is counted and not kept, except for the answers that are to be verified.

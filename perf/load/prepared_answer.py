@@ -1,8 +1,9 @@
 """Answers of prepared tables at the cost of copying them, for the requests that a measured server sends.
 
-Plain is a BatchGetItem without white space, escapes and projections, of string keys named ``k``, of prepared
-tables alone, without a key or a table twice. Where the loop in `_prepared_answer.c` is compiled it answers
-those; all others, and all where it isn't, are `perf.load.operations`'.
+Plain is a BatchGetItem of at most 100 keys in ASCII, without white space and escapes, with nothing beside
+the keys but ``"ConsistentRead":true``; of string keys named ``k``, of prepared tables alone, no key or table
+twice, whose answer stays under 16 MB. Where the loop in `_prepared_answer.c` is compiled it answers those;
+`perf.load.operations` answers all others, and all where it isn't.
 
 Invariants:
 1. An answer is that of `Store.batch_get_item`, byte for byte, and is counted as there.
@@ -45,7 +46,12 @@ class PreparedAnswers:
         self.calls = 0
 
     def add(self, name: str, rows: Sequence[bytes | None]) -> None:
-        """Answer for a table from now on; its rows are what follows the key in an item's text."""
+        """Answer for a table from now on, unless it has no rows at all, which the slow way refuses.
+
+        ``rows`` are what follows the key in an item's text.
+        """
+        if not rows:
+            return
         start = b"]," + orjson.dumps(name) + b":["
         self._tables[name] = start, list(rows), len(self._counts) - _TOTALS
         self._counts.append(0)

@@ -1,12 +1,13 @@
-"""What processes have cost: CPU and memory from /proc, for a process and all below it.
+"""What processes have cost: CPU and memory, for a process and all below it.
 
-Reads /proc only; knows no load and no server.
+Reads /proc and the clocks of processes; knows no load and no server.
 
 Invariants:
 1. CPU is user + system of every thread of every process of the tree that is still there; what ended before
    the second reading is left out of both only if it ended before the first, so measure over a time when
    none ends.
 2. `cpu_ns` comes from schedstat where the kernel has it, else from clock ticks of 10 ms.
+3. A `WorkClock` knows the processes that ran when it was made, no later ones.
 """
 
 from __future__ import annotations
@@ -107,18 +108,16 @@ def _scheduled_ns(place: Path) -> tuple[int, int, int]:
 
 
 class WorkClock:
-    """The CPU that a process and all below it have used, to be read thousands of times a second.
-
-    Unlike what /proc tells it is exact at any moment, but it doesn't notice processes that start later.
-    """
+    """The CPU that a process and all below it have used, exact at any moment, at a microsecond each."""
 
     def __init__(self, root_pid: int) -> None:
-        # How Linux numbers the clock of another process's CPU (clock_getcpuclockid(3)).
+        # Linux's id of the CPU clock of a whole process: CPUCLOCK_SCHED under the inverted pid
+        # (MAKE_PROCESS_CPUCLOCK of its posix-timers.h); Python has no clock_getcpuclockid.
         self._clocks = [~pid << 3 | 2 for pid in process_tree(root_pid)]
 
-    def read_ns(self) -> int:
-        """Give their CPU so far; 0 once one of them has ended."""
+    def read_ns(self) -> int | None:
+        """Give their CPU so far; None once one of them has ended."""
         try:
             return sum(map(time.clock_gettime_ns, self._clocks))
         except OSError:
-            return 0
+            return None

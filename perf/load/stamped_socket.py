@@ -3,19 +3,20 @@
 The harness shares CPUs with what it measures: what has come may wait for a millisecond until its process
 runs. Between machines of their own that wouldn't be, so it is nobody's latency. Linux stamps each segment as
 it comes, and only `recvmsg` gives the stamp, so the socket is read here and not by the loop's transports.
-Elsewhere what is read has just come.
+Where there is no stamp (elsewhere, and for a moment after the first socket asked) what is read has just come.
 
 Invariants:
-1. ``on_data`` gets a read's length and the moment, on `time.monotonic_ns`, when its last segment had come.
+1. ``on_data`` gets a read's length and the moment, on `time.monotonic_ns`, when its last segment had come,
+   where the kernel stamped it.
 2. ``on_lost`` is called once, a turn after the socket was closed from either side; ``on_data`` never after.
 3. What is written leaves in its order, however much of it the kernel takes at once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import socket
 import struct
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-# Linux's number; the module has none for it.
+# Linux's number, also of the message that brings the stamp; Python's socket has no name for it.
 _SO_TIMESTAMPNS = 35
 _STAMP = struct.Struct("@qq")
 _CONTROL_BYTES = socket.CMSG_SPACE(_STAMP.size)
@@ -43,7 +44,7 @@ class StampedSocket:
         on_lost: Callable[[], None],
     ) -> None:
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(OSError):  # elsewhere than on Linux
+        if sys.platform == "linux":
             connected.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._loop = loop
         self._socket: socket.socket | None = connected

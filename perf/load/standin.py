@@ -1,8 +1,8 @@
 """The stand-in DynamoDB as a process: `python -m perf.load.standin --port N`.
 
 Speaks enough HTTP/1.1 for clients of DynamoDB (requests with a Content-Length, kept alive), and beside it
-Speaks enough HTTP/1.1 for clients of DynamoDB (requests with a Content-Length, kept alive), and beside it
 `POST /_control` (tables, faults, latency) and `GET /_control` (counters). It must not know what rows mean.
+
 Invariants:
 1. It ends when its standard input does, so it never outlives what started it.
 2. With a certificate it listens on a second port, with TLS; the counters name it. With a secret it refuses
@@ -34,7 +34,7 @@ _READ_BYTES = 256 * 1024
 
 
 class TlsLink(asyncio.Protocol):
-    """A connection under TLS, which the loop's transports read."""
+    """A connection under TLS, read by the loop's transports: what it reads counts as having just come."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -74,7 +74,7 @@ class Listener:
     def __init__(self, loop: asyncio.AbstractEventLoop, stand_in: StandIn, host: str, port: int) -> None:
         self._loop = loop
         self._stand_in = stand_in
-        # Whole requests come in one read; all connections share it.
+        # Nearly all requests come in one read; all connections share it.
         self._buffer = bytearray(_READ_BYTES)
         self._socket = socket.create_server((host, port), backlog=_BACKLOG)
         self._socket.setblocking(False)

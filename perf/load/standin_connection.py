@@ -6,7 +6,8 @@ knows no sockets: bytes come with the moment at which they came, and leave by a 
 Invariants:
 1. Answers of one connection come in the order of its requests.
 2. Every answer of DynamoDB carries the CRC-32 of its body, right unless a fault was asked for.
-3. A call's time by the latency law begins when its request had come, whenever this process reads it.
+3. A call's time by the latency law begins when its request had come, whenever this process reads it; under
+   TLS when it was read, and behind another request when that one was answered.
 """
 
 from __future__ import annotations
@@ -98,7 +99,6 @@ class Connection:
             self._take(head, lowered, body)
 
     def _take(self, head: bytes, lowered: bytes, body: bytes) -> None:
-        received_s = self._came_s
         stand_in = self._stand_in
         at = lowered.find(_TARGET)
         if at < 0:
@@ -109,11 +109,11 @@ class Connection:
         end = lowered.find(b"\r", at)
         target = head[at + len(_TARGET) : end if end > 0 else None].strip().decode("latin-1")
         if stand_in.store.faults.active:
-            self._take_with_faults(target, body, received_s)
+            self._take_with_faults(target, body)
         else:
             status, answer = stand_in.answer(target, body)
             delay_s = stand_in.law.draw_s() if stand_in.law else 0.0
-            self._later(received_s, delay_s, lambda: self._send(status, answer))
+            self._later(delay_s, lambda: self._send(status, answer))
 
     def _is_signed(self, signatures: SignatureCheck, head: bytes, body: bytes) -> bool:
         try:
@@ -124,7 +124,7 @@ class Connection:
             return False
         return True
 
-    def _take_with_faults(self, target: str, body: bytes, received_s: float) -> None:
+    def _take_with_faults(self, target: str, body: bytes) -> None:
         stand_in = self._stand_in
         operation = target.partition(".")[2]
         fate = stand_in.store.faults.fate(operation)
@@ -142,19 +142,21 @@ class Connection:
         delay_s += stand_in.store.faults.slow_s(operation, body)
         if fate == "stall":
             delay_s += stand_in.store.faults.plan.stall_ms / 1_000
-        self._later(received_s, delay_s, lambda: self._send(status, answer, fate))
+        self._later(delay_s, lambda: self._send(status, answer, fate))
 
-    def _later(self, received_s: float, delay_s: float, send: Callable[[], None]) -> None:
+    def _later(self, delay_s: float, send: Callable[[], None]) -> None:
+        came_s = self._came_s
+
         def finish() -> None:
             self._waiting = False
             send()
-            self._stand_in.note_call(received_s)
+            self._stand_in.note_call(came_s)
             self._came_s = time.monotonic()
             self._advance()
 
         if delay_s:
             self._waiting = True
-            self._stand_in.timer.call_at(received_s + delay_s, finish)
+            self._stand_in.timer.call_at(came_s + delay_s, finish)
         else:
             send()
 

@@ -3,8 +3,10 @@
 Knows no sockets.
 
 Invariants:
-1. A control that names something unknown is refused; what it named before that stands.
-2. A plain read of prepared tables is answered by `PreparedAnswers`, unless faults are asked for.
+1. Controls are carried out in one order: prepare, describe, faults, latency, reset; one that is refused
+   leaves those before it done. An unknown name at the top changes nothing.
+2. A plain read of prepared tables is answered by `PreparedAnswers` where its loop is compiled, unless faults
+   are asked for.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
     from perf.load.signature import SignatureCheck
 
-_READ = "DynamoDB_20120810.BatchGetItem"
+_BATCH_GET_TARGET = "DynamoDB_20120810.BatchGetItem"
 
 
 class Counters:
@@ -56,9 +58,9 @@ class StandIn:
         self.tls_port: int | None = None
 
     def answer(self, target: str, body: bytes) -> tuple[int, bytes | bytearray]:
-        """Answer one DynamoDB request with a status and a body, which in a bytearray has room for a head."""
+        """Give a request's status and body; a bytearray begins with `HEAD_ROOM_BYTES` for its head."""
         store = self.store
-        if target == _READ and not store.faults.active:
+        if target == _BATCH_GET_TARGET and not store.faults.active:
             prepared = store.prepared.answer(body)
             if prepared is not None:
                 return 200, prepared
@@ -76,6 +78,7 @@ class StandIn:
 
         Raises:
             DynamoError: an unknown name.
+            KeyError, TypeError, ValueError: a field is missing or of another form.
         """
         unknown = set(wanted) - {"describe", "faults", "latency_ms", "prepare", "reset"}
         if unknown:

@@ -7,8 +7,9 @@ Invariants:
 1. Only what was intended to start within the measured time is counted.
 2. A latency counts from the intended start, a probe's from its sending: a probe asks about the server alone.
    It ends when the kernel had the answer, whenever this process reads it.
-3. A probe that was late counts as stalled where the server itself worked for so long in the meantime; else
-   the machine let it wait.
+3. A late probe counts as kept by work where the server's processes together used that much CPU between its
+   sending and the reading of its answer: an upper bound with several workers. A loop that stood still
+   without working (a file, a lock) isn't told from one that waited for a CPU.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ _PROBLEMS_MAX = 5
 _OK = 200
 _REFUSED = frozenset({429, 503})
 _RECONNECT_EVERY_S = 0.1
+_COLDEST_EVERY = 16
 STALL_NS = 10_000_000
 """An event loop that answers nobody for longer stands still, by the budget."""
 
@@ -60,7 +62,8 @@ class StreamLoad:
         # How late the generator itself was: what it adds to latencies that count from the intended start.
         self.lateness = Histogram()
         self.answered = self.errors = self.lost = self.verified = self.wrong = 0
-        self.stalled = 0
+        # Of late probes: the server was at work all the time; it isn't known.
+        self.worked = self.unjudged = 0
         self.response_bytes = 0
         self.problems: list[str] = []
         self.connections: list[TimedConnection] = []
@@ -68,6 +71,7 @@ class StreamLoad:
         self._is_probe = stream.is_probe
         self._work = WorkClock(plan.watch["server"]) if stream.is_probe and "server" in plan.watch else None
         self.waiting: deque[int] = deque()
+        self._until_coldest = _COLDEST_EVERY
         self.stopped = False
         self._reconnects: set[asyncio.Task[None]] = set()
         self._verify = _load_verify(stream)
@@ -88,14 +92,21 @@ class StreamLoad:
             self.send(self.free.popleft(), time.monotonic_ns())
 
     def arrive(self, intended_ns: int) -> None:
-        """Take one arrival of the open loop, over the connection that was free last.
+        """Take one arrival of the open loop, mostly over the connection that was free last.
 
-        Clients' pools and proxies use the warmest one first, too.
+        Pools of clients and proxies use the warmest one first, too. Now and then it is the coldest one's
+        turn, or the server would close it for being idle.
         """
-        if self.free:
-            self.send(self.free.pop(), intended_ns)
-        else:
+        if not self.free:
             self.waiting.append(intended_ns)
+            return
+        self._until_coldest -= 1
+        if self._until_coldest:
+            connection = self.free.pop()
+        else:
+            connection = self.free.popleft()
+            self._until_coldest = _COLDEST_EVERY
+        self.send(connection, intended_ns)
 
     def send(self, connection: TimedConnection, intended_ns: int) -> None:
         """Send the next request, over one of the stream's own connections or a mix's."""
@@ -111,7 +122,7 @@ class StreamLoad:
                 keep_body = True
                 self._until_verified = self.stream.verify_every
         if self._work is not None:
-            connection.worked_ns = self._work.read_ns()
+            connection.server_cpu_ns = self._work.read_ns()
         connection.send(request, keep_body=keep_body)
 
     def on_answer(self, connection: TimedConnection, status: int, body: bytes | None) -> None:
@@ -131,13 +142,22 @@ class StreamLoad:
             took_ns = came_ns - (connection.sent_ns if self._is_probe else connection.intended_ns)
             self.latency.record(took_ns)
             if self._work is not None and took_ns > STALL_NS:
-                self.stalled += self._work.read_ns() - connection.worked_ns > STALL_NS
+                self._judge_late(connection)
             if status == _OK:
                 self.answered += 1
             else:
                 self.fail(f"status {status}")
         if body is not None:
             self._check(connection.key, status, body)
+
+    def _judge_late(self, connection: TimedConnection) -> None:
+        """Find out what a late probe waited for."""
+        assert self._work is not None
+        now_ns = self._work.read_ns()
+        if now_ns is None or connection.server_cpu_ns is None:
+            self.unjudged += 1
+        elif now_ns - connection.server_cpu_ns > STALL_NS:
+            self.worked += 1
 
     def _go_on(self, connection: TimedConnection) -> None:
         if self.stream.rate_per_s is None:

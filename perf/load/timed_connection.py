@@ -28,13 +28,13 @@ class TimedOwner(Protocol):
 class TimedConnection(ClientConnection):
     """A `ClientConnection` over a stamped socket."""
 
-    __slots__ = ("_socket", "came_ns", "worked_ns")
+    __slots__ = ("_socket", "came_ns", "server_cpu_ns")
 
     def __init__(self, owner: TimedOwner, loop: asyncio.AbstractEventLoop, connected: socket.socket) -> None:
         super().__init__(cast("AnswerOwner", owner))
         self.came_ns = 0
-        # What the server had worked when the request was sent, for probes.
-        self.worked_ns = 0
+        # The CPU that the server had used when the request was sent; of probes alone.
+        self.server_cpu_ns: int | None = None
         self._socket = StampedSocket(loop, connected, self.get_buffer(0), self._on_data, self._on_lost)
 
     def send(self, request: bytes, *, keep_body: bool) -> None:
@@ -47,7 +47,7 @@ class TimedConnection(ClientConnection):
         self._socket.close()
 
     def close(self) -> None:
-        """Close without a report of what is under way."""
+        """Close; `on_loss` follows, as after `abort`."""
         self._socket.close()
 
     def _on_data(self, count: int, came_ns: int) -> None:

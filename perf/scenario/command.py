@@ -119,7 +119,8 @@ def _load_line(load: dict[str, Any]) -> str:
     return (
         f"{load['name']}: {overall['fs_qps']:,.0f} FS-QPS, p50 {overall['p50_ms']:.2f} ms, "
         f"p99 {overall['p99_ms']:.2f} ms, {stalls[f'over_{STALL_MS}_ms']} of {stalls['probes']} probes "
-        f"over {STALL_MS} ms (longest {stalls['longest_ms']:.1f} ms)"
+        f"over {STALL_MS} ms (longest {stalls['longest_ms']:.1f} ms), "
+        f"the server at work in {stalls[f'server_worked_over_{STALL_MS}_ms']}"
     )
 
 

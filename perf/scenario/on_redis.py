@@ -186,6 +186,7 @@ def _figures(report: Report) -> dict[str, Any]:
         (probe,) = report["probes"]
         found["probes"] = probe["latency_ms"]["count"]
         found[f"probes_over_{OVER_MS}_ms"] = probe["over_10_ms"]
+        found[f"server_worked_over_{OVER_MS}_ms"] = probe["server_worked_over_10_ms"]
     return found
 
 

@@ -38,9 +38,10 @@ img { max-width: 100% }
 """
 _HOW = """All at once, open loop, at half of saturation, store with its latency law. CPU: each alone, store at
 once, 16 clients. Above: what a request takes longer than the store's own call, percentile by percentile."""
-_STALLS = f"""Stalls: probes of /healthz, one each 5 ms, that took over {STALL_MS} ms. On a machine without a
-CPU to spare they hold the time in which the server was ready and something else ran, too: the last column is
-its share of the time. Server, stand-in, generator: how much of a core each took."""
+_STALLS = f"""Late probes: of /healthz, one each 5 ms, that took over {STALL_MS} ms, and those of them during
+which the server worked for so long. On a machine without a CPU to spare they hold the time in which the
+server was ready and something else ran, too: the last column is its share of the time. Server, stand-in,
+generator: how much of a core each took."""
 
 
 def render_page(document: dict[str, Any], picture: bytes) -> str:
@@ -145,7 +146,15 @@ def _loads(loads: Sequence[dict[str, Any]]) -> str:
         "CPU µs",
         "keys/call",
     ]
-    head += ["server", "stand-in", "generator", "stalls", "longest ms", "ready, not run"]
+    head += [
+        "server",
+        "stand-in",
+        "generator",
+        "late probes",
+        "server at work",
+        "longest ms",
+        "ready, not run",
+    ]
     rows = [
         [
             load["name"],
@@ -155,6 +164,7 @@ def _loads(loads: Sequence[dict[str, Any]]) -> str:
             f"{load['keys_per_call']:.1f}",
             *(f"{load['busy_cores'][name]:.2f}" for name in ("server", "stand_in", "generator")),
             f"{load['stalls'][f'over_{STALL_MS}_ms']}/{load['stalls']['probes']}",
+            str(load["stalls"][f"server_worked_over_{STALL_MS}_ms"]),
             f"{load['stalls']['longest_ms']:.1f}",
             f"{load['stalls']['server_waited_for_cpu_share']:.1%}",
         ]

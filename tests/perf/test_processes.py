@@ -31,10 +31,13 @@ def test_the_work_of_a_process_is_told_at_once_and_nothing_of_one_that_ended() -
     until_s = time.thread_time() + 0.02
     while time.thread_time() < until_s:
         pass
-    assert clock.read_ns() - before_ns >= 20_000_000
+    after_ns = clock.read_ns()
+    assert before_ns is not None
+    assert after_ns is not None
+    assert after_ns - before_ns >= 20_000_000
     with subprocess.Popen(["sleep", "60"]) as process:
         of_it = WorkClock(process.pid)
-        assert of_it.read_ns() > 0
+        assert of_it.read_ns() is not None
         process.kill()
         process.wait()
-    assert of_it.read_ns() == 0
+    assert of_it.read_ns() is None

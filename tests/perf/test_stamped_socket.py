@@ -49,7 +49,7 @@ class Side:
         self.news.set()
 
 
-def test_what_came_while_the_process_was_busy_came_before_it_was_read() -> None:
+def test_bytes_that_waited_for_a_busy_process_are_dated_by_their_coming() -> None:
     async def scene() -> list[int]:
         side = Side()
         sent_ns = []
@@ -63,7 +63,10 @@ def test_what_came_while_the_process_was_busy_came_before_it_was_read() -> None:
         return [came - sent for came, sent in zip(side.came_ns, sent_ns, strict=True)]
 
     late_ns = uvloop.run(scene())
-    assert min(late_ns) < 20_000_000 if sys.platform == "linux" else min(late_ns) >= 30_000_000
+    if sys.platform == "linux":
+        assert min(late_ns) < 20_000_000  # the first of the five may not have been stamped yet
+    else:
+        assert min(late_ns) >= 30_000_000
 
 
 def test_what_the_kernel_does_not_take_at_once_is_sent_in_its_order() -> None:
@@ -87,7 +90,7 @@ def test_what_the_kernel_does_not_take_at_once_is_sent_in_its_order() -> None:
     uvloop.run(scene())
 
 
-def test_a_connection_is_lost_once_whoever_ends_it() -> None:
+def test_the_loss_of_a_connection_is_told_once_whoever_ended_it() -> None:
     async def scene() -> None:
         for end in ("other", "own", "reset"):
             side = Side()

@@ -133,6 +133,17 @@ def test_clients_that_hammer_do_not_keep_it_going_once_they_can_be_answered(admi
     assert admission.is_shedding
 
 
+def test_what_was_kept_out_and_is_back_at_once_is_no_burst(admission: Admission) -> None:
+    loop = Loop(admission)
+    loop.run(1.0, turn_s=0.08, in_flight=1000)
+    loop.run(TRY_IN_ANY_CASE_S, turn_s=TURN_S, in_flight=1000)
+    assert not admission.is_shedding
+    loop.run(0.01, turn_s=WAIT_S)
+    assert not admission.is_shedding
+    loop.run(0.01, turn_s=0.08)
+    assert admission.is_shedding
+
+
 def test_a_large_batch_in_flight_does_not_keep_it_going(admission: Admission) -> None:
     loop = Loop(admission)
     loop.run(1.0, turn_s=0.08, in_flight=1000)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from fastserve.serving.admission import Admission
+from fastserve.serving.admission import TRY_IN_ANY_CASE_S, Admission
 from tests.support.loop_model import Costs, LoopModel
 
 PEAK = Costs().peak_per_s
@@ -24,6 +24,14 @@ def test_at_twice_the_peak_most_is_still_answered_and_the_rest_refused_within_5_
     model.run(BEGIN_S, 2 * PEAK)
     seen = model.run(20, 2 * PEAK)
     assert len(seen.answered_s) / 20 > 0.9 * PEAK
+    assert percentile_ms(seen.refused_s, 0.99) < 5
+    assert percentile_ms(seen.answered_s, 0.99) < 25
+
+
+def test_a_minute_of_overload_refuses_in_time_also_where_it_is_tried_without_the_limit() -> None:
+    model = LoopModel(Admission(wait_s=0.05))
+    model.run(BEGIN_S, 3 * PEAK)
+    seen = model.run(TRY_IN_ANY_CASE_S + 2, 3 * PEAK)
     assert percentile_ms(seen.refused_s, 0.99) < 5
     assert percentile_ms(seen.answered_s, 0.99) < 25
 
