@@ -9,8 +9,8 @@ than can be done keeps filling, while a burst, a collection of garbage or a slow
 CoDel, RFC 8289 section 3). Within `RELAPSE_S` of shedding it needn't stand. From then on the limit follows
 the measured turns of the loop, so that they are short enough for a refusal to leave within milliseconds. It
 ends when nothing was shed for `CALM_AFTER_S`, or for longer (`TRY_AFTER_S`) nothing but what large batches
-left no room for, which shows that the limit is low and not that much is asked. That is shown by a *crowd*: `ROWS_MIN`
-requests or more that are in flight where one is refused.
+left no room for, which shows that the limit is low and not that much is asked. That is shown by a *crowd*:
+`ROWS_MIN` requests or more that are in flight where one is refused.
 
 Invariants:
 1. What is refused is refused before its body is read, and costs the store nothing.
