@@ -158,7 +158,8 @@ def compile_checkout() -> None:
         OSError: there is no C compiler.
         subprocess.CalledProcessError: it refused; Python's headers may be missing.
     """
-    compile_native([*(ROOT / PACKAGE / name for name in NATIVE), *(ROOT / name for name in NATIVE_PERF)])
+    of_harness = [ROOT / name for name in NATIVE_PERF if (ROOT / name).exists()]  # in no source distribution
+    compile_native([*(ROOT / PACKAGE / name for name in NATIVE), *of_harness])
 
 
 def _compile_native_if_possible() -> None:

@@ -29,7 +29,10 @@ from perf.load.stamped_socket import StampedSocket
 from perf.load.standin_connection import Connection
 from perf.load.standin_state import StandIn
 
+log = logging.getLogger(__name__)
+
 _BACKLOG = 1_024
+_ACCEPT_AGAIN_S = 0.1
 _READ_BYTES = 256 * 1024
 
 
@@ -76,32 +79,45 @@ class Listener:
         self._stand_in = stand_in
         # Nearly all requests come in one read; all connections share it.
         self._buffer = bytearray(_READ_BYTES)
-        self._socket = socket.create_server((host, port), backlog=_BACKLOG)
+        self._socket = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG
+        )
         self._socket.setblocking(False)
         self.port: int = self._socket.getsockname()[1]
-        loop.add_reader(self._socket.fileno(), self._accept)
+        self._listen()
 
     def close(self) -> None:
         """Accept no more."""
         self._loop.remove_reader(self._socket.fileno())
         self._socket.close()
 
+    def _listen(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.add_reader(self._socket.fileno(), self._accept)
+
     def _accept(self) -> None:
         while True:
             try:
                 connected, _ = self._socket.accept()
-            except OSError:  # there is no more, or the client has gone
+            except BlockingIOError:
+                return
+            except ConnectionError:  # the client has gone
+                continue
+            except OSError as error:  # no descriptors are left: others have to close first
+                log.warning("can't accept: %s", error)
+                self._loop.remove_reader(self._socket.fileno())
+                self._loop.call_later(_ACCEPT_AGAIN_S, self._listen)
                 return
             connected.setblocking(False)
             self._begin(connected)
 
     def _begin(self, connected: socket.socket) -> None:
-        connection, buffer = Connection(self._stand_in), self._buffer
+        connection, view = Connection(self._stand_in), memoryview(self._buffer)
 
         def on_data(count: int, came_ns: int) -> None:
-            connection.take(bytes(buffer[:count]), came_ns / 1e9)
+            connection.take(bytes(view[:count]), came_ns / 1e9)
 
-        connection.begin(StampedSocket(self._loop, connected, memoryview(buffer), on_data, connection.end))
+        connection.begin(StampedSocket(self._loop, connected, view, on_data, connection.end))
 
 
 async def _serve(options: argparse.Namespace) -> None:

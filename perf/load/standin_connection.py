@@ -188,7 +188,7 @@ class Connection:
             answer = orjson.dumps(stand_in.state())
         except DynamoError as error:
             status, answer = error.status, error.error_body()
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             status, answer = 400, validation(f"control: {error!r}"[:200]).error_body()
         self._send(status, answer)
 

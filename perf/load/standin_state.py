@@ -78,7 +78,7 @@ class StandIn:
 
         Raises:
             DynamoError: an unknown name.
-            KeyError, TypeError, ValueError: a field is missing or of another form.
+            AttributeError, KeyError, TypeError, ValueError: a field is missing or of another form.
         """
         unknown = set(wanted) - {"describe", "faults", "latency_ms", "prepare", "reset"}
         if unknown:

@@ -44,14 +44,14 @@ class TimedConnection(ClientConnection):
 
     def abort(self) -> None:
         """Give up on the connection; a loss follows."""
-        self._socket.close()
+        self._socket.close(reset=True)
 
     def close(self) -> None:
-        """Close; `on_loss` follows, as after `abort`."""
+        """Close; `on_loss` follows, as after `abort`, once all is sent."""
         self._socket.close()
 
     def _on_data(self, count: int, came_ns: int) -> None:
-        self.came_ns = came_ns
+        self.came_ns = max(came_ns, self.sent_ns)
         self.buffer_updated(count)
 
     def _on_lost(self) -> None:

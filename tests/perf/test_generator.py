@@ -205,10 +205,10 @@ def test_a_mix_keeps_its_shares_in_a_closed_loop_over_common_connections() -> No
 @pytest.mark.parametrize("works", [True, False])
 def test_a_late_probe_tells_whether_the_server_was_at_work(works: bool) -> None:
     def late(_: int, transport: asyncio.Transport) -> None:
-        until_s = time.monotonic() + 0.03
-        while works and time.monotonic() < until_s:
+        until_s = time.thread_time() + 0.03
+        while works and time.thread_time() < until_s:
             pass
-        time.sleep(max(0.0, until_s - time.monotonic()))
+        time.sleep(0.0 if works else 0.03)
         transport.write(ANSWER)
 
     probe = stream(rate_per_s=10, arrivals="fixed", connections=1, is_probe=True)
@@ -217,11 +217,7 @@ def test_a_late_probe_tells_whether_the_server_was_at_work(works: bool) -> None:
     (probed,) = report["probes"]
     assert probed["over_10_ms"] >= 2
     assert probed["unjudged_over_10_ms"] == 0
-    # A machine that takes the CPU away for long may turn work into waiting, never the reverse.
-    if works:
-        assert probed["server_worked_over_10_ms"] >= 1
-    else:
-        assert probed["server_worked_over_10_ms"] == 0
+    assert probed["server_worked_over_10_ms"] == (probed["over_10_ms"] if works else 0)
 
 
 def test_several_services_at_once_have_their_own_rates_and_probes_are_told_apart() -> None:

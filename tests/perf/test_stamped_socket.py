@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from typing import cast
 
 import uvloop
 
@@ -106,3 +107,40 @@ def test_the_loss_of_a_connection_is_told_once_whoever_ended_it() -> None:
             side.other.close()
 
     uvloop.run(scene())
+
+
+def test_what_was_written_before_the_close_is_sent() -> None:
+    async def scene() -> None:
+        side = Side()
+        side.stamped.write(b"x" * 12_000_000)
+        side.stamped.write(b"end")
+        side.stamped.close()
+        side.stamped.write(b"too late")
+        side.other.settimeout(10)
+
+        def read() -> bytes:
+            data = bytearray()
+            while piece := side.other.recv(1 << 20):
+                data += piece
+            return bytes(data)
+
+        assert await asyncio.to_thread(read) == b"x" * 12_000_000 + b"end"
+        await side.until(lambda: side.losses == 1)
+        side.end()
+
+    uvloop.run(scene())
+
+
+def test_who_fails_at_what_came_loses_the_connection() -> None:
+    async def scene() -> list[str]:
+        side = Side()
+        told: list[str] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: told.append(str(context["exception"])))
+        side.came_ns = cast("list[int]", None)  # as if the owner had a fault
+        side.other.sendall(b"hello")
+        await side.until(lambda: side.losses == 1)
+        side.end()
+        return told
+
+    assert uvloop.run(scene()) == ["'NoneType' object has no attribute 'append'"]
