@@ -80,7 +80,7 @@ MODULES = (
 
 # Inner loops for which Python has no fast enough means (docs/decisions/0012-inner-loops-in-c.md).
 NATIVE = (
-    *("api/_float_text.c", "store/dynamodb/_plain_items.c"),
+    *("api/_float_text.c", "store/dynamodb/_plain_rows.c"),
     *("tiles/_head_merge.c", "tiles/_merge_loop.c"),
 )
 # The load harness has a loop, too; it is compiled in a checkout and is in no wheel.

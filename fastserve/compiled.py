@@ -17,7 +17,7 @@ __all__ = ["has_loops", "is_compiled", "mypyc_attr"]
 
 _LOOPS = (
     "fastserve.api._float_text",
-    "fastserve.store.dynamodb._plain_items",
+    "fastserve.store.dynamodb._plain_rows",
     "fastserve.tiles._head_merge",
     "fastserve.tiles._merge_loop",
 )

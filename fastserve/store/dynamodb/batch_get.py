@@ -26,7 +26,7 @@ from fastserve.plan.keys import key_json
 from fastserve.plan.reads import ReadGroup
 from fastserve.plan.streams import STREAM_SUFFIX
 from fastserve.serving.coalescer import KeyRead
-from fastserve.store.dynamodb.plain_items import plain_items
+from fastserve.store.dynamodb.plain_rows import RowPlaces, fill_rows
 
 NOT_A_ROW = ""
 """What stands for an item without a row in it: unreadable, not absent."""
@@ -47,6 +47,7 @@ class BatchGetCodec:
     def __init__(self, *, consistent: bool = False) -> None:
         self._consistent = consistent
         self._pieces: dict[int, list[bytes]] = {}
+        self._row_places: dict[int, tuple[dict[str, int], str | None]] = {}
 
     def _pieces_of(self, group: ReadGroup) -> list[bytes]:
         names = [orjson.dumps(table) + b':{"Keys":[' for table in group.tables]
@@ -91,23 +92,29 @@ class BatchGetCodec:
             StoreError: the answer is not JSON of the expected form, or holds an item that nobody asked for;
             the reads' rows are then undefined.
         """
-        by_group: dict[int, dict[str, KeyRead]] = {}
+        by_group: dict[int, dict[str, Any]] = {}
+        groups: list[ReadGroup] = []
         for read in reads:
             group = read.group
-            read.rows = [None] * len(group.attributes or group.tables)
-            index = group.index
-            if index in by_group:
-                by_group[index][read.key] = read
+            read.rows = rows = [None] * len(group.attributes or group.tables)
+            rows_of = by_group.get(group.index)
+            if rows_of is None:
+                by_group[group.index] = {read.key: rows}
+                groups.append(group)
             else:
-                by_group[index] = {read.key: read}
-        groups = [(next(iter(by_key.values())).group, by_key) for by_key in by_group.values()]
-        try:
-            items = plain_items(answer) if all(group.own_items for group, _ in groups) else None
-            if items is not None:
-                for group, by_key in groups:
-                    _fill_plain(items, group, by_key)
+                rows_of[read.key] = rows
+        if all(group.own_items for group in groups):
+            places = self._row_places
+            plain: list[RowPlaces] = []
+            for group in groups:
+                if group.index not in places:
+                    places[group.index] = _row_places(group)
+                slots, table = places[group.index]
+                plain.append((slots, table, by_group[group.index]))
+            if fill_rows(answer, plain):
                 return {}
-            return _fill_any(answer, groups)
+        try:
+            return _fill_any(answer, reads)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(
                 f"DynamoDB: expected an answer to the BatchGetItem, got {type(error).__name__}: {error}",
@@ -115,13 +122,21 @@ class BatchGetCodec:
             ) from error
 
 
-def _fill_any(
-    answer: bytes | memoryview, groups: Sequence[tuple[ReadGroup, dict[str, KeyRead]]]
-) -> dict[str, Any]:
+def _row_places(group: ReadGroup) -> tuple[dict[str, int], str | None]:
+    names = group.attributes or group.tables
+    return {name: slot for slot, name in enumerate(names)}, group.tables[0] if group.attributes else None
+
+
+def _fill_any(answer: bytes | memoryview, reads: Sequence[KeyRead]) -> dict[str, Any]:
     """Fill in the rows of whatever answer there is: the slow twin of plain ones, and all others' way."""
+    by_group: dict[int, dict[str, KeyRead]] = {}
+    for read in reads:
+        read.rows = [None] * len(read.rows)
+        by_group.setdefault(read.group.index, {})[read.key] = read
     document = orjson.loads(answer)
     responses = document["Responses"]
-    for group, by_key in groups:
+    for by_key in by_group.values():
+        group = next(iter(by_key.values())).group
         if group.attributes:
             _fill_bundled(responses, group, by_key)
         elif group.own_items:
@@ -130,17 +145,6 @@ def _fill_any(
             _fill_items(responses, group, by_key)
     unprocessed: dict[str, Any] = document.get("UnprocessedKeys") or {}
     return unprocessed
-
-
-def _fill_plain(items: dict[str, list[dict[str, str]]], group: ReadGroup, by_key: dict[str, KeyRead]) -> None:
-    if group.attributes:
-        for item in items.get(group.tables[0], ()):
-            by_key[item["k"]].rows = [item.get(name) for name in group.attributes]
-        return
-    rows_of = {key: read.rows for key, read in by_key.items()}
-    for slot, table in enumerate(group.tables):
-        for item in items.get(table, ()):
-            rows_of[item["k"]][slot] = item.get("v", NOT_A_ROW)
 
 
 def _fill_rows(responses: dict[str, Any], tables: Sequence[str], by_key: dict[str, KeyRead]) -> None:

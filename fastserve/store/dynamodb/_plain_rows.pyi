@@ -1,0 +1,3 @@
+from fastserve.store.dynamodb.plain_rows import RowPlaces
+
+def fill_rows(answer: bytes | memoryview, groups: list[RowPlaces], /) -> bool: ...
