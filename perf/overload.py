@@ -25,7 +25,7 @@ from perf.environment import describe_environment
 from perf.kept import keep_result
 from perf.load import standin_client
 from perf.load.child import run_load
-from perf.load.cpus import kept_apart
+from perf.load.cpus import can_keep_awake, kept_apart, kept_awake
 from perf.load.load_plan import LoadPlan
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def measure_overload(options: OverloadOptions) -> Report:
     Raises:
         ChildError: a process did not come up, or failed.
     """
-    with kept_apart(workers=1) as give_cpus, standin_client.running() as stand_in:
+    with kept_apart(workers=1) as give_cpus, kept_awake(), standin_client.running() as stand_in:
         prepare_service(stand_in, options.service)
         repo, store_url = SHAPES[options.service].repo_path, stand_in.store_url()
         with server.running(repo, store_url, PROMISES_100_MS) as (pid, port):
@@ -160,7 +160,7 @@ def main() -> int:
     measured = measure_overload(OverloadOptions(options.service, options.seconds, options.peak_s))
     print(format_overload(measured))
     if options.json:
-        document = {"overload": measured, **describe_environment()}
+        document = {"overload": measured, "keep_awake": can_keep_awake(), **describe_environment()}
         keep_result(document, Path(options.json))
     problems = missed(measured)
     for problem in problems:

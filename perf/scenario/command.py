@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from perf.environment import describe_environment
 from perf.kept import keep_result
+from perf.load.cpus import can_keep_awake
 from perf.scenario import on_redis
 from perf.scenario.definition import BUNDLED, PERCENTILES, SCENARIOS
 from perf.scenario.figures import STALL_MS, problems_of, scenario_figures
@@ -45,6 +46,7 @@ def add_command(commands: Any, name: str) -> None:
     command.add_argument("--rounds", type=int, default=default.rounds, help="of each service alone")
     command.add_argument("--workers", type=int, default=default.workers)
     command.add_argument("--key-law", choices=("uniform", "zipf"), default=default.key_law)
+    command.add_argument("--let-cpus-sleep", action="store_true", help="don't keep them awake meanwhile")
     command.add_argument("--quick", action="store_true", help="seconds, not to be quoted")
     command.add_argument("--strict", action="store_true", help="end with 1 when a promise doesn't hold")
     command.set_defaults(run=run, scenario=name)
@@ -55,7 +57,11 @@ def run(options: argparse.Namespace) -> int:
     bundled = getattr(options, "bundled", False)
     scenario = (BUNDLED if bundled else SCENARIOS)[options.scenario]
     kept = options.json or RESULTS / f"{scenario.name}{'-bundled' if bundled else ''}.json"
-    chosen = {"workers": options.workers, "key_law": options.key_law}
+    chosen = {
+        "workers": options.workers,
+        "key_law": options.key_law,
+        "keep_awake": not options.let_cpus_sleep and can_keep_awake(),
+    }
     longer = {} if options.quick else {"duration_s": options.duration_s, "rounds": options.rounds}
     settings = replace(QUICK if options.quick else ScenarioOptions(), **chosen, **longer)
     if options.store == "redis":

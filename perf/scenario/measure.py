@@ -8,7 +8,8 @@ Invariants:
 1. Saturation is found first, with and without the latency law; the rates follow from it.
 2. All of a run has one server, one stand-in and the same keys; a server is stopped by what started it.
 3. Probes of /healthz run beside every open loop and are in no request count.
-4. Server and floors have a CPU for each worker to themselves; stand-in and generator share the others.
+4. Server and floors have a CPU for each worker to themselves; stand-in and generator share the others. CPUs
+   are kept awake, unless the options say otherwise.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from perf import server
 from perf.data import SHAPES, answer_bytes, prepare_service, request_stream, service_plan
 from perf.load import standin_client
 from perf.load.child import module_process, run_load
-from perf.load.cpus import kept_apart
+from perf.load.cpus import kept_apart, kept_awake
 from perf.load.load_plan import LoadPlan, Stream
 from perf.progress import Progress
 
@@ -69,6 +70,7 @@ class ScenarioOptions:
     key_law: str = "uniform"
     workers: int = 1
     seed: int = 1
+    keep_awake: bool = True
 
 
 QUICK = ScenarioOptions(
@@ -141,6 +143,8 @@ def running(scenario: Scenario, options: ScenarioOptions) -> Iterator[Setting]:
     (repo,) = {SHAPES[service].repo_path for service in scenario.services}
     with contextlib.ExitStack() as stack:
         give_cpus = stack.enter_context(kept_apart(options.workers))
+        if options.keep_awake:
+            stack.enter_context(kept_awake())
         stand_in = stack.enter_context(standin_client.running())
         for service in scenario.services:
             prepare_service(stand_in, service)

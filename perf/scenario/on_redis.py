@@ -28,6 +28,7 @@ from perf.environment import describe_environment
 from perf.kept import keep_result
 from perf.load import redis_server
 from perf.load.child import run_load
+from perf.load.cpus import kept_awake
 from perf.load.load_plan import LoadPlan, Stream
 from perf.on_redis import fill
 from perf.scenario.measure import probe_stream
@@ -136,11 +137,15 @@ def running(scenario: Scenario, options: ScenarioOptions) -> Iterator[Setting]:
         ChildError: a process did not come up.
     """
     (repo,) = {SHAPES[service].repo_path for service in scenario.services}
-    with redis_server.running() as redis:
+    with contextlib.ExitStack() as stack:
+        if options.keep_awake:
+            stack.enter_context(kept_awake())
+        redis = stack.enter_context(redis_server.running())
         for service in scenario.services:
             asyncio.run(fill(redis.store_url(), service, options.entities))
-        with server.running(repo, redis.store_url(), workers=options.workers) as (pid, port):
-            yield Setting(scenario, options, redis, pid, port)
+        started = server.running(repo, redis.store_url(), workers=options.workers)
+        pid, port = stack.enter_context(started)
+        yield Setting(scenario, options, redis, pid, port)
 
 
 def _open_loop(setting: Setting, rate_per_s: float) -> Report:

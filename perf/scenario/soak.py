@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from perf.environment import describe_environment
 from perf.kept import keep_result
+from perf.load.cpus import can_keep_awake
 from perf.load.processes import read_tree
 from perf.progress import Progress
 from perf.scenario.definition import SCENARIOS
@@ -39,7 +40,7 @@ def add_command(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Measure, keep and say; give the exit status."""
     scenario = SCENARIOS[options.scenario]
-    settings = replace(ScenarioOptions(), duration_s=options.minutes * 60)
+    settings = replace(ScenarioOptions(), duration_s=options.minutes * 60, keep_awake=can_keep_awake())
     load_before = round(os.getloadavg()[0], 2)
     planned_s = settings.duration_s + settings.saturation_s + 2 * settings.warmup_s + 3
     with running(scenario, settings) as setting, Progress("stalls", planned_s) as bar:
@@ -52,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
         **figures,
         "scenario": scenario.name,
         "rss_mib_before_and_after": [rss_before, rss_after],
+        "keep_awake": settings.keep_awake,
         "load_average_before": load_before,
         **describe_environment(),
     }

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
+from pathlib import Path
 
-from perf.load.cpus import kept_apart
+import pytest
+
+import perf.load.cpus
+from perf.load.cpus import can_keep_awake, kept_apart, kept_awake
 
 SLEEP = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 
@@ -38,3 +43,29 @@ def test_a_process_that_has_ended_is_no_failure() -> None:
     process.wait()
     with kept_apart(1) as give_cpus:
         give_cpus(process.pid)
+
+
+def test_cpus_are_kept_awake_by_a_limit_of_no_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    limit = tmp_path / "limit"
+    monkeypatch.setattr(perf.load.cpus, "LATENCY_LIMIT", limit)
+    assert not can_keep_awake()
+    with kept_awake():
+        assert not limit.exists()
+
+    limit.touch()
+    assert can_keep_awake()
+    with kept_awake():
+        assert limit.read_bytes() == struct.pack("i", 0)
+        assert limit in open_files()
+    assert limit not in open_files()
+
+
+def test_where_the_machine_refuses_cpus_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perf.load.cpus, "LATENCY_LIMIT", Path("/dev/full"))
+    assert not can_keep_awake()
+    with kept_awake():
+        pass
+
+
+def open_files() -> list[Path]:
+    return [entry.resolve() for entry in Path("/proc/self/fd").iterdir()]
