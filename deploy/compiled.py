@@ -52,6 +52,7 @@ MODULES = (
     "api/encode.py",
     "api/encode_on_demand.py",
     "serving/requests.py",
+    "serving/ready.py",
     "serving/engine.py",
     "serving/coalescer.py",
     "serving/caching.py",

@@ -220,7 +220,7 @@ class FeastAnswer(VectorRequest):
         refuse(self.exchange, self._timed_out())
 
     def _timed_out(self) -> RequestError:
-        return RequestError(504, f"The store did not answer within the timeout of {self._timeout_s:g} s")
+        return RequestError(504, f"No answer within the timeout of {self._timeout_s:g} s")
 
     def on_failure(self, error: Exception) -> None:
         """Answer that something went wrong which nobody foresaw."""

@@ -1,4 +1,4 @@
-"""Samples how late the loop is and how long the store's calls wait in line, and tells the admission.
+"""Samples how late the loop is and how long the lines are that requests stand in, and tells the admission.
 
 Invariants:
 1. Nothing here is called by a request: one timer, 50 times a second while nothing is late.
@@ -15,6 +15,7 @@ from time import monotonic, thread_time
 from typing import Protocol, runtime_checkable
 
 from fastserve.serving.admission import CALM_EVERY_S, Admission
+from fastserve.serving.ready import ReadyRequests
 from fastserve.serving.requests import VectorRequest
 
 
@@ -58,8 +59,9 @@ class LineWatch:
 class LoopProbe:
     """The timer of one worker.
 
-    ``waiting`` are the requests in flight, the oldest first; ``every_time`` is called by each sample, for
-    what else is done so often.
+    ``waiting`` are the requests in flight, the oldest first, and ``ready`` those whose rows are there, which
+    let reading go first while requests are shed. ``every_time`` is called by each sample, for what else is
+    done so often.
     """
 
     def __init__(
@@ -68,12 +70,14 @@ class LoopProbe:
         admission: Admission,
         store: object,
         waiting: Collection[VectorRequest],
+        ready: ReadyRequests,
         every_time: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._admission = admission
         self._line = LineWatch(store) if isinstance(store, HasLine) else None
         self._waiting = waiting
+        self._ready = ready
         self._every_time = every_time
         self._due_s = self._cpu_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -95,12 +99,15 @@ class LoopProbe:
 
     def _on_time(self) -> None:
         now_s = monotonic()
-        line_s = 0.0 if self._line is None else self._line.wait_s(now_s)
+        line_s = self._ready.wait_s()
+        if self._line is not None:
+            line_s = max(line_s, self._line.wait_s(now_s))
         cpu_s = thread_time()
         late_s = max(0.0, now_s - self._due_s)
         oldest = next(iter(self._waiting), None)
         oldest_s = None if oldest is None else oldest.started_s
         delay_s = self._admission.on_sample(now_s, late_s, cpu_s - self._cpu_s, line_s, oldest_s)
         self._cpu_s = cpu_s
+        self._ready.reads_first = self._admission.is_shedding
         self._every_time()
         self._set_timer(delay_s, now_s)

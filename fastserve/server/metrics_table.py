@@ -295,7 +295,7 @@ METRICS: tuple[Metric, ...] = (
     _counter("fastserve_connections_total", "Connections of clients accepted.", WorkerCell.ACCEPTED),
     _gauge(
         "fastserve_requests_in_flight",
-        "Requests for features that wait for rows or on-demand views.",
+        "Requests for features that wait for rows, their turn or on-demand views.",
         WorkerCell.IN_FLIGHT,
     ),
     _counter("fastserve_requests_shed_total", "Requests refused because of too much load.", WorkerCell.SHED),

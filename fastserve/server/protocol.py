@@ -16,7 +16,8 @@ Invariants:
 Measured with 16 keep-alive connections on one worker, an answer of 200 bytes, CPU per request in all: an
 `asyncio.Protocol` that parses nothing 6.5 us, the same as a `BufferedProtocol` 7.1 us (two calls instead of
 one, and the copy to `bytes` is ours then), writing to the socket instead of the transport 6.6 us, httptools
-with all its callbacks 8.1 us. With this protocol: 8.3 us for a GET, 8.5 us for a POST of a known head.
+with all its callbacks 8.1 us. With this protocol: 8.3 us for a GET, 8.5 us for a POST of a known head. Since
+uvloop 0.23 a transport that has nothing unsent writes at once, so that an answer leaves before the turn ends.
 """
 
 from __future__ import annotations
@@ -338,7 +339,7 @@ class HttpProtocol:
         exchange.respond_error(head.refusal.status, head.refusal.message, allow)
 
     def _dispatch(self, head: RequestHead, body: bytes) -> None:
-        # Not the loop's time, which is as old as this turn of it and has milliseconds; the clock is the same.
+        # Not the loop's time, which has milliseconds only; the clock is the same.
         exchange = Exchange(self, head, body, monotonic())
         self._pending.append(exchange)
         try:

@@ -110,9 +110,7 @@ class VectorAnswer(VectorRequest):
 
     def _timed_out(self) -> RequestError:
         whose = "server" if self.exchange.head.request_timeout_ms is None else "request's"
-        return RequestError(
-            504, f"The store did not answer within the {whose} timeout of {self.timeout_s:g} s"
-        )
+        return RequestError(504, f"No answer within the {whose} timeout of {self.timeout_s:g} s")
 
     def _is_late(self, error: StoreError) -> bool:
         """Whether a read failed because the request's time was over.

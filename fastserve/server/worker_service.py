@@ -49,6 +49,7 @@ from fastserve.serving.admission import Admission
 from fastserve.serving.engine import Engine
 from fastserve.serving.items import item_row
 from fastserve.serving.on_demand import Surroundings
+from fastserve.serving.ready import Turns
 from fastserve.serving.row_cache import RowCache
 from fastserve.serving.stores import MakeReader, StoreTransports
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
@@ -153,7 +154,7 @@ class WorkerService:
             self._plan.workspace,
             engine,
             self._context.state,
-            # The loop's own clock stands still during its turns, and so during on-demand code.
+            # The loop's own clock has milliseconds only.
             time.monotonic,
             loop.call_later,
             limits,
@@ -188,6 +189,7 @@ class WorkerService:
             row_transports(where),
             schedule=_scheduler(loop, self._settings.linger_us / 1e6),
             clock_ns=_clock(self._settings.clock_ns),
+            turns=Turns(loop.call_soon, time.monotonic, time.thread_time),
             old_layouts=layouts,
             transcode_item=item_row,
             surroundings=self._surroundings(loop),
@@ -288,7 +290,8 @@ class WorkerService:
         )
         # Only the main store's line tells of overload: another's may be long because that one is gone.
         store = None if self._store is None else main_of(self._store)
-        self._probe = LoopProbe(loop, admission, store, engine.waiting, lambda: self._expire(loop))
+        waiting, ready = engine.waiting, engine.ready
+        self._probe = LoopProbe(loop, admission, store, waiting, ready, lambda: self._expire(loop))
         return admission
 
     def _expire(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -1,7 +1,7 @@
 """How many rows may be in flight in one worker: as many as loop and store are measured to keep up with.
 
-It knows no loop, no socket and no clock: someone samples how late the loop is and how long calls wait for a
-connection (`fastserve.server.loop_probe`), and tells.
+It knows no loop, no socket and no clock: someone samples how late the loop is and how long requests stand in
+lines (`fastserve.server.loop_probe`), and tells.
 
 Calm, there is one limit, the operator's, and a request costs one comparison. When requests have waited longer
 than ``wait_s`` for the whole of `STANDING_S`, the worker sheds: a wait that stands is a queue that more work
@@ -44,11 +44,11 @@ WINDOW_MAX_S = 0.25
 """The limit is changed when its last change must have shown: after the first of these times at least, at most
 after the second, between them once all requests that were in flight at the change have been answered. Without
 that a store that takes 100 ms makes it swing, and a third of what could be answered isn't."""
-TURN_S = 0.0017
-"""The CPU of a turn that is aimed at while shedding. A refusal waits for the turn it came in and leaves at
-the end of the next one's reading, so two of these and the client's own time have to fit into 5 ms. In a
-much shorter turn too few requests fit: at 1.4 ms a service of 340 us a request answered fewer, and went on
-shedding after less was asked (docs/RELIABILITY.md)."""
+TURN_S = 0.0026
+"""The CPU of a turn that is aimed at while shedding. A refusal waits for the turn it came in, and leaves
+while the next one's requests are read, before its evaluations; so such a turn, the reading, and the client's
+own time have to fit into 5 ms. In shorter turns too few requests fit, and fewer are answered
+(docs/RELIABILITY.md)."""
 ROWS_START = 64
 ROWS_MIN = 8
 BATCH_SHARE = 0.5
@@ -151,8 +151,8 @@ class Admission:
         """Take a sample; return when to take the next.
 
         ``late_s`` is how late the loop came to it, ``busy_s`` the CPU that the loop took since the last one,
-        ``line_s`` how long calls to the store wait for a connection, ``oldest_s`` when the oldest request in
-        flight came.
+        ``line_s`` how long calls to the store wait for a connection, or requests whose rows are there for
+        their turn, ``oldest_s`` when the oldest request in flight came.
         """
         if self.is_shedding:
             ends = self._on_turn(now_s, busy_s, line_s, oldest_s)

@@ -6,10 +6,11 @@ fetch, schedule and clocks are arguments.
 Invariants
 1. A request is finished exactly once: evaluated, failed or timed out. What comes later for it is dropped.
 2. Requests of one service that became ready by one answer of the store are evaluated together, as many at
-   once as the processor's cache holds; long ones give way to the loop every `MAX_LINES_AT_ONCE` lines.
+   once as the processor's cache holds. In a long turn of the loop they wait (`serving.ready`); requests of
+   many lines give way every `MAX_LINES_AT_ONCE`.
 3. One request's failure, deadline or size never changes another's result.
-4. All lines of a request are evaluated at one moment of the request clock: that at which its rows are there,
-   or where it reads blocks the last before it that these blocks serve.
+4. All lines of a request are evaluated at one moment of the request clock: that at which its evaluation
+   begins, or where it reads blocks the last before it that these blocks serve.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from fastserve.serving.columns import Columns, Computed
 from fastserve.serving.heads import Watermarks
 from fastserve.serving.on_demand import OnDemandEvaluator, Surroundings
 from fastserve.serving.on_demand_batch import Batch
+from fastserve.serving.ready import ReadyRequests, Turns
 from fastserve.serving.requests import Evaluator, ServiceRuntime, VectorRequest, make_runtime
 from fastserve.serving.row_cache import RowCache
 from fastserve.serving.stores import (
@@ -50,10 +52,10 @@ class Engine:
     """All services of a workspace over its stores, mostly one.
 
     ``transport`` is the form of the main store's rows, or of all stores'. ``clock_ns`` is the request clock
-    (wall time or fixed), ``schedule`` calls a function at the end of the loop's turn. ``surroundings`` are
-    what on-demand views need of the process. ``watermarks`` hold until when each streamed view's events are
-    in rows; whoever knows it sets it there. ``on_computing`` is told by how many more or fewer requests
-    on-demand views are being evaluated.
+    (wall time or fixed), ``schedule`` calls a function at the end of the loop's turn, and ``turns`` tells how
+    long turns last; without it none is long. ``surroundings`` are what on-demand views need of the process.
+    ``watermarks`` hold until when each streamed view's events are in rows; whoever knows it sets it there.
+    ``on_computing`` is told by how many more or fewer requests on-demand views are being evaluated.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Engine:
         *,
         schedule: Callable[[Callable[[], None]], object],
         clock_ns: Callable[[], int],
+        turns: Turns | None = None,
         old_layouts: OldLayouts | None = None,
         transcode_item: Transcode | None = None,
         surroundings: Surroundings | None = None,
@@ -87,6 +90,7 @@ class Engine:
         }
         self._timer_ns = around.clock_ns
         self._absent = AbsentRows(plan, self.watermarks, clock_ns, self._timer_ns)
+        self.ready = ReadyRequests(turns or Turns(schedule, _no_time, _no_time), self._evaluate_ready)
         self._unread: list[VectorRequest] = []
         self._computing = 0
         self.on_computing: Callable[[int], None] = _ignore
@@ -121,7 +125,7 @@ class Engine:
             coalescer.settle(reads)
 
         reader = make_reader(settle)
-        parts = (len(self._plan_groups), reader.max_keys, reader.fetch, self._schedule, self._on_ready)
+        parts = (len(self._plan_groups), reader.max_keys, reader.fetch, self._schedule, self.ready.add)
         coalescer: Coalescer
         if cache is not None and any(group.cache is not None for group in self._plan_groups):
             coalescer = CachingCoalescer(
@@ -138,7 +142,7 @@ class Engine:
 
     @property
     def waiting(self) -> Collection[VectorRequest]:
-        """The requests that wait for their rows, as they are at any time; those being computed don't."""
+        """The requests that wait for their rows, or with them for their turn, as they are at any time."""
         return self._in_flight
 
     @property
@@ -178,21 +182,17 @@ class Engine:
 
     def _flush_unread(self) -> None:
         unread, self._unread = self._unread, []
-        self._on_ready([request for request in unread if request in self._in_flight])
+        self.ready.add(unread)
 
-    def _on_ready(self, waiters: list[VectorRequest]) -> None:
-        by_service: dict[ServiceRuntime, list[VectorRequest]] = {}
-        for request in waiters:
-            del self._in_flight[request]
-            if request.runtime in by_service:
-                by_service[request.runtime].append(request)
-            else:
-                by_service[request.runtime] = [request]
-        for runtime, requests in by_service.items():
-            if runtime.block_clock is None:
-                self._evaluate(runtime, requests, self._clock_ns())
-            else:
-                self._evaluate_streamed(runtime, requests)
+    def _evaluate_ready(self, runtime: ServiceRuntime, ready: list[VectorRequest]) -> None:
+        """Evaluate requests of one service, less those that were given up while they waited for it."""
+        requests = [request for request in ready if self._in_flight.pop(request, self) is None]
+        if not requests:
+            return
+        if runtime.block_clock is None:
+            self._evaluate(runtime, requests, self._clock_ns())
+        else:
+            self._evaluate_streamed(runtime, requests)
 
     def _evaluate_streamed(self, runtime: ServiceRuntime, requests: list[VectorRequest]) -> None:
         """Evaluate requests that read blocks, each at a moment that its blocks serve."""
@@ -372,6 +372,10 @@ class Engine:
 
 def _ignore(_requests: int) -> None:
     pass
+
+
+def _no_time() -> float:
+    return 0.0
 
 
 REFUSED = RequestError(503, "a row that the caller can't do without couldn't be read")

@@ -42,7 +42,7 @@ class Finish(Protocol):
         """Take the request's next lines, in order: those from ``first`` to ``last`` of ``columns``."""
 
     def on_timeout(self) -> None:
-        """Learn that the deadline came before the rows."""
+        """Learn that the deadline came before the rows, or before their turn."""
 
     def on_failure(self, error: Exception) -> None:
         """Learn that the rows can't be evaluated, for no reason that was foreseen."""

@@ -2,8 +2,9 @@
 
 `perf.overload` asks a real server; on a machine where other processes have the CPUs it shows those. Here the
 whole way from bytes to answer runs without sockets, and time passes as this thread's CPU does: a turn takes
-what its work takes, answers leave at its end, the store answers after `STORE_S`. What sockets would cost is
-added per request.
+what its work takes, a refusal leaves as soon as it is written, answers when the turn ends, and the store
+answers after `STORE_S`. What sockets would cost is added per request. Turns never give way here: all that is
+ready is evaluated in its turn.
 
 Run as `python -m perf.micro.overload [--service fs_50x100] [--rounds 6]`.
 """
@@ -29,8 +30,8 @@ STORE_S = 0.005
 SOCKET_S = 6.5e-6
 TURN_S = 20e-6
 CONNECTIONS = 2048
-PEAK_CLIENTS = 32
-BEGIN_S = 0.6
+PEAK_CLIENTS = 64  # half of them wait for the store
+BEGIN_S = 1.2
 END_S = 1.6
 GOODPUT = 0.9
 REFUSED_S = 0.005
@@ -78,6 +79,7 @@ class Worker:
     def __init__(self, service: str) -> None:
         self.bench = Bench(service, CONNECTIONS)
         self.admission = self.bench.application.admission
+        self._ready = self.bench.application.engine.ready
         self.now_s = 10.0
         self._chance = Random(1)
         self._free = list(range(CONNECTIONS))
@@ -93,8 +95,8 @@ class Worker:
         end_s = self.now_s + seconds
         next_s = self.now_s + self._chance.expovariate(rate_per_s)
         while self.now_s < end_s:
-            arrived = []
-            while next_s <= self.now_s and self._free:
+            arrived: list[float] = []
+            while next_s <= self.now_s and len(arrived) < len(self._free):
                 arrived.append(next_s)
                 next_s += self._chance.expovariate(rate_per_s)
             if not self._turn(arrived, phase):
@@ -123,22 +125,28 @@ class Worker:
             oldest_s = min(self._asked.values(), default=None)
             late_s = now_s - self._due_s
             self._due_s = now_s + self.admission.on_sample(now_s, late_s, self._busy_s, 0.0, oldest_s)
+            self._ready.reads_first = self.admission.is_shedding
             self._busy_s = 0.0
-        for at_s in arrived:
+        refused = 0
+        for count, at_s in enumerate(arrived, 1):
             number = self._free.pop()
             self._asked[number] = at_s
             bench.protocols[number].data_received(bench.requests[number])
-        flushes = bench.take_flushes()
-        had_work = bool(arrived or flushes)
-        for flush in flushes:
-            flush()
+            if bench.transports[number].last:
+                self._take(number, phase, now_s + thread_time() - start_s + SOCKET_S * count)
+                refused += 1
+        had_work = bool(arrived)
         while self._calls and self._calls[0][0] <= now_s:
             _, _, answer, reads = heapq.heappop(self._calls)
             bench.reader.settle(answer, reads)
             had_work = True
+        flushes = bench.take_flushes()
+        had_work |= bool(flushes)
+        for flush in flushes:
+            flush()
         cost_s = thread_time() - start_s - bench.reader.take_canning_s() + TURN_S
         answers = [number for number in self._asked if bench.transports[number].last]
-        cost_s += SOCKET_S * (len(arrived) + len(answers)) / 2
+        cost_s += SOCKET_S * (len(arrived) + refused + len(answers)) / 2
         self._busy_s += cost_s
         self.now_s += cost_s
         for answer, reads in bench.reader.take_waiting():
@@ -146,12 +154,12 @@ class Worker:
             due_s = self.now_s + STORE_S * self._chance.uniform(0.7, 1.6)
             heapq.heappush(self._calls, (due_s, self._call_number, answer, reads))
         for number in answers:
-            self._take(number, phase)
+            self._take(number, phase, self.now_s)
         return had_work
 
-    def _take(self, number: int, phase: Phase) -> None:
+    def _take(self, number: int, phase: Phase, left_s: float) -> None:
         transport: FakeTransport = self.bench.transports[number]
-        took_s = self.now_s - self._asked.pop(number)
+        took_s = left_s - self._asked.pop(number)
         if transport.last.startswith(b"HTTP/1.1 200"):
             phase.answered_s.append(took_s)
         elif transport.last.startswith((b"HTTP/1.1 429", b"HTTP/1.1 503")):

@@ -211,7 +211,7 @@ def test_after_the_server_timeout_a_request_is_refused_and_late_rows_are_dropped
     world.wait(0.001)
     refused = answer()
     assert refused is not None
-    is_refused(refused, 504, 4, "The store did not answer within the server timeout of 2 s")
+    is_refused(refused, 504, 4, "No answer within the server timeout of 2 s")
     world.store.answer()
     assert answer() is refused
 
@@ -257,7 +257,7 @@ def test_a_read_that_fails_because_time_is_over_is_told_as_late(world: Applicati
     refused, got = plain(), budget()
     assert refused is not None
     assert got is not None
-    is_refused(refused, 504, 4, "The store did not answer within the server timeout of 2 s")
+    is_refused(refused, 504, 4, "No answer within the server timeout of 2 s")
     assert got.json == {"result": {"features": [None, None, "55", None, None]}}
 
 

@@ -351,7 +351,7 @@ def test_a_deadline_ends_the_wait(world: World) -> None:
     world.engine.expire(world.now_s)
 
     (answer,) = connection.answers
-    assert fault(answer) == (504, "FeastError", "The store did not answer within the timeout of 2 s")
+    assert fault(answer) == (504, "FeastError", "No answer within the timeout of 2 s")
     world.store.answer()
     assert len(connection.answers) == 1
 

@@ -31,7 +31,7 @@ def test_after_the_callers_timeout_a_request_is_refused_and_late_rows_are_droppe
     assert connection.answers == []
     world.wait(0.001)
     (refused,) = connection.answers
-    is_refused(refused, 504, 4, "The store did not answer within the request's timeout of 0.04 s")
+    is_refused(refused, 504, 4, "No answer within the request's timeout of 0.04 s")
     world.store.answer()
     world.wait(5)
     assert connection.answers == [refused]
@@ -85,9 +85,7 @@ def test_a_read_that_fails_because_the_callers_time_is_over_is_told_as_late(worl
     world.now_s += 0.039
     world.store.answer()
     world.turn()
-    is_refused(
-        connection.answers[0], 504, 4, "The store did not answer within the request's timeout of 0.04 s"
-    )
+    is_refused(connection.answers[0], 504, 4, "No answer within the request's timeout of 0.04 s")
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,7 @@ def test_tries_beside_large_batches_grow_rare_while_they_fail(admission: Admissi
     while len(lengths_s) < 4:
         was_shedding = admission.is_shedding
         admission.hold(99)
-        loop.run(0.001, turn_s=TURN_S if was_shedding else 0.08)
+        loop.run(0.001, turn_s=1.01 * TURN_S if was_shedding else 0.08)
         admission.hold(-99)
         if admission.is_shedding and not was_shedding:
             began_s = loop.now_s

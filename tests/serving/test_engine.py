@@ -17,6 +17,7 @@ from fastserve.sdk.features import Aggregate
 from fastserve.sdk.types import Field, Float64
 from fastserve.serving.columns import Columns
 from fastserve.serving.engine import MAX_LINES_AT_ONCE, Engine
+from fastserve.serving.ready import Turns
 from fastserve.serving.requests import SLICE_BYTES, VectorRequest
 from fastserve.serving.transport import BASE64_ROWS, RAW_ROWS, RowTransport
 from tests.serving.fake_store import FakeStore, number_of
@@ -64,8 +65,13 @@ class World:
         self.plan = plan or plan_of_three_reads()
         self.scheduled: list[Callable[[], None]] = []
         self.clocks_ns = [NOW_NS]
+        self.now_s = 0.0
         self.engine = Engine(
-            self.plan, transport, schedule=self.scheduled.append, clock_ns=lambda: self.clocks_ns[-1]
+            self.plan,
+            transport,
+            schedule=self.scheduled.append,
+            clock_ns=lambda: self.clocks_ns[-1],
+            turns=Turns(self.scheduled.append, lambda: self.now_s, lambda: self.now_s),
         )
         self.store = FakeStore(self.plan, transport)
         self.engine.attach(self.store.reader)
@@ -378,3 +384,22 @@ def test_parts_of_a_long_request_know_their_own_failures(monkeypatch: pytest.Mon
     world.turns()
     assert owner.vectors == [[None] if number == 4 else ["0"] for number in range(7)]
     assert owner.told == ["2 lines", "1 lines", "2 lines", "1 lines", "1 lines"]
+
+
+def test_requests_that_wait_for_a_turn_after_a_long_one_can_be_given_up(world: World) -> None:
+    first, _ = world.ask(("u1",), service="user")
+    late, _ = world.ask(("u2",), service="user", timeout_s=1.0)
+    patient, _ = world.ask(("u3",), service="user", now_s=1.0)
+    first.on_part = lambda: setattr(world, "now_s", world.now_s + 1.0)
+    world.turns()
+    world.store.answer("u1")
+    world.store.answer("u2", "u3")
+    assert first.told == ["1 lines"]
+    assert world.engine.in_flight == 2
+
+    world.engine.expire(1.5)
+    world.turns()
+
+    assert late.told == ["timeout"]
+    assert patient.vectors == [world.expected(("u3",), "user")]
+    assert world.engine.in_flight == 0

@@ -1,17 +1,20 @@
 """A worker's event loop in made-up time: what `Admission` does to goodput and refusals, whatever the machine.
 
-Each turn it reads what has come since the last one began, refuses or admits, answers what the store has
-brought, and takes as long as all of that costs. Answers leave at the turn's end, as uvloop's do.
+Each turn it reads what has come since the last one began, refuses or admits, then answers what the store
+has brought, for `LONG_TURN_S` at most as while requests are shed, and takes as long as all of that costs.
+Refusals leave as they are written; answers leave when the turn ends, as if all were written last.
 """
 
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
 from fastserve.serving.admission import CALM_EVERY_S, Admission
+from fastserve.serving.ready import LONG_TURN_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class LoopModel:
         self.now_s = 10.0
         self._in_flight = 0
         self._store: list[tuple[float, float]] = []  # when the rows come, and when the request came
+        self._ready: deque[tuple[float, float]] = deque()  # those whose rows have come, the same
         self._due_s = self.now_s + CALM_EVERY_S
         self._busy_s = 0.0
 
@@ -84,32 +88,34 @@ class LoopModel:
         """Do what there is to do; return whether there was anything."""
         start_s = self.now_s
         if start_s >= self._due_s:
-            oldest_s = min([at_s for _, at_s in self._store], default=None)
+            oldest_s = min([at_s for _, at_s in (*self._store, *self._ready)], default=None)
             late_s = start_s - self._due_s
-            delay_s = self.admission.on_sample(start_s, late_s, self._busy_s, 0.0, oldest_s)
+            line_s = start_s - self._ready[0][0] if self._ready else 0.0
+            delay_s = self.admission.on_sample(start_s, late_s, self._busy_s, line_s, oldest_s)
             self._due_s = start_s + delay_s
             self._busy_s = 0.0
         costs = self.costs
         cost_s = costs.turn_s
-        refused: list[float] = []
         for at_s in arrived:
             if (
                 self._in_flight >= self.admission.limit
                 and self.admission.refusal(self._in_flight, is_batch=False) is not None
             ):
-                refused.append(at_s)
                 cost_s += costs.refuse_s
+                seen.refused_s.append(start_s + cost_s - at_s)
                 continue
             self._in_flight += 1
             cost_s += costs.intake_s
             heapq.heappush(self._store, (start_s + costs.store_s * self._chance.uniform(0.7, 1.6), at_s))
-        answered = []
         while self._store and self._store[0][0] <= start_s:
-            answered.append(heapq.heappop(self._store)[1])
+            self._ready.append(heapq.heappop(self._store))
+        answered = []
+        until_s = cost_s + LONG_TURN_S
+        while self._ready and cost_s < until_s:
+            answered.append(self._ready.popleft()[1])
             self._in_flight -= 1
             cost_s += costs.answer_s
         self.now_s += cost_s
         self._busy_s += cost_s
         seen.answered_s += [self.now_s - at_s for at_s in answered]
-        seen.refused_s += [self.now_s - at_s for at_s in refused]
         return bool(arrived or answered)
