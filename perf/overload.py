@@ -57,7 +57,7 @@ def measure_overload(options: OverloadOptions) -> Report:
     Raises:
         ChildError: a process did not come up, or failed.
     """
-    with kept_apart(workers=1) as give_cpus, kept_awake(), standin_client.running() as stand_in:
+    with kept_apart(workers=1, alone=True) as give_cpus, kept_awake(), standin_client.running() as stand_in:
         prepare_service(stand_in, options.service)
         repo, store_url = SHAPES[options.service].repo_path, stand_in.store_url()
         with server.running(repo, store_url, PROMISES_100_MS) as (pid, port):

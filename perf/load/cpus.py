@@ -2,6 +2,7 @@
 
 Without the first the kernel moves three busy processes between two CPUs as it likes, and a request waits for
 the generator to give up the CPU that its worker was on; clients and store have other machines in service.
+What else the machine runs is kept off these CPUs by `perf.load.clear_cpus`.
 
 Without the second a CPU stops as soon as it has nothing to do. To wake it takes a virtual machine tens of
 microseconds, after which its caches are cold: at 300 requests a second the server took 510 to 720 us of
@@ -12,7 +13,8 @@ open may write how many microseconds waking may take, and 0 keeps them running
 
 Invariants:
 1. Where there are no more CPUs than the server has workers nothing is kept apart.
-2. On leaving, this process may run where it did before, and CPUs sleep again; so they do if it is killed.
+2. On leaving, everything may run where it did before, and CPUs sleep again; but for this process's own place
+   that is so also if it is killed.
 3. Where the machine doesn't let us, CPUs sleep; `can_keep_awake` tells.
 """
 
@@ -21,6 +23,8 @@ from __future__ import annotations
 import contextlib
 import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,9 +61,10 @@ def _keep_awake(stack: contextlib.ExitStack) -> bool:
 
 
 @contextlib.contextmanager
-def kept_apart(workers: int) -> Iterator[Callable[[int], None]]:
+def kept_apart(workers: int, *, alone: bool) -> Iterator[Callable[[int], None]]:
     """Leave as many CPUs as a server has workers to it; whatever is started within runs on the others.
 
+    ``alone`` keeps what else the machine runs off them, too, as far as it lets us: not beside other tests.
     Gives what tells it a server's pid, once it is up.
     """
     all_cpus = os.sched_getaffinity(0)
@@ -69,9 +74,19 @@ def kept_apart(workers: int) -> Iterator[Callable[[int], None]]:
         return
     os.sched_setaffinity(0, all_cpus - own)
     try:
-        yield lambda pid: _move(pid, own)
+        with _cleared(own) if alone else contextlib.nullcontext():
+            yield lambda pid: _move(pid, own)
     finally:
         os.sched_setaffinity(0, all_cpus)
+
+
+@contextlib.contextmanager
+def _cleared(cpus: set[int]) -> Iterator[None]:
+    command = [sys.executable, "-m", "perf.load.clear_cpus", *map(str, cpus)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # they have left
+        yield
 
 
 def _move(root_pid: int, cpus: set[int]) -> None:

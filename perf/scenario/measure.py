@@ -8,8 +8,8 @@ Invariants:
 1. Saturation is found first, with and without the latency law; the rates follow from it.
 2. All of a run has one server, one stand-in and the same keys; a server is stopped by what started it.
 3. Probes of /healthz run beside every open loop and are in no request count.
-4. Server and floors have a CPU for each worker to themselves; stand-in and generator share the others. CPUs
-   are kept awake, unless the options say otherwise.
+4. Server and floors have a CPU for each worker to themselves; stand-in and generator share the others, with
+   what else the machine runs. CPUs are kept awake. Options say otherwise.
 """
 
 from __future__ import annotations
@@ -71,6 +71,8 @@ class ScenarioOptions:
     workers: int = 1
     seed: int = 1
     keep_awake: bool = True
+    # Nothing else of the machine on the server's CPUs, as far as it lets us.
+    alone: bool = True
 
 
 QUICK = ScenarioOptions(
@@ -82,6 +84,7 @@ QUICK = ScenarioOptions(
     alone_warmup_s=0.2,
     rounds=1,
     curve=(),
+    alone=False,
 )
 
 
@@ -142,7 +145,7 @@ def running(scenario: Scenario, options: ScenarioOptions) -> Iterator[Setting]:
     """
     (repo,) = {SHAPES[service].repo_path for service in scenario.services}
     with contextlib.ExitStack() as stack:
-        give_cpus = stack.enter_context(kept_apart(options.workers))
+        give_cpus = stack.enter_context(kept_apart(options.workers, alone=options.alone))
         if options.keep_awake:
             stack.enter_context(kept_awake())
         stand_in = stack.enter_context(standin_client.running())

@@ -19,7 +19,7 @@ SLEEP = [sys.executable, "-c", "import sys; sys.stdin.read()"]
 def test_a_server_has_cpus_that_nothing_else_of_the_harness_runs_on() -> None:
     all_cpus = os.sched_getaffinity(0)
     workers = len(all_cpus) // 2
-    with kept_apart(workers) as give_cpus:
+    with kept_apart(workers, alone=False) as give_cpus:
         rest = os.sched_getaffinity(0)
         with subprocess.Popen(SLEEP, stdin=subprocess.PIPE) as process:
             give_cpus(process.pid)
@@ -33,7 +33,7 @@ def test_a_server_has_cpus_that_nothing_else_of_the_harness_runs_on() -> None:
 
 def test_with_too_few_cpus_all_share_them() -> None:
     all_cpus = os.sched_getaffinity(0)
-    with kept_apart(len(all_cpus)) as give_cpus:
+    with kept_apart(len(all_cpus), alone=True) as give_cpus:
         give_cpus(os.getpid())
         assert os.sched_getaffinity(0) == all_cpus
 
@@ -41,7 +41,7 @@ def test_with_too_few_cpus_all_share_them() -> None:
 def test_a_process_that_has_ended_is_no_failure() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-    with kept_apart(1) as give_cpus:
+    with kept_apart(1, alone=False) as give_cpus:
         give_cpus(process.pid)
 
 

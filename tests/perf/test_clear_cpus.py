@@ -1,0 +1,93 @@
+"""Tests of `perf.load.clear_cpus`: threads of this test's own, since others run beside it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from perf.load.clear_cpus import ClearedCpus, all_threads
+
+SLEEP = [sys.executable, "-c", "import sys; sys.stdin.read()"]
+ALL = frozenset(os.sched_getaffinity(0))
+LAST = frozenset({max(ALL)})
+
+pytestmark = pytest.mark.skipif(len(ALL) == 1, reason="one CPU can't be kept for a server")
+
+
+def test_what_runs_leaves_and_may_come_back() -> None:
+    with (
+        subprocess.Popen(SLEEP, stdin=subprocess.PIPE) as process,
+        subprocess.Popen(SLEEP, stdin=subprocess.PIPE) as later,
+    ):
+        threads = [process.pid]
+        cleared = ClearedCpus(LAST, lambda: threads, Path("/dev/null/none"))
+        assert cleared.moved == 1
+        assert os.sched_getaffinity(process.pid) == ALL - LAST
+        # What the moved one starts inherits where it may run.
+        os.sched_setaffinity(later.pid, ALL - LAST)
+        threads.append(later.pid)
+        cleared.put_back()
+        assert os.sched_getaffinity(process.pid) == os.sched_getaffinity(later.pid) == ALL
+
+
+@pytest.mark.parametrize("cpus", [LAST, ALL - LAST])
+def test_what_has_its_place_stays_there(cpus: frozenset[int]) -> None:
+    with (
+        subprocess.Popen(SLEEP, stdin=subprocess.PIPE) as pinned,
+        subprocess.Popen(SLEEP, stdin=subprocess.PIPE) as free,
+    ):
+        os.sched_setaffinity(pinned.pid, cpus)
+        cleared = ClearedCpus(LAST, lambda: [pinned.pid, free.pid], Path("/dev/null/none"))
+        assert cleared.moved == 1
+        assert os.sched_getaffinity(pinned.pid) == cpus
+        cleared.put_back()
+        assert os.sched_getaffinity(pinned.pid) == cpus
+        assert os.sched_getaffinity(free.pid) == ALL
+
+
+def test_what_has_ended_is_no_failure() -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    cleared = ClearedCpus(LAST, lambda: [process.pid], Path("/dev/null/none"))
+    cleared.put_back()
+    assert cleared.moved == 0
+
+
+@pytest.mark.parametrize(
+    "before, cpus, meanwhile",
+    [
+        ("3\n", {1}, "1"),
+        ("00000001,00000003\n", {32}, "3"),
+        ("0000001f,00000003\n", {0}, "0000001f,00000002"),
+    ],
+)
+def test_the_kernels_work_leaves_too(before: str, cpus: set[int], meanwhile: str, tmp_path: Path) -> None:
+    mask = tmp_path / "cpumask"
+    mask.write_text(before)
+    cleared = ClearedCpus(cpus, list, mask)
+    assert mask.read_text() == meanwhile
+    cleared.put_back()
+    assert mask.read_text() == before
+
+
+def test_work_that_could_go_nowhere_else_stays(tmp_path: Path) -> None:
+    mask = tmp_path / "cpumask"
+    mask.write_text("2\n")
+    ClearedCpus({1}, list, mask).put_back()
+    assert mask.read_text() == "2\n"
+
+
+def test_all_threads_are_told_of() -> None:
+    assert {os.getpid(), 1} <= set(all_threads())
+
+
+def test_the_process_ends_with_its_standard_input() -> None:
+    """Without a CPU to clear: another one would have other tests leave it."""
+    done = subprocess.run(
+        [sys.executable, "-m", "perf.load.clear_cpus"], input="", capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
