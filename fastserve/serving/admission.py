@@ -8,9 +8,10 @@ than ``wait_s`` for the whole of `STANDING_S`, the worker sheds: a wait that sta
 than can be done keeps filling, while a burst, a collection of garbage or a slow view passes (the idea of
 CoDel, RFC 8289 section 3). Within `RELAPSE_S` of shedding it needn't stand. From then on the limit follows
 the measured turns of the loop, so that they are short enough for a refusal to leave within milliseconds. It
-ends when nothing was shed for `CALM_AFTER_S`, or for longer (`TRY_AFTER_S`) nothing but what large batches
-left no room for, which shows that the limit is low and not that much is asked. That is shown by a *crowd*:
-`ROWS_MIN` requests or more that are in flight where one is refused.
+ends when nothing was shed for `CALM_AFTER_S`, or for longer (`TRY_AFTER_S`) nothing that shows that much is
+asked: what large batches left no room for shows that the limit is low, and a request refused now and then
+that what is asked varies. The other is shown by a *crowd*, `ROWS_MIN` requests or more that are in flight
+where one is refused, most of the time.
 
 Invariants:
 1. What is refused is refused before its body is read, and costs the store nothing.
@@ -31,6 +32,10 @@ CALM_AFTER_S = 1.0
 TRY_AFTER_S = 3.0
 """So long no crowd has filled the limit before it is tried without. Four times as long after a try that
 failed within `RELAPSE_S`: by each of those requests wait for ``wait_s`` at least."""
+CROWD_S = 1.0
+CROWD_SHARE = 0.5
+"""Of the time before, averaged over `CROWD_S`: at twice the peak all of it is crowded, at 0.8 times the peak
+an eighth, by what comes at random, and at the peak itself two thirds (the model of the loop)."""
 RELAPSE_S = 1.0
 TRY_IN_ANY_CASE_S = 60.0
 """So long it sheds at most before it is tried without: clients that come back at once when they are refused
@@ -44,7 +49,9 @@ WINDOW_MAX_S = 0.25
 """The limit is changed when its last change must have shown: after the first of these times at least, at most
 after the second, between them once all requests that were in flight at the change have been answered. Without
 that a store that takes 100 ms makes it swing, and a third of what could be answered isn't."""
-TURN_S = 0.0026
+LESS_AT_ONCE, MORE_AT_ONCE = 0.7, 1.1
+"""The limit's factors at most, each time that it is changed."""
+TURN_S = 0.002
 """The CPU of a turn that is aimed at while shedding. A refusal waits for the turn it came in, and leaves
 while the next one's requests are read, before its evaluations; so such a turn, the reading, and the client's
 own time have to fit into 5 ms. In shorter turns too few requests fit, and fewer are answered
@@ -82,6 +89,7 @@ class Admission:
     __slots__ = (
         "_ceiling",
         "_began_s",
+        "_crowd_share",
         "_ended_s",
         "_has_priorities",
         "_held",
@@ -115,6 +123,7 @@ class Admission:
         self._ended_s = -RELAPSE_S
         self._try_after_s = TRY_AFTER_S
         self._turns: list[float] = []
+        self._crowd_share = 0.0
         self._was_shed = self._was_crowded = False  # since the limit was looked at
         self._last_crowd_s = 0.0
         self.is_shedding = False
@@ -180,6 +189,7 @@ class Admission:
         self._try_after_s = min(4 * self._try_after_s, TRY_IN_ANY_CASE_S) if is_relapse else TRY_AFTER_S
         self._began_s = self._last_shed_s = self._last_crowd_s = self._window_start_s = now_s
         self._turns.clear()
+        self._crowd_share = 0.0
         self._was_shed = self._was_crowded = False
         self._set_ceiling(self._shed_rows)
 
@@ -199,7 +209,9 @@ class Admission:
         was_shed = self._was_shed
         if was_shed:
             self._last_shed_s = now_s
-        if self._was_crowded:
+        weight = min(1.0, (now_s - start_s) / CROWD_S)
+        self._crowd_share += (self._was_crowded - self._crowd_share) * weight
+        if self._crowd_share > CROWD_SHARE:
             self._last_crowd_s = now_s
         self._was_shed = self._was_crowded = False
         if self._is_over(now_s):
@@ -221,7 +233,8 @@ class Admission:
 
     def _next_rows(self, pressure: float) -> int:
         rows = self._ceiling
-        rows = int(rows * max(0.7, 1 / pressure)) if pressure > 1 else int(rows * 1.05) + 1
+        factor = 1 / min(max(pressure, 1 / MORE_AT_ONCE), 1 / LESS_AT_ONCE)
+        rows = int(rows * factor) + (factor > 1)
         return min(max(rows, ROWS_MIN), self._max_rows)
 
     def _set_ceiling(self, rows: int) -> None:

@@ -99,7 +99,7 @@ def test_the_limit_follows_the_turns_of_the_loop(admission: Admission) -> None:
     loop = Loop(admission)
     loop.run(1.0, turn_s=0.08, in_flight=100)
     assert admission.limit == ROWS_MIN
-    loop.run(1.0, turn_s=TURN_S * 0.8, in_flight=1000)
+    loop.run(0.5, turn_s=TURN_S * 0.8, in_flight=1000)
     grown = admission.limit
     assert 3 * ROWS_MIN < grown < 1000
     loop.run(3 * WINDOW_S, turn_s=TURN_S * 2, in_flight=1000)
