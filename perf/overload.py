@@ -160,7 +160,12 @@ def main() -> int:
     measured = measure_overload(OverloadOptions(options.service, options.seconds, options.peak_s))
     print(format_overload(measured))
     if options.json:
-        document = {"overload": measured, "keep_awake": can_keep_awake(), **describe_environment()}
+        document = {
+            "overload": measured,
+            "keep_awake": can_keep_awake(),
+            "alone": True,
+            **describe_environment(),
+        }
         keep_result(document, Path(options.json))
     problems = missed(measured)
     for problem in problems:

@@ -8,10 +8,10 @@ than ``wait_s`` for the whole of `STANDING_S`, the worker sheds: a wait that sta
 than can be done keeps filling, while a burst, a collection of garbage or a slow view passes (the idea of
 CoDel, RFC 8289 section 3). Within `RELAPSE_S` of shedding it needn't stand. From then on the limit follows
 the measured turns of the loop, so that they are short enough for a refusal to leave within milliseconds. It
-ends when nothing was shed for `CALM_AFTER_S`, or for longer (`TRY_AFTER_S`) nothing that shows that much is
-asked: what large batches left no room for shows that the limit is low, and a request refused now and then
-that what is asked varies. The other is shown by a *crowd*, `ROWS_MIN` requests or more that are in flight
-where one is refused, most of the time.
+ends when nothing was shed for `CALM_AFTER_S`; when for `TRY_AFTER_S` no overload was seen, though some were
+refused; or after `TRY_IN_ANY_CASE_S`. An overload is seen where a *crowd*, `ROWS_MIN` requests or more in
+flight, stood before a refused one for more than `CROWD_SHARE` of the last second. Refusals beside few
+requests only show that a large batch took the room, rare ones that requests come at random.
 
 Invariants:
 1. What is refused is refused before its body is read, and costs the store nothing.
@@ -30,12 +30,13 @@ from fastserve.wire.http1_answer import error_body
 STANDING_S = 0.1
 CALM_AFTER_S = 1.0
 TRY_AFTER_S = 3.0
-"""So long no crowd has filled the limit before it is tried without. Four times as long after a try that
-failed within `RELAPSE_S`: by each of those requests wait for ``wait_s`` at least."""
+"""After so long without an overload seen it is tried without the limit; four times as long after a try that
+failed within `RELAPSE_S`, for each of these lets requests wait for ``wait_s`` at least."""
 CROWD_S = 1.0
-CROWD_SHARE = 0.5
-"""Of the time before, averaged over `CROWD_S`: at twice the peak all of it is crowded, at 0.8 times the peak
-an eighth, by what comes at random, and at the peak itself two thirds (the model of the loop)."""
+CROWD_SHARE = 0.25
+"""Of the time before, averaged over `CROWD_S`, turn by turn. In the model of the loop it is 0.9 at twice the
+peak, 0.3 at 1.1 times the peak, 0.2 at the peak, 0.1 and less at 0.9 times the peak, whatever the store
+takes."""
 RELAPSE_S = 1.0
 TRY_IN_ANY_CASE_S = 60.0
 """So long it sheds at most before it is tried without: clients that come back at once when they are refused
@@ -50,12 +51,14 @@ WINDOW_MAX_S = 0.25
 after the second, between them once all requests that were in flight at the change have been answered. Without
 that a store that takes 100 ms makes it swing, and a third of what could be answered isn't."""
 LESS_AT_ONCE, MORE_AT_ONCE = 0.7, 1.1
-"""The limit's factors at most, each time that it is changed."""
+"""Bounds of the factor by which the limit changes at a time. With a store of 100 ms it changes some six times
+a second: by less than a tenth it would grow too slowly. One long turn mustn't take away what is long in
+coming back."""
 TURN_S = 0.002
 """The CPU of a turn that is aimed at while shedding. A refusal waits for the turn it came in, and leaves
 while the next one's requests are read, before its evaluations; so such a turn, the reading, and the client's
-own time have to fit into 5 ms. In shorter turns too few requests fit, and fewer are answered
-(docs/RELIABILITY.md)."""
+own time have to fit into 5 ms. Longer ones answered no more over sockets; shorter ones answer fewer in the
+model of the loop, and meet what comes at random more often (docs/decisions/0014-reading-first.md)."""
 ROWS_START = 64
 ROWS_MIN = 8
 BATCH_SHARE = 0.5
@@ -97,6 +100,7 @@ class Admission:
         "_last_shed_s",
         "_max_rows",
         "_over",
+        "_sample_s",
         "_shed_rows",
         "_standing_since_s",
         "_try_after_s",
@@ -119,12 +123,13 @@ class Admission:
         self._held = 0  # rows in flight beyond the one that each request counts for
         self._shed_rows = ROWS_START  # the ceiling while shedding, remembered for the next time
         self._standing_since_s: float | None = None
-        self._began_s = self._window_start_s = self._last_shed_s = 0.0
+        self._began_s = self._window_start_s = self._sample_s = self._last_shed_s = 0.0
         self._ended_s = -RELAPSE_S
         self._try_after_s = TRY_AFTER_S
         self._turns: list[float] = []
         self._crowd_share = 0.0
-        self._was_shed = self._was_crowded = False  # since the limit was looked at
+        self._was_shed = False  # since the limit was looked at
+        self._was_crowded = False  # since the last sample
         self._last_crowd_s = 0.0
         self.is_shedding = False
         self.refused = 0
@@ -157,11 +162,11 @@ class Admission:
     def on_sample(
         self, now_s: float, late_s: float, busy_s: float, line_s: float, oldest_s: float | None
     ) -> float:
-        """Take a sample; return when to take the next.
+        """Take a sample; return in how many seconds to take the next.
 
         ``late_s`` is how late the loop came to it, ``busy_s`` the CPU that the loop took since the last one,
-        ``line_s`` how long calls to the store wait for a connection, or requests whose rows are there for
-        their turn, ``oldest_s`` when the oldest request in flight came.
+        ``line_s`` the longer of two waits, of calls to the store for a connection and of requests whose rows
+        are there for their turn, ``oldest_s`` when the oldest request in flight came.
         """
         if self.is_shedding:
             ends = self._on_turn(now_s, busy_s, line_s, oldest_s)
@@ -187,7 +192,8 @@ class Admission:
         self.is_shedding = True
         is_relapse = now_s - self._ended_s < RELAPSE_S
         self._try_after_s = min(4 * self._try_after_s, TRY_IN_ANY_CASE_S) if is_relapse else TRY_AFTER_S
-        self._began_s = self._last_shed_s = self._last_crowd_s = self._window_start_s = now_s
+        self._began_s = self._last_shed_s = self._last_crowd_s = now_s
+        self._window_start_s = self._sample_s = now_s
         self._turns.clear()
         self._crowd_share = 0.0
         self._was_shed = self._was_crowded = False
@@ -195,6 +201,10 @@ class Admission:
 
     def _on_turn(self, now_s: float, busy_s: float, line_s: float, oldest_s: float | None) -> bool:
         """Take the work of one turn while shedding; return whether that ends."""
+        weight = min(1.0, (now_s - self._sample_s) / CROWD_S)
+        self._crowd_share += (self._was_crowded - self._crowd_share) * weight
+        self._was_crowded = False
+        self._sample_s = now_s
         turns = self._turns
         turns.append(busy_s)
         start_s = self._window_start_s
@@ -209,11 +219,9 @@ class Admission:
         was_shed = self._was_shed
         if was_shed:
             self._last_shed_s = now_s
-        weight = min(1.0, (now_s - start_s) / CROWD_S)
-        self._crowd_share += (self._was_crowded - self._crowd_share) * weight
         if self._crowd_share > CROWD_SHARE:
             self._last_crowd_s = now_s
-        self._was_shed = self._was_crowded = False
+        self._was_shed = False
         if self._is_over(now_s):
             self.is_shedding = False
             self._ended_s = now_s
@@ -233,7 +241,7 @@ class Admission:
 
     def _next_rows(self, pressure: float) -> int:
         rows = self._ceiling
-        factor = 1 / min(max(pressure, 1 / MORE_AT_ONCE), 1 / LESS_AT_ONCE)
+        factor = min(max(1 / max(pressure, 1e-9), LESS_AT_ONCE), MORE_AT_ONCE)
         rows = int(rows * factor) + (factor > 1)
         return min(max(rows, ROWS_MIN), self._max_rows)
 

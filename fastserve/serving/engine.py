@@ -6,8 +6,8 @@ fetch, schedule and clocks are arguments.
 Invariants
 1. A request is finished exactly once: evaluated, failed or timed out. What comes later for it is dropped.
 2. Requests of one service that became ready by one answer of the store are evaluated together, as many at
-   once as the processor's cache holds. In a long turn of the loop they wait (`serving.ready`); requests of
-   many lines give way every `MAX_LINES_AT_ONCE`.
+   once as the processor's cache holds, in groups that `serving.ready` makes. In a long turn of the loop they
+   wait there; requests of many lines give way every `MAX_LINES_AT_ONCE`.
 3. One request's failure, deadline or size never changes another's result.
 4. All lines of a request are evaluated at one moment of the request clock: that at which its evaluation
    begins, or where it reads blocks the last before it that these blocks serve.
@@ -205,20 +205,10 @@ class Engine:
             self._evaluate(runtime, together, moment_ns)
 
     def _evaluate(self, runtime: ServiceRuntime, requests: list[VectorRequest], now_ns: int) -> None:
-        limit = runtime.lines_at_once
-        together: list[VectorRequest] = []
-        lines = 0
-        for request in requests:
-            if request.lines > limit:
-                self._evaluate_long(request, 0, now_ns)
-                continue
-            lines += request.lines
-            if lines > limit:
-                self._evaluate_together(runtime, together, now_ns)
-                together, lines = [], request.lines
-            together.append(request)
-        if together:
-            self._evaluate_together(runtime, together, now_ns)
+        if requests[0].lines > runtime.lines_at_once:  # it comes alone (`serving.ready`)
+            self._evaluate_long(requests[0], 0, now_ns)
+        else:
+            self._evaluate_together(runtime, requests, now_ns)
 
     def _evaluate_together(self, runtime: ServiceRuntime, requests: list[VectorRequest], now_ns: int) -> None:
         try:

@@ -2,15 +2,15 @@
 
 A busy server's CPU was taken by threads of the kernel (reclaiming memory, RCU, work queues) for 5 to 9 ms
 once or twice a second, which made 1 % of all refusals late. Hosts that are tuned for latency keep them off
-(`isolcpus`, Kubernetes' static CPU manager policy with reserved CPUs). It is a process of its own so that all
-is put back however whoever started it ends.
+(docs/operating.md, Hosts). Interrupts stay where they are. It is a process of its own so that all is put back
+however whoever started it ends.
 
 Run as `python -m perf.load.clear_cpus CPU...`; it prints how many threads it has moved, as far as the machine
 lets it: without privileges, the user's own.
 
 Invariants:
 1. What may run nowhere else stays: each CPU has kernel threads of its own.
-2. At its end what was moved may run where it did before, and so may what has inherited less meanwhile.
+2. At its end what was moved may run where it did before, and so may what has begun since and inherited less.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORK_QUEUES = Path("/sys/devices/virtual/workqueue/cpumask")
 
 
 class ClearedCpus:
-    """CPUs that all threads that ``threads`` tells of have left, as far as they could."""
+    """Moves the threads that ``threads`` names off some CPUs, as far as they may be moved, and back."""
 
     def __init__(
         self, cpus: Collection[int], threads: Callable[[], Iterable[int]], work_queues: Path
@@ -38,8 +38,10 @@ class ClearedCpus:
         self._cpus = frozenset(cpus)
         self._threads = threads
         self._work_queues = work_queues
-        self._before: dict[int, frozenset[int]] = {}  # also of those that weren't moved
-        self._had: dict[frozenset[int], frozenset[int]] = {}  # by what threads were left with
+        # Also of those that weren't moved: one whose place has always been the rest is given no more.
+        self._before: dict[int, frozenset[int]] = {}
+        # For threads that begin later: they inherit the rest, and what there was before is told by that.
+        self._before_by_rest: dict[frozenset[int], frozenset[int]] = {}
         self.moved = sum([self._move(thread) for thread in threads()])
         self._work_before = self._move_work()
 
@@ -49,15 +51,16 @@ class ClearedCpus:
             rest = before - self._cpus
             if rest and rest != before:
                 os.sched_setaffinity(thread, rest)
-                self._had[rest] = before
+                self._before_by_rest.setdefault(rest, before)
                 return True
         return False
 
     def _move_work(self) -> str | None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             before = self._work_queues.read_text()
-            rest = int(before.replace(",", ""), 16) & ~sum(1 << cpu for cpu in self._cpus)
-            if rest:
+            mask = int(before.replace(",", ""), 16)
+            rest = mask & ~sum(1 << cpu for cpu in self._cpus)
+            if rest and rest != mask:
                 self._work_queues.write_text(_mask_text(rest))
                 return before
         return None
@@ -67,8 +70,8 @@ class ClearedCpus:
         for thread in self._threads():
             with contextlib.suppress(OSError):
                 now = frozenset(os.sched_getaffinity(thread))
-                if now in self._had:
-                    os.sched_setaffinity(thread, self._before.get(thread, self._had[now]))
+                if now in self._before_by_rest:
+                    os.sched_setaffinity(thread, self._before.get(thread, self._before_by_rest[now]))
         if self._work_before is not None:
             with contextlib.suppress(OSError):
                 self._work_queues.write_text(self._work_before)
@@ -90,11 +93,12 @@ def all_threads() -> Iterator[int]:
 
 def main() -> None:
     """Clear the CPUs that the arguments name until standard input ends."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # to whole process groups, with whoever started this
+    # Sent to whole process groups, by a terminal or by who ends the starter: this ends by its standard input.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     cleared = ClearedCpus([int(cpu) for cpu in sys.argv[1:]], all_threads, WORK_QUEUES)
-    print(cleared.moved, flush=True)
     try:
+        print(cleared.moved, flush=True)  # which fails where the starter has gone
         sys.stdin.read()
     finally:
         cleared.put_back()

@@ -13,8 +13,7 @@ open may write how many microseconds waking may take, and 0 keeps them running
 
 Invariants:
 1. Where there are no more CPUs than the server has workers nothing is kept apart.
-2. On leaving, everything may run where it did before, and CPUs sleep again; but for this process's own place
-   that is so also if it is killed.
+2. On leaving, everything may run where it did before, and CPUs sleep again; if this process is killed, too.
 3. Where the machine doesn't let us, CPUs sleep; `can_keep_awake` tells.
 """
 
@@ -28,6 +27,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from perf.load.child import ROOT, ChildError
 from perf.load.processes import process_tree
 
 if TYPE_CHECKING:
@@ -66,6 +66,9 @@ def kept_apart(workers: int, *, alone: bool) -> Iterator[Callable[[int], None]]:
 
     ``alone`` keeps what else the machine runs off them, too, as far as it lets us: not beside other tests.
     Gives what tells it a server's pid, once it is up.
+
+    Raises:
+        ChildError: what keeps others off did not come up.
     """
     all_cpus = os.sched_getaffinity(0)
     own = set(sorted(all_cpus)[-workers:])
@@ -83,9 +86,13 @@ def kept_apart(workers: int, *, alone: bool) -> Iterator[Callable[[int], None]]:
 @contextlib.contextmanager
 def _cleared(cpus: set[int]) -> Iterator[None]:
     command = [sys.executable, "-m", "perf.load.clear_cpus", *map(str, cpus)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout is not None
-        process.stdout.readline()  # they have left
+        moved = process.stdout.readline().strip()
+        if not moved.isdigit():
+            raise ChildError(f"perf.load.clear_cpus: expected how many threads it moved, got {moved[:64]!r}")
         yield
 
 

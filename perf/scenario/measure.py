@@ -9,7 +9,7 @@ Invariants:
 2. All of a run has one server, one stand-in and the same keys; a server is stopped by what started it.
 3. Probes of /healthz run beside every open loop and are in no request count.
 4. Server and floors have a CPU for each worker to themselves; stand-in and generator share the others, with
-   what else the machine runs. CPUs are kept awake. Options say otherwise.
+   what else the machine runs. CPUs are kept awake, unless options say otherwise.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ScenarioOptions:
     workers: int = 1
     seed: int = 1
     keep_awake: bool = True
-    # Nothing else of the machine on the server's CPUs, as far as it lets us.
+    # Asked for: nothing else of the machine on the server's CPUs, as far as it lets us.
     alone: bool = True
 
 

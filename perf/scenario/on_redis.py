@@ -73,7 +73,7 @@ class Setting:
 def run(scenario: Scenario, options: ScenarioOptions, path: Path) -> tuple[int, list[dict[str, Any]]]:
     """Measure a scenario on Redis, keep the figures and say them; give the exit status and the promises."""
     load_before, started_s = round(os.getloadavg()[0], 2), time.monotonic()
-    settings = replace(options, entities=min(options.entities, ENTITIES))
+    settings = replace(options, entities=min(options.entities, ENTITIES), alone=False)
     figures = scenario_figures(scenario, settings)
     document = {
         **figures,

@@ -54,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
         "scenario": scenario.name,
         "rss_mib_before_and_after": [rss_before, rss_after],
         "keep_awake": settings.keep_awake,
+        "alone": settings.alone,
         "load_average_before": load_before,
         **describe_environment(),
     }

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+from perf.load import clear_cpus
 from perf.load.clear_cpus import ClearedCpus, all_threads
 
 SLEEP = [sys.executable, "-c", "import sys; sys.stdin.read()"]
@@ -81,13 +84,55 @@ def test_work_that_could_go_nowhere_else_stays(tmp_path: Path) -> None:
     assert mask.read_text() == "2\n"
 
 
+def test_a_mask_without_these_cpus_is_not_touched(tmp_path: Path) -> None:
+    mask = tmp_path / "cpumask"
+    mask.write_text("1\n")
+    mask.chmod(0o444)
+    os.utime(mask, ns=(0, 0))
+    ClearedCpus({1}, list, mask).put_back()
+    assert mask.stat().st_mtime_ns == 0
+
+
 def test_all_threads_are_told_of() -> None:
-    assert {os.getpid(), 1} <= set(all_threads())
+    ends = threading.Event()
+    thread = threading.Thread(target=ends.wait)
+    thread.start()
+    try:
+        assert {os.getpid(), 1, thread.native_id} <= set(all_threads())
+    finally:
+        ends.set()
+        thread.join()
 
 
-def test_the_process_ends_with_its_standard_input() -> None:
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"])
+def test_the_process_ends_with_its_standard_input_and_by_no_signal_to_its_group(name: str) -> None:
     """Without a CPU to clear: another one would have other tests leave it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "perf.load.clear_cpus"], input="", capture_output=True, text=True, check=True
-    )
-    assert (done.stdout, done.stderr) == ("0\n", "")
+    command = [sys.executable, "-m", "perf.load.clear_cpus"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        process.send_signal(signal.Signals[name])
+        process.stdin.write("still there")
+        process.stdin.close()
+        assert process.wait(10) == 0
+
+
+def test_what_has_left_comes_back_also_where_nobody_reads(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    mask = tmp_path / "cpumask"
+    mask.write_text("3\n")
+    monkeypatch.setattr(clear_cpus, "WORK_QUEUES", mask)
+    monkeypatch.setattr(clear_cpus, "all_threads", list)
+    monkeypatch.setattr(sys, "argv", ["clear_cpus", "1"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process goes on
+
+    def gone(*_: object, **__: object) -> None:
+        assert mask.read_text() == "1"
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", gone)
+    with pytest.raises(BrokenPipeError):
+        clear_cpus.main()
+    assert mask.read_text() == "3\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import perf.load.cpus
+from perf.load.child import ChildError
 from perf.load.cpus import can_keep_awake, kept_apart, kept_awake
 
 SLEEP = [sys.executable, "-c", "import sys; sys.stdin.read()"]
@@ -36,6 +38,26 @@ def test_with_too_few_cpus_all_share_them() -> None:
     with kept_apart(len(all_cpus), alone=True) as give_cpus:
         give_cpus(os.getpid())
         assert os.sched_getaffinity(0) == all_cpus
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) == 1, reason="one CPU can't be kept for a server")
+def test_all_others_leave_the_cpus_that_the_server_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    cleared = []
+
+    def clear(cpus: set[int]) -> contextlib.AbstractContextManager[None]:
+        cleared.append(cpus)
+        return contextlib.nullcontext()
+
+    monkeypatch.setattr(perf.load.cpus, "_cleared", clear)
+    with kept_apart(1, alone=True) as give_cpus, subprocess.Popen(SLEEP, stdin=subprocess.PIPE) as process:
+        give_cpus(process.pid)
+        assert cleared == [os.sched_getaffinity(process.pid)]
+
+
+def test_a_process_that_clears_none_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+    with pytest.raises(ChildError, match="expected how many threads it moved, got ''"):
+        perf.load.cpus._cleared({1}).__enter__()
 
 
 def test_a_process_that_has_ended_is_no_failure() -> None:

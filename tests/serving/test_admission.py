@@ -12,6 +12,7 @@ from fastserve.serving.admission import (
     CALM_AFTER_S,
     CALM_EVERY_S,
     CLOSE_EVERY_S,
+    CROWD_S,
     ROWS_MIN,
     ROWS_START,
     STANDING_S,
@@ -200,3 +201,15 @@ def test_the_limit_stays_between_its_bounds(samples: list[tuple[float, float, in
         refused = admission.refusal(in_flight, is_batch=False) is not None
         assert refused is (in_flight >= admission.limit)
         assert ROWS_MIN <= admission.limit <= 1000
+
+
+def test_a_crowd_keeps_it_going_and_a_refusal_now_and_then_does_not(admission: Admission) -> None:
+    loop = Loop(admission)
+    loop.run(1.0, turn_s=0.08, in_flight=1000)
+    loop.run(4 * TRY_AFTER_S, turn_s=TURN_S, in_flight=1000)
+    assert admission.is_shedding
+    end_s = loop.now_s + 2 * CROWD_S + TRY_AFTER_S
+    while loop.now_s < end_s and admission.is_shedding:
+        loop.run(0.001, turn_s=TURN_S, in_flight=1000)
+        loop.run(CALM_AFTER_S / 5, turn_s=TURN_S)
+    assert not admission.is_shedding

@@ -182,6 +182,7 @@ def test_what_one_answer_makes_ready_is_cut_too() -> None:
     while not loop.is_idle:
         loop.end_turn()
     assert loop.evaluated == hot
+    assert {len(group) for group in loop.groups[1:]} == {MAX_TOGETHER}
 
 
 def test_a_group_that_fails_at_once_keeps_nobody_behind_it_waiting() -> None:
