@@ -50,10 +50,12 @@ WINDOW_MAX_S = 0.25
 """The limit is changed when its last change must have shown: after the first of these times at least, at most
 after the second, between them once all requests that were in flight at the change have been answered. Without
 that a store that takes 100 ms makes it swing, and a third of what could be answered isn't."""
-LESS_AT_ONCE, MORE_AT_ONCE = 0.7, 1.1
-"""Bounds of the factor by which the limit changes at a time. With a store of 100 ms it changes some six times
-a second: by less than a tenth it would grow too slowly. One long turn mustn't take away what is long in
-coming back."""
+LESS_AT_ONCE, MORE_AT_ONCE, FAR_MORE_AT_ONCE = 0.7, 1.1, 1.5
+"""Bounds of the factor by which the limit changes at a time; the last one where turns aren't half as long as
+they may be, as with a store that takes its time: with one of 100 ms it changes some six times a second."""
+TURN_MAX_S = 0.008
+"""A longer turn counts as one of this length: a collection of garbage or a large batch parsed isn't cured by
+fewer rows in flight, and one a second would keep the limit at its least for good."""
 TURN_S = 0.002
 """The CPU of a turn that is aimed at while shedding. A refusal waits for the turn it came in, and leaves
 while the next one's requests are read, before its evaluations; so such a turn, the reading, and the client's
@@ -206,7 +208,7 @@ class Admission:
         self._was_crowded = False
         self._sample_s = now_s
         turns = self._turns
-        turns.append(busy_s)
+        turns.append(min(busy_s, TURN_MAX_S))
         start_s = self._window_start_s
         is_old = oldest_s is not None and oldest_s <= start_s
         if now_s - start_s < (WINDOW_MAX_S if is_old else WINDOW_S):
@@ -241,7 +243,8 @@ class Admission:
 
     def _next_rows(self, pressure: float) -> int:
         rows = self._ceiling
-        factor = min(max(1 / max(pressure, 1e-9), LESS_AT_ONCE), MORE_AT_ONCE)
+        most = MORE_AT_ONCE if pressure > 0.5 else FAR_MORE_AT_ONCE
+        factor = min(max(1 / max(pressure, 1e-9), LESS_AT_ONCE), most)
         rows = int(rows * factor) + (factor > 1)
         return min(max(rows, ROWS_MIN), self._max_rows)
 

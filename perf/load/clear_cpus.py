@@ -10,7 +10,8 @@ lets it: without privileges, the user's own.
 
 Invariants:
 1. What may run nowhere else stays: each CPU has kernel threads of its own.
-2. At its end what was moved may run where it did before, and so may what has begun since and inherited less.
+2. At its end what was moved may run where it did before, and so may what has begun since and inherited less:
+   where that is all it knows, also what a thread that wasn't moved has begun there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 WORK_QUEUES = Path("/sys/devices/virtual/workqueue/cpumask")
 
 
+# Threads begin while they are gone through.
+MAX_PASSES = 5
+
+
 class ClearedCpus:
     """Moves the threads that ``threads`` names off some CPUs, as far as they may be moved, and back."""
 
@@ -42,13 +47,23 @@ class ClearedCpus:
         self._before: dict[int, frozenset[int]] = {}
         # For threads that begin later: they inherit the rest, and what there was before is told by that.
         self._before_by_rest: dict[frozenset[int], frozenset[int]] = {}
-        self.moved = sum([self._move(thread) for thread in threads()])
+        self._work_before: str | None = None
+        self.moved = 0
+
+    def clear(self) -> None:
+        """Move them, those too that have begun meanwhile."""
         self._work_before = self._move_work()
+        for _ in range(MAX_PASSES):
+            moved = sum([self._move(thread) for thread in self._threads()])
+            self.moved += moved
+            if not moved:
+                return
 
     def _move(self, thread: int) -> bool:
         with contextlib.suppress(OSError):  # it has ended, or mustn't be moved
-            self._before[thread] = before = frozenset(os.sched_getaffinity(thread))
+            before = frozenset(os.sched_getaffinity(thread))
             rest = before - self._cpus
+            self._before.setdefault(thread, before)
             if rest and rest != before:
                 os.sched_setaffinity(thread, rest)
                 self._before_by_rest.setdefault(rest, before)
@@ -67,14 +82,21 @@ class ClearedCpus:
 
     def put_back(self) -> None:
         """Let all run where they did."""
-        for thread in self._threads():
-            with contextlib.suppress(OSError):
-                now = frozenset(os.sched_getaffinity(thread))
-                if now in self._before_by_rest:
-                    os.sched_setaffinity(thread, self._before.get(thread, self._before_by_rest[now]))
+        for _ in range(MAX_PASSES):
+            if not sum([self._put_back(thread) for thread in self._threads()]):
+                break
         if self._work_before is not None:
             with contextlib.suppress(OSError):
                 self._work_queues.write_text(self._work_before)
+
+    def _put_back(self, thread: int) -> bool:
+        with contextlib.suppress(OSError):
+            now = frozenset(os.sched_getaffinity(thread))
+            before = self._before.get(thread, self._before_by_rest.get(now, now))
+            if before != now and now in self._before_by_rest:
+                os.sched_setaffinity(thread, before)
+                return True
+        return False
 
 
 def _mask_text(mask: int) -> str:
@@ -98,6 +120,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     cleared = ClearedCpus([int(cpu) for cpu in sys.argv[1:]], all_threads, WORK_QUEUES)
     try:
+        cleared.clear()
         print(cleared.moved, flush=True)  # which fails where the starter has gone
         sys.stdin.read()
     finally:

@@ -28,6 +28,7 @@ def test_what_runs_leaves_and_may_come_back() -> None:
     ):
         threads = [process.pid]
         cleared = ClearedCpus(LAST, lambda: threads, Path("/dev/null/none"))
+        cleared.clear()
         assert cleared.moved == 1
         assert os.sched_getaffinity(process.pid) == ALL - LAST
         # What the moved one starts inherits where it may run.
@@ -45,6 +46,7 @@ def test_what_has_its_place_stays_there(cpus: frozenset[int]) -> None:
     ):
         os.sched_setaffinity(pinned.pid, cpus)
         cleared = ClearedCpus(LAST, lambda: [pinned.pid, free.pid], Path("/dev/null/none"))
+        cleared.clear()
         assert cleared.moved == 1
         assert os.sched_getaffinity(pinned.pid) == cpus
         cleared.put_back()
@@ -56,6 +58,7 @@ def test_what_has_ended_is_no_failure() -> None:
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
     cleared = ClearedCpus(LAST, lambda: [process.pid], Path("/dev/null/none"))
+    cleared.clear()
     cleared.put_back()
     assert cleared.moved == 0
 
@@ -72,6 +75,7 @@ def test_the_kernels_work_leaves_too(before: str, cpus: set[int], meanwhile: str
     mask = tmp_path / "cpumask"
     mask.write_text(before)
     cleared = ClearedCpus(cpus, list, mask)
+    cleared.clear()
     assert mask.read_text() == meanwhile
     cleared.put_back()
     assert mask.read_text() == before
@@ -80,7 +84,9 @@ def test_the_kernels_work_leaves_too(before: str, cpus: set[int], meanwhile: str
 def test_work_that_could_go_nowhere_else_stays(tmp_path: Path) -> None:
     mask = tmp_path / "cpumask"
     mask.write_text("2\n")
-    ClearedCpus({1}, list, mask).put_back()
+    cleared = ClearedCpus({1}, list, mask)
+    cleared.clear()
+    cleared.put_back()
     assert mask.read_text() == "2\n"
 
 
@@ -89,7 +95,9 @@ def test_a_mask_without_these_cpus_is_not_touched(tmp_path: Path) -> None:
     mask.write_text("1\n")
     mask.chmod(0o444)
     os.utime(mask, ns=(0, 0))
-    ClearedCpus({1}, list, mask).put_back()
+    cleared = ClearedCpus({1}, list, mask)
+    cleared.clear()
+    cleared.put_back()
     assert mask.stat().st_mtime_ns == 0
 
 

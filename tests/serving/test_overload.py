@@ -5,10 +5,12 @@ The measured form is `python -m perf.overload`; here the time is made up, and no
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from fastserve.serving.admission import TRY_IN_ANY_CASE_S, Admission
-from tests.support.loop_model import Costs, LoopModel
+from tests.support.loop_model import Costs, LoopModel, Seen
 
 PEAK = Costs().peak_per_s
 BEGIN_S = 2.0
@@ -65,3 +67,24 @@ def test_with_a_store_that_takes_its_time_less_is_answered_but_not_little(
     model = LoopModel(Admission(), Costs(store_s=store_s))
     model.run(BEGIN_S, 2 * PEAK)
     assert len(model.run(10, 2 * PEAK).answered_s) / 10 > least * PEAK
+
+
+class StallingLoop(LoopModel):
+    """One that does something long, twice a second, whatever is in flight."""
+
+    _next_s = 0.0
+
+    def _turn(self, arrived: Sequence[float], seen: Seen) -> bool:
+        if self.now_s >= self._next_s:
+            self._next_s = self.now_s + 0.5
+            self.now_s += 0.03
+            self._busy_s += 0.03
+        return super()._turn(arrived, seen)
+
+
+def test_long_turns_that_fewer_rows_do_not_shorten_do_not_keep_the_limit_low() -> None:
+    model = StallingLoop(Admission(), Costs(store_s=0.1))
+    model.run(10, 3 * PEAK)
+    model.run(5, 0.5 * PEAK)
+    seen = model.run(5, 0.5 * PEAK)
+    assert len(seen.answered_s) / 5 > 0.45 * PEAK
