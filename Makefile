@@ -33,7 +33,7 @@ $(VENV)/.build-tools: requirements-build.lock | $(BIN)/python
 # The project itself is installed in place, so that only a change of its metadata asks for a new installation, or one of
 # its inner loops in C, which are compiled with it where there is a compiler.
 NATIVE := fastserve/api/_float_text.c fastserve/store/dynamodb/_plain_rows.c fastserve/tiles/_head_merge.c fastserve/tiles/_merge_loop.c
-NATIVE_HEADERS := fastserve/tiles/_words.h
+NATIVE_HEADERS := fastserve/api/_float_text_avx512.h fastserve/tiles/_words.h
 NATIVE_PERF := perf/load/_prepared_answer.c
 $(VENV)/.installed: requirements.lock pyproject.toml $(NATIVE) $(NATIVE_HEADERS) $(wildcard $(NATIVE_PERF)) $(VENV)/.build-tools | README.md LICENSE
 	$(INSTALL) -r requirements.lock

@@ -86,7 +86,7 @@ NATIVE = (
 )
 # The load harness has a loop, too; it is compiled in a checkout and is in no wheel.
 NATIVE_PERF = ("perf/load/_prepared_answer.c",)
-NATIVE_HEADERS = ("tiles/_words.h",)
+NATIVE_HEADERS = ("api/_float_text_avx512.h", "tiles/_words.h")
 # A loop over bytes is vectorized at level 3 alone. Products are rounded before they are added, as by NumPy.
 NATIVE_FLAGS = (
     *("-O3", "-fno-math-errno", "-ffp-contract=off"),

@@ -30,7 +30,7 @@ enum {
     LARGEST_POWER = 324,
     DIGITS = 17,         /* enough for any float64 */
     LONGEST = 24,        /* -1.2345678901234567e-308 */
-    SLACK = 24,          /* texts are copied in whole words */
+    SLACK = 32,          /* texts are copied in whole words */
     BLOCK = 32,
     LIMBS = 18,          /* 1152 bits: 10^324 has 1077, and 2^1151 / 10^292 leaves 181 */
 };
@@ -345,6 +345,30 @@ static char *write_block(char *out, const uint64_t *bits, Py_ssize_t count)
     return out;
 }
 
+/* As `write_block`, of any number of float64, which needn't be aligned. */
+static char *write_any(char *out, const char *in, Py_ssize_t count)
+{
+    while (count) {
+        uint64_t bits[BLOCK];
+        Py_ssize_t length = count < BLOCK ? count : BLOCK;
+        memcpy(bits, in, 8 * (size_t)length);
+        out = write_block(out, bits, length);
+        in += 8 * length;
+        count -= length;
+    }
+    return out;
+}
+
+#if defined(__x86_64__) && defined(__SSE2__) && !defined(WITHOUT_AVX512)
+#include "_float_text_avx512.h"
+#else
+#define has_avx512() 0
+#define fill_wide_tables() ((void)0)
+#define write_wide write_any
+#endif
+
+static char *(*write_values)(char *out, const char *in, Py_ssize_t count) = write_any;
+
 /* --- the module ------------------------------------------------------------------------------------------ */
 
 static PyObject *float_array(PyObject *module, PyObject *line)
@@ -365,14 +389,8 @@ static PyObject *float_array(PyObject *module, PyObject *line)
     PyObject *text = PyBytes_FromStringAndSize(NULL, count * (LONGEST + 1) + 2 + SLACK);
     if (text != NULL) {
         char *start = PyBytes_AS_STRING(text), *out = start;
-        const char *in = values.buf;
         *out++ = '[';
-        for (Py_ssize_t done = 0; done < count; done += BLOCK) {
-            uint64_t bits[BLOCK];
-            Py_ssize_t length = count - done < BLOCK ? count - done : BLOCK;
-            memcpy(bits, in + 8 * done, 8 * (size_t)length);
-            out = write_block(out, bits, length);
-        }
+        out = write_values(out, values.buf, count);
         out -= count > 0;
         *out++ = ']';
         _PyBytes_Resize(&text, out - start);
@@ -390,6 +408,10 @@ static int execute(PyObject *module)
 {
     (void)module;
     fill_tables();
+    if (has_avx512()) {
+        fill_wide_tables();
+        write_values = write_wide;
+    }
     return 0;
 }
 

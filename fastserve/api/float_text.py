@@ -1,7 +1,8 @@
 """Lines of float64 as JSON: by our loop in C where it is compiled, else by orjson.
 
 Printing its floats was a quarter of what a vector of 5,000 features cost, all of it in C already; the loop in
-`_float_text.c` takes three fifths of orjson's time (`perf/micro/encode.py`).
+`_float_text.c` takes three fifths of orjson's time, and a third where a processor has AVX-512
+(`perf/micro/encode.py`).
 
 Invariants
 1. Both ways give the same bytes for every float64.

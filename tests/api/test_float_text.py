@@ -33,12 +33,16 @@ BLOCK = 32
 """So many values are printed together."""
 
 
-def for_any_processor(folder: Path) -> Any:
-    """Return the loop with its digits made in whole words, which is what processors without SSE2 run."""
+OLDER_PROCESSORS = {"without AVX-512": "-DWITHOUT_AVX512", "for any processor": "-U__SSE2__"}
+"""Flags for what others run: digits made sixteen at a time, or in whole words."""
+
+
+def compiled_with(flag: str, folder: Path) -> Any:
+    """Return the loop compiled with one flag more."""
     source = Path(__file__).parents[2] / "fastserve/api/_float_text.c"
     library = folder / "_float_text.so"
     command = shlex.split(sysconfig.get_config_var("LDSHARED"))
-    command += ["-O3", "-fPIC", "-U__SSE2__", f"-I{sysconfig.get_path('include')}", str(source)]
+    command += ["-O3", "-fPIC", flag, f"-I{sysconfig.get_path('include')}", str(source)]
     subprocess.run([*command, "-o", str(library)], check=True)
     loader = ExtensionFileLoader("_float_text", str(library))
     spec = importlib.util.spec_from_file_location("_float_text", library, loader=loader)
@@ -48,11 +52,11 @@ def for_any_processor(folder: Path) -> Any:
     return module
 
 
-@pytest.fixture(scope="module", params=["as it is here", "for any processor"])
+@pytest.fixture(scope="module", params=["as it is here", *OLDER_PROCESSORS])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Both:
     """Return what prints a line, after comparing the two ways."""
-    here = request.param == "as it is here"
-    loop = native if here else for_any_processor(tmp_path_factory.mktemp("loop"))
+    flag = OLDER_PROCESSORS.get(request.param)
+    loop = compiled_with(flag, tmp_path_factory.mktemp("loop")) if flag else native
 
     def compare(values: Floats) -> bytes:
         text: bytes = loop.float_array(values)
@@ -80,6 +84,20 @@ def test_a_million_floats_of_any_bits_are_printed_alike_and_read_back(both: Both
     values = bits.view(np.float64)
     values = values[np.isfinite(values)]
     assert np.array_equal(np.array(orjson.loads(both(values))).view("<i8"), values.view("<i8"))
+
+
+def test_a_million_floats_without_exponents_are_printed_alike(both: Both) -> None:
+    """Processors with AVX-512 print those eight at a time."""
+    random = np.random.default_rng(5)
+    exponents, fractions = random.integers(1_005, 1_079, 1_000_000), random.integers(0, 2**52, 1_000_000)
+    both((exponents << 52 | fractions).view(np.float64) * random.choice([-1.0, 1.0], 1_000_000))
+
+
+@pytest.mark.parametrize("odd", [0.0, -0.0, 1.0, 1e300, np.nan, 5e-324])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
+def test_odd_ones_among_plain_ones_are_printed_alike(both: Both, odd: float, share: float) -> None:
+    random = np.random.default_rng(6)
+    both(np.where(random.random(10_000) < share, odd, random.normal(size=10_000)))
 
 
 @pytest.mark.parametrize(
@@ -125,6 +143,12 @@ def test_nothing_behind_a_line_is_read(both: Both) -> None:
     values[:] = np.random.default_rng(4).normal(size=len(values))
     for count in range(len(values)):
         both(values[count:])
+
+
+def test_a_line_that_is_not_aligned_is_printed_alike(both: Both) -> None:
+    values = np.random.default_rng(7).normal(size=3 * BLOCK)
+    apart = np.frombuffer(b"." + values.tobytes(), np.uint8)[1:].view(np.float64)
+    both(apart)
 
 
 OVERRUN = """
