@@ -195,7 +195,8 @@ static inline int is_near(uint64_t one, uint64_t other)
  * One product gives the float64 in units of 10^k as an integer and a fraction, off by less than 2^-63. Half the
  * distance to the next float64, from 1/2 to 5 units, is the power itself. If a multiple of ten is no further away
  * than that, it is the answer, else the nearest integer. Where the product isn't exact enough to tell, or the
- * distances to both sides differ, the long way is taken; that is one random float64 in 10^17, and powers of two. */
+ * distances to both sides differ, the long way is taken: for ties, for powers of two, and else for one random
+ * float64 in 10^17. */
 static inline Decimal shortest(uint64_t bits)
 {
     uint64_t fraction = bits & FRACTION;

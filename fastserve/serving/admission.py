@@ -56,7 +56,7 @@ they may be, as with a store that takes its time: with one of 100 ms it changes 
 TURN_MAX_S = 0.008
 """A longer turn counts as one of this length: a collection of garbage or a large batch parsed isn't cured by
 fewer rows in flight, and one a second would keep the limit at its least for good."""
-TURN_S = 0.002
+TURN_S = 0.0017
 """The CPU of a turn that is aimed at while shedding. A refusal waits for the turn it came in, and leaves
 while the next one's requests are read, before its evaluations; so such a turn, the reading, and the client's
 own time have to fit into 5 ms. Longer ones answered no more over sockets; shorter ones answer fewer in the

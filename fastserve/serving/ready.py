@@ -25,7 +25,7 @@ from fastserve.serving.requests import ServiceRuntime, VectorRequest
 LONG_TURN_S = 0.004
 """So long requests are evaluated at once, counted from a turn's first evaluation; also each turn's share
 where reading goes first. A turn of a loop that keeps up mostly takes less than 1 ms in all; while requests
-are shed 2 ms are aimed at (`serving.admission.TURN_S`)."""
+are shed 1.7 ms are aimed at (`serving.admission.TURN_S`)."""
 WAITING_SHARE_S = 0.002
 """So much of a turn goes to what has waited, and the rest to what comes."""
 MAX_TOGETHER = 16

@@ -86,11 +86,25 @@ def test_a_million_floats_of_any_bits_are_printed_alike_and_read_back(both: Both
     assert np.array_equal(np.array(orjson.loads(both(values))).view("<i8"), values.view("<i8"))
 
 
-def test_a_million_floats_without_exponents_are_printed_alike(both: Both) -> None:
-    """Processors with AVX-512 print those eight at a time."""
+def test_a_million_floats_from_a_millionth_to_ten_to_17_are_printed_alike(both: Both) -> None:
+    """Most of them have no exponent: processors with AVX-512 print those eight at a time."""
     random = np.random.default_rng(5)
-    exponents, fractions = random.integers(1_005, 1_079, 1_000_000), random.integers(0, 2**52, 1_000_000)
+    exponents, fractions = random.integers(1_003, 1_079, 1_000_000), random.integers(0, 2**52, 1_000_000)
     both((exponents << 52 | fractions).view(np.float64) * random.choice([-1.0, 1.0], 1_000_000))
+
+
+def test_floats_between_two_decimals_are_printed_alike(both: Both) -> None:
+    random = np.random.default_rng(8)
+    both(np.concatenate([random.integers(2**52, 2**53, 10_000) / 2.0**shift for shift in range(-4, 30)]))
+
+
+def test_odd_ones_at_any_places_among_eight_are_printed_alike(both: Both) -> None:
+    is_odd = np.unpackbits(np.arange(256, dtype=np.uint8)).astype(bool)
+    both(np.where(is_odd, 1e300, np.random.default_rng(9).normal(size=len(is_odd))))
+
+
+def test_counts_are_printed_alike(both: Both) -> None:
+    both(np.arange(-10_000.0, 10_000.0))
 
 
 @pytest.mark.parametrize("odd", [0.0, -0.0, 1.0, 1e300, np.nan, 5e-324])
